@@ -1,0 +1,130 @@
+//! The readiness backend, on mio: one epoll instance and its event buffer.
+//!
+//! Streams and listeners are registered edge-triggered through mio, once for their whole life. Watches
+//! (`add_reader` and the `sock_*` calls) must be level-triggered or one-shot, which mio does not offer; they are
+//! armed on mio's own instance through `sys::epoll`, and mio's wait reports them with the rest.
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::time::Duration;
+
+use mio::event::Event;
+use mio::unix::SourceFd;
+use mio::{Events, Poll, Waker};
+use slotmap::{Key, KeyData};
+
+use super::Token;
+use crate::inbox::Wake;
+use crate::sys::epoll::{self, Interest};
+
+/// The event buffer grows while waits fill it: an idle loop keeps it small, a busy one gets a large batch.
+const EVENTS_MIN: usize = 32;
+const EVENTS_MAX: usize = 1024;
+
+const WAKER: mio::Token = mio::Token(usize::MAX);
+
+/// What the kernel said of a descriptor.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ready {
+    pub readable: bool,
+    pub writable: bool,
+    /// The peer will send no more, or the connection is broken: read on until the end is seen.
+    pub read_closed: bool,
+}
+
+impl From<&Event> for Ready {
+    fn from(event: &Event) -> Self {
+        let broken = event.is_error() || (event.is_read_closed() && event.is_write_closed());
+        Self {
+            readable: event.is_readable() || event.is_read_closed() || broken,
+            writable: event.is_writable() || event.is_write_closed() || broken,
+            read_closed: event.is_read_closed() || broken,
+        }
+    }
+}
+
+pub struct Epoll {
+    poll: Poll,
+    events: Events,
+    capacity: usize,
+    waker: std::sync::Arc<Waker>,
+}
+
+struct LoopWaker(std::sync::Arc<Waker>);
+
+impl Wake for LoopWaker {
+    fn wake(&self) {
+        // The only failure is a full counter, which means that a wake is under way already.
+        let _ = self.0.wake();
+    }
+}
+
+impl Epoll {
+    pub fn new() -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let waker = Waker::new(poll.registry(), WAKER)?.into();
+        Ok(Self { poll, events: Events::with_capacity(EVENTS_MIN), capacity: EVENTS_MIN, waker })
+    }
+
+    pub fn waker(&self) -> Box<dyn Wake> {
+        Box::new(LoopWaker(self.waker.clone()))
+    }
+
+    /// Registers for edges of reading, of writing where asked, and of hang-up.
+    pub fn register_edge(&mut self, fd: RawFd, token: Token, writable: bool) -> io::Result<()> {
+        let mut interest = mio::Interest::READABLE;
+        if writable {
+            interest |= mio::Interest::WRITABLE;
+        }
+        let registry = self.poll.registry();
+        match registry.register(&mut SourceFd(&fd), encode(token), interest) {
+            // Left over, disarmed, from a one-shot watch on the same socket (`sock_connect`, `sock_recv`).
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                registry.reregister(&mut SourceFd(&fd), encode(token), interest)
+            }
+            other => other,
+        }
+    }
+
+    pub fn arm(&mut self, fd: RawFd, token: Token, interest: Interest) -> io::Result<()> {
+        epoll::arm(self.poll.as_raw_fd(), fd, interest, encode(token).0 as u64)
+    }
+
+    pub fn remove(&mut self, fd: RawFd) {
+        epoll::remove(self.poll.as_raw_fd(), fd);
+    }
+
+    /// Fills the event buffer. Touches nothing else.
+    pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        match self.poll.poll(&mut self.events, timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Reports and forgets what the last wait saw; false when that was nothing.
+    pub fn drain(&mut self, mut report: impl FnMut(Token, Ready)) -> bool {
+        let mut count = 0;
+        for event in &self.events {
+            count += 1;
+            if event.token() != WAKER {
+                report(decode(event.token()), Ready::from(event));
+            }
+        }
+        if count == self.capacity && self.capacity < EVENTS_MAX {
+            self.capacity *= 2;
+            self.events = Events::with_capacity(self.capacity);
+        } else if count > 0 {
+            self.events.clear();
+        }
+        count > 0
+    }
+}
+
+fn encode(token: Token) -> mio::Token {
+    mio::Token(token.data().as_ffi() as usize)
+}
+
+fn decode(token: mio::Token) -> Token {
+    KeyData::from_ffi(token.0 as u64).into()
+}

@@ -1,0 +1,291 @@
+//! The loop's own I/O driver: it waits, reads, accepts and reports what is done.
+//!
+//! The contract is completion-shaped. A descriptor is registered once and becomes a [`Token`] (slot and
+//! generation, so that a reused descriptor is never mistaken for its predecessor). Standing orders ("read
+//! whenever there is something", "accept", "watch") are given per token; [`Driver::next`] then hands out
+//! one [`Completion`] at a time, the system call already made. A second backend (io_uring) can answer the same
+//! calls from its completion queue; only `epoll.rs` knows that readiness exists.
+//!
+//! One pass of the loop: [`wait`](Driver::wait) (touches nothing but the kernel's event buffer, so it may run
+//! detached from the interpreter) → [`collect`](Driver::collect) → [`next`](Driver::next), at most
+//! [`pending`](Driver::pending) times, so that a busy source goes to the back of the queue and starves nobody.
+//!
+//! Threads: a driver belongs to its loop's thread. Only the waker made by [`Driver::waker`] is shared.
+
+mod epoll;
+mod source;
+
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, IoSlice};
+use std::os::fd::{OwnedFd, RawFd};
+use std::time::Duration;
+
+use slotmap::{SlotMap, new_key_type};
+use socket2::SockAddr;
+
+use crate::inbox::Wake;
+use crate::sys;
+pub use crate::sys::epoll::Interest;
+use epoll::Epoll;
+use source::{Kind, Listener, Source, Stream, Watch};
+
+new_key_type! {
+    /// Identity of a registered descriptor: slot and generation.
+    pub struct Token;
+}
+
+/// What a stream does with arriving bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReadMode {
+    /// Nothing: reading is paused, bytes stay in the kernel.
+    Paused,
+    /// Receives into the driver's buffer and reports [`Completion::Received`].
+    Bytes,
+    /// Reports [`Completion::Readable`]; the owner then calls [`Driver::recv_into`].
+    Readiness,
+}
+
+/// One thing that is done. The data of a `Received` is in [`Driver::received`] until the next call.
+#[derive(Debug)]
+pub enum Completion {
+    /// So many bytes came in; 0 is the end of the stream.
+    Received(usize),
+    ReadFailed(io::Error),
+    /// A stream in [`ReadMode::Readiness`] has something to read.
+    Readable,
+    /// A stream that refused bytes takes them again.
+    Writable,
+    Accepted(OwnedFd, SockAddr),
+    AcceptFailed(io::Error),
+    /// A watched descriptor is ready.
+    Polled { readable: bool, writable: bool },
+}
+
+/// Size of the buffer that all streams of a loop receive into: stays within a core's L2 cache.
+const RECEIVE_BUFFER: usize = 256 * 1024;
+
+pub struct Driver<T> {
+    epoll: Epoll,
+    sources: SlotMap<Token, Source<T>>,
+    by_fd: HashMap<RawFd, Token>,
+    queue: VecDeque<Token>,
+    buffer: Box<[u8]>,
+}
+
+impl<T> Driver<T> {
+    pub fn new() -> io::Result<Self> {
+        Ok(Self {
+            epoll: Epoll::new()?,
+            sources: SlotMap::with_key(),
+            by_fd: HashMap::new(),
+            queue: VecDeque::new(),
+            buffer: Box::default(),
+        })
+    }
+
+    /// The cross-thread side: interrupts [`wait`](Self::wait).
+    pub fn waker(&self) -> Box<dyn Wake> {
+        self.epoll.waker()
+    }
+
+    // ---- registration -------------------------------------------------------------------------------
+
+    /// Registers a connected, non-blocking stream socket; it starts paused.
+    pub fn register_stream(&mut self, fd: RawFd, family: i32, data: T) -> io::Result<Token> {
+        if self.buffer.is_empty() {
+            self.buffer = vec![0; RECEIVE_BUFFER].into_boxed_slice();
+        }
+        let stream = Stream::new(family == libc::AF_UNIX);
+        self.register(fd, Kind::Stream(stream), data, |epoll, token| epoll.register_edge(fd, token, true))
+    }
+
+    /// Registers a listening, non-blocking socket and starts accepting.
+    pub fn register_listener(&mut self, fd: RawFd, data: T) -> io::Result<Token> {
+        let listener = Kind::Listener(Listener::default());
+        self.register(fd, listener, data, |epoll, token| epoll.register_edge(fd, token, false))
+    }
+
+    /// Registers a descriptor to be watched for readiness; silent until [`watch`](Self::watch).
+    pub fn register_watch(&mut self, fd: RawFd, data: T) -> Token {
+        self.register(fd, Kind::Watch(Watch::default()), data, |_, _| Ok(())).expect("makes no system call")
+    }
+
+    fn register(
+        &mut self,
+        fd: RawFd,
+        kind: Kind,
+        data: T,
+        attach: impl FnOnce(&mut Epoll, Token) -> io::Result<()>,
+    ) -> io::Result<Token> {
+        let token = self.sources.insert(Source { fd, kind, queued: false, data });
+        if let Err(error) = attach(&mut self.epoll, token) {
+            self.sources.remove(token);
+            return Err(error);
+        }
+        self.by_fd.insert(fd, token);
+        Ok(token)
+    }
+
+    /// Forgets a source and returns what its owner left with it. The descriptor stays open.
+    pub fn deregister(&mut self, token: Token) -> Option<T> {
+        let source = self.sources.remove(token)?;
+        // A watch that fired once is disarmed already, and its descriptor may be closed or somebody else's by now.
+        if !matches!(&source.kind, Kind::Watch(watch) if watch.is_silent()) {
+            self.epoll.remove(source.fd);
+        }
+        if self.by_fd.get(&source.fd) == Some(&token) {
+            self.by_fd.remove(&source.fd);
+        }
+        Some(source.data)
+    }
+
+    /// Forgets everything; returns what the owners left.
+    pub fn deregister_all(&mut self) -> Vec<T> {
+        self.by_fd.clear();
+        self.queue.clear();
+        self.sources.drain().map(|(_, source)| source.data).collect()
+    }
+
+    pub fn token(&self, fd: RawFd) -> Option<Token> {
+        self.by_fd.get(&fd).copied()
+    }
+
+    pub fn data(&self, token: Token) -> Option<&T> {
+        self.sources.get(token).map(|source| &source.data)
+    }
+
+    pub fn data_mut(&mut self, token: Token) -> Option<&mut T> {
+        self.sources.get_mut(token).map(|source| &mut source.data)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.sources.values().map(|source| &source.data)
+    }
+
+    /// Whether nothing is registered: then a wait can only end by a wake or the timeout.
+    pub fn is_empty(&self) -> bool {
+        self.sources.is_empty()
+    }
+
+    // ---- waiting ------------------------------------------------------------------------------------
+
+    /// Waits until something happens, a wake, or the timeout; `Some(ZERO)` only looks. A signal ends the wait.
+    pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        self.epoll.wait(timeout)
+    }
+
+    /// Notes what the last wait saw. Returns whether anything did happen.
+    pub fn collect(&mut self) -> bool {
+        let Self { epoll, sources, queue, .. } = self;
+        epoll.drain(|token, ready| {
+            if let Some(source) = sources.get_mut(token)
+                && source.notice(ready)
+                && !std::mem::replace(&mut source.queued, true)
+            {
+                queue.push_back(token);
+            }
+        })
+    }
+
+    /// How many sources have something to report.
+    pub fn pending(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// The next completion. None is no proof of emptiness: a source may have been paused or drained meanwhile.
+    pub fn next(&mut self) -> Option<(Token, Completion)> {
+        let token = self.queue.pop_front()?;
+        let source = self.sources.get_mut(token)?;
+        source.queued = false;
+        let completion = source.complete(&mut self.buffer);
+        if source.has_more() && !std::mem::replace(&mut source.queued, true) {
+            self.queue.push_back(token);
+        }
+        Some((token, completion?))
+    }
+
+    /// The first `len` bytes of the receive buffer: the data of the last `Received(len)`.
+    pub fn received(&self, len: usize) -> &[u8] {
+        &self.buffer[..len]
+    }
+
+    // ---- orders -------------------------------------------------------------------------------------
+
+    /// Sets what a stream does with arriving bytes.
+    pub fn set_read_mode(&mut self, token: Token, mode: ReadMode) {
+        if let Some(Source { kind: Kind::Stream(stream), .. }) = self.sources.get_mut(token) {
+            stream.mode = mode;
+            self.requeue(token);
+        }
+    }
+
+    /// Reads what a stream in [`ReadMode::Readiness`] has into the owner's memory; 0 is the end of the stream.
+    ///
+    /// # Safety
+    /// `ptr` must be valid for writing `len` bytes for the time of the call.
+    pub unsafe fn recv_into(&mut self, token: Token, ptr: *mut u8, len: usize) -> io::Result<usize> {
+        let Some(Source { fd, kind: Kind::Stream(stream), .. }) = self.sources.get_mut(token) else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
+        // SAFETY: promised by the caller.
+        let result = unsafe { stream.receive(*fd, ptr, len) };
+        self.requeue(token);
+        result
+    }
+
+    /// Sends what the kernel takes now. When that is less than all, `Writable` follows.
+    pub fn send(&mut self, token: Token, data: &[u8]) -> io::Result<usize> {
+        self.with_stream(token, |fd, stream| stream.send(data.len(), || sys::socket::send(fd, data)))
+    }
+
+    /// As [`send`](Self::send), from several pieces.
+    pub fn send_vectored(&mut self, token: Token, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        let total = pieces.iter().map(|piece| piece.len()).sum();
+        self.with_stream(token, |fd, stream| stream.send(total, || sys::socket::send_vectored(fd, pieces)))
+    }
+
+    fn with_stream<R>(
+        &mut self,
+        token: Token,
+        call: impl FnOnce(RawFd, &mut Stream) -> io::Result<R>,
+    ) -> io::Result<R> {
+        match self.sources.get_mut(token) {
+            Some(Source { fd, kind: Kind::Stream(stream), .. }) => call(*fd, stream),
+            _ => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// Says what a watched descriptor is watched for. An empty interest silences it.
+    pub fn watch(&mut self, token: Token, interest: Interest) -> io::Result<()> {
+        let Some(Source { fd, kind: Kind::Watch(watch), .. }) = self.sources.get_mut(token) else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        if interest.readable || interest.writable {
+            self.epoll.arm(*fd, token, interest)?;
+        } else if !watch.is_silent() {
+            self.epoll.remove(*fd);
+        }
+        watch.set(interest);
+        Ok(())
+    }
+
+    /// Accepts again after a failure for want of descriptors or memory.
+    pub fn resume_listener(&mut self, token: Token) {
+        if let Some(Source { kind: Kind::Listener(listener), .. }) = self.sources.get_mut(token) {
+            listener.resume();
+            self.requeue(token);
+        }
+    }
+
+    fn requeue(&mut self, token: Token) {
+        if let Some(source) = self.sources.get_mut(token)
+            && source.has_more()
+            && !std::mem::replace(&mut source.queued, true)
+        {
+            self.queue.push_back(token);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

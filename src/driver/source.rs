@@ -1,0 +1,216 @@
+//! The state of one registered descriptor: what the kernel last said of it, and what its owner wants.
+
+use std::io;
+use std::os::fd::RawFd;
+
+use super::epoll::Ready;
+use super::{Completion, Interest, ReadMode};
+use crate::sys;
+
+pub struct Source<T> {
+    pub fd: RawFd,
+    pub kind: Kind,
+    /// Stands in the driver's queue.
+    pub queued: bool,
+    pub data: T,
+}
+
+pub enum Kind {
+    Stream(Stream),
+    Listener(Listener),
+    Watch(Watch),
+}
+
+impl<T> Source<T> {
+    /// Takes in what the kernel said; true when there is something to report now.
+    pub fn notice(&mut self, ready: Ready) -> bool {
+        match &mut self.kind {
+            Kind::Stream(stream) => stream.notice(ready),
+            Kind::Listener(listener) => listener.ready = true,
+            Kind::Watch(watch) => watch.notice(ready),
+        }
+        self.has_more()
+    }
+
+    pub fn has_more(&self) -> bool {
+        match &self.kind {
+            Kind::Stream(stream) => stream.can_write() || stream.can_read(),
+            Kind::Listener(listener) => listener.ready && !listener.suspended,
+            Kind::Watch(watch) => watch.ready.readable || watch.ready.writable,
+        }
+    }
+
+    /// Does one thing that is ready, if its owner still wants it.
+    pub fn complete(&mut self, buffer: &mut [u8]) -> Option<Completion> {
+        match &mut self.kind {
+            Kind::Stream(stream) => stream.complete(self.fd, buffer),
+            Kind::Listener(listener) => listener.complete(self.fd),
+            Kind::Watch(watch) => watch.complete(),
+        }
+    }
+}
+
+/// A connected socket, edge-triggered: what was reported stays true until a call says otherwise.
+pub struct Stream {
+    pub mode: ReadMode,
+    readable: bool,
+    /// The end of the stream is in sight: a short read does not mean that it is drained.
+    read_closed: bool,
+    writable: bool,
+    /// The kernel refused bytes; the owner waits for `Writable`.
+    blocked: bool,
+    unix: bool,
+}
+
+impl Stream {
+    pub fn new(unix: bool) -> Self {
+        Self {
+            mode: ReadMode::Paused,
+            readable: false,
+            read_closed: false,
+            writable: false,
+            blocked: false,
+            unix,
+        }
+    }
+
+    fn notice(&mut self, ready: Ready) {
+        self.readable |= ready.readable;
+        self.read_closed |= ready.read_closed;
+        self.writable |= ready.writable;
+    }
+
+    fn can_write(&self) -> bool {
+        self.blocked && self.writable
+    }
+
+    fn can_read(&self) -> bool {
+        self.readable && self.mode != ReadMode::Paused
+    }
+
+    fn complete(&mut self, fd: RawFd, buffer: &mut [u8]) -> Option<Completion> {
+        if self.can_write() {
+            self.blocked = false;
+            return Some(Completion::Writable);
+        }
+        if !self.can_read() {
+            return None;
+        }
+        if self.mode == ReadMode::Readiness {
+            return Some(Completion::Readable);
+        }
+        // SAFETY: the pointer and length describe `buffer`.
+        match unsafe { self.receive(fd, buffer.as_mut_ptr(), buffer.len()) } {
+            Ok(n) => Some(Completion::Received(n)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            Err(error) => Some(Completion::ReadFailed(error)),
+        }
+    }
+
+    /// Receives once and notes whether the stream is drained.
+    ///
+    /// # Safety
+    /// `ptr` must be valid for writing `len` bytes for the time of the call.
+    pub unsafe fn receive(&mut self, fd: RawFd, ptr: *mut u8, len: usize) -> io::Result<usize> {
+        let result = if self.unix {
+            // SAFETY: promised by the caller.
+            unsafe { sys::socket::recv_unix(fd, ptr, len) }
+        } else {
+            // SAFETY: promised by the caller.
+            unsafe { sys::socket::recv_raw(fd, ptr, len) }.map(|n| (n, false))
+        };
+        match result {
+            Ok((n, cut)) => {
+                // A read that the kernel could not fill has emptied the socket: the next byte is a new edge.
+                self.readable = n == len || cut || (self.read_closed && n > 0);
+                Ok(n)
+            }
+            Err(error) => {
+                self.readable = false;
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes the send call; anything short of `total` means that the kernel is full and reports `Writable` later.
+    pub fn send(&mut self, total: usize, call: impl Fn() -> io::Result<usize>) -> io::Result<usize> {
+        let result = match call() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            other => other,
+        };
+        if let Ok(sent) = result
+            && sent < total
+        {
+            self.writable = false;
+            self.blocked = true;
+        }
+        result
+    }
+}
+
+/// A listening socket, edge-triggered.
+#[derive(Default)]
+pub struct Listener {
+    ready: bool,
+    /// The system is out of descriptors or memory; the owner resumes.
+    suspended: bool,
+}
+
+impl Listener {
+    pub fn resume(&mut self) {
+        self.suspended = false;
+        self.ready = true;
+    }
+
+    fn complete(&mut self, fd: RawFd) -> Option<Completion> {
+        if self.suspended || !self.ready {
+            return None;
+        }
+        match sys::socket::accept(fd) {
+            Ok((socket, address)) => Some(Completion::Accepted(socket, address)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.ready = false;
+                None
+            }
+            // The peer was gone before it was accepted; look for the next.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => None,
+            Err(error) => {
+                self.suspended = true;
+                Some(Completion::AcceptFailed(error))
+            }
+        }
+    }
+}
+
+/// A descriptor that somebody else reads and writes.
+#[derive(Default)]
+pub struct Watch {
+    interest: Interest,
+    ready: Ready,
+}
+
+impl Watch {
+    pub fn set(&mut self, interest: Interest) {
+        self.interest = interest;
+        self.ready.readable &= interest.readable;
+        self.ready.writable &= interest.writable;
+    }
+
+    /// Whether the kernel is not going to report it.
+    pub fn is_silent(&self) -> bool {
+        !self.interest.readable && !self.interest.writable
+    }
+
+    fn notice(&mut self, ready: Ready) {
+        self.ready.readable |= ready.readable && self.interest.readable;
+        self.ready.writable |= ready.writable && self.interest.writable;
+        if self.interest.oneshot {
+            self.interest = Interest::default();
+        }
+    }
+
+    fn complete(&mut self) -> Option<Completion> {
+        let Ready { readable, writable, .. } = std::mem::take(&mut self.ready);
+        (readable || writable).then_some(Completion::Polled { readable, writable })
+    }
+}

@@ -1,0 +1,178 @@
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+
+use super::*;
+
+fn pair() -> (UnixStream, UnixStream) {
+    let (ours, theirs) = UnixStream::pair().expect("socketpair");
+    ours.set_nonblocking(true).expect("non-blocking");
+    (ours, theirs)
+}
+
+fn stream(driver: &mut Driver<&'static str>, socket: &UnixStream, mode: ReadMode) -> Token {
+    let token = driver.register_stream(socket.as_raw_fd(), libc::AF_UNIX, "data").expect("register");
+    driver.set_read_mode(token, mode);
+    token
+}
+
+fn poll(driver: &mut Driver<&'static str>) -> Vec<(Token, Completion)> {
+    driver.wait(Some(Duration::ZERO)).expect("wait");
+    driver.collect();
+    let mut seen = Vec::new();
+    for _ in 0..driver.pending() {
+        seen.extend(driver.next());
+    }
+    seen
+}
+
+#[test]
+fn bytes_are_received_once_and_the_end_is_seen() {
+    let mut driver = Driver::new().unwrap();
+    let (ours, mut theirs) = pair();
+    let token = stream(&mut driver, &ours, ReadMode::Bytes);
+    assert!(poll(&mut driver).is_empty());
+    theirs.write_all(b"hello").unwrap();
+    assert!(matches!(poll(&mut driver)[..], [(t, Completion::Received(5))] if t == token));
+    assert_eq!(driver.received(5), b"hello");
+    assert!(poll(&mut driver).is_empty());
+    theirs.write_all(b"x").unwrap();
+    drop(theirs);
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        seen.extend(poll(&mut driver).into_iter().map(|(_, completion)| match completion {
+            Completion::Received(n) => n,
+            other => panic!("{other:?}"),
+        }));
+    }
+    assert_eq!(seen, [1, 0]);
+}
+
+#[test]
+fn a_paused_stream_reports_what_came_meanwhile_when_it_resumes() {
+    let mut driver = Driver::new().unwrap();
+    let (ours, mut theirs) = pair();
+    let token = stream(&mut driver, &ours, ReadMode::Paused);
+    theirs.write_all(b"early").unwrap();
+    assert!(poll(&mut driver).is_empty());
+    driver.set_read_mode(token, ReadMode::Bytes);
+    assert!(matches!(poll(&mut driver)[..], [(_, Completion::Received(5))]));
+}
+
+#[test]
+fn a_full_socket_reports_writable_once_there_is_room() {
+    let mut driver = Driver::new().unwrap();
+    let (ours, mut theirs) = pair();
+    let token = stream(&mut driver, &ours, ReadMode::Paused);
+    poll(&mut driver);
+    let chunk = vec![0; 65536];
+    let mut queued = 0;
+    loop {
+        let sent = driver.send(token, &chunk).unwrap();
+        queued += sent;
+        if sent < chunk.len() {
+            break;
+        }
+    }
+    assert!(poll(&mut driver).is_empty());
+    let mut sink = vec![0; queued];
+    theirs.read_exact(&mut sink).unwrap();
+    assert!(matches!(poll(&mut driver)[..], [(_, Completion::Writable)]));
+    assert!(poll(&mut driver).is_empty());
+}
+
+#[test]
+fn a_reused_descriptor_does_not_get_its_predecessors_events() {
+    let mut driver = Driver::new().unwrap();
+    let (ours, mut theirs) = pair();
+    let old = stream(&mut driver, &ours, ReadMode::Bytes);
+    theirs.write_all(b"for the old one").unwrap();
+    driver.wait(Some(Duration::ZERO)).unwrap();
+    assert_eq!(driver.deregister(old), Some("data"));
+    let new = stream(&mut driver, &ours, ReadMode::Paused);
+    assert_ne!(old, new);
+    driver.collect();
+    assert!(driver.next().is_none());
+    assert_eq!(driver.data(old), None);
+}
+
+#[test]
+fn a_level_watch_repeats_and_a_oneshot_does_not() {
+    let mut driver = Driver::new().unwrap();
+    let (ours, mut theirs) = pair();
+    let token = driver.register_watch(ours.as_raw_fd(), "watch");
+    theirs.write_all(b"x").unwrap();
+    driver.watch(token, Interest { readable: true, ..Interest::default() }).unwrap();
+    for _ in 0..3 {
+        assert!(matches!(poll(&mut driver)[..], [(_, Completion::Polled { readable: true, writable: false })]));
+    }
+    driver.watch(token, Interest { readable: true, writable: true, oneshot: true }).unwrap();
+    assert!(matches!(poll(&mut driver)[..], [(_, Completion::Polled { readable: true, writable: true })]));
+    assert!(poll(&mut driver).is_empty());
+    driver.watch(token, Interest { readable: true, writable: false, oneshot: true }).unwrap();
+    assert!(matches!(poll(&mut driver)[..], [(_, Completion::Polled { readable: true, writable: false })]));
+}
+
+#[test]
+fn a_oneshot_watch_leaves_the_descriptor_free_for_a_stream() {
+    let mut driver = Driver::new().unwrap();
+    let (ours, mut theirs) = pair();
+    let token = driver.register_watch(ours.as_raw_fd(), "watch");
+    driver.watch(token, Interest { writable: true, oneshot: true, readable: false }).unwrap();
+    assert_eq!(poll(&mut driver).len(), 1);
+    driver.deregister(token);
+    stream(&mut driver, &ours, ReadMode::Bytes);
+    theirs.write_all(b"abc").unwrap();
+    assert!(matches!(poll(&mut driver)[..], [(_, Completion::Received(3))]));
+}
+
+#[test]
+fn one_busy_stream_does_not_starve_another() {
+    let mut driver = Driver::new().unwrap();
+    let (busy, mut busy_peer) = pair();
+    let (calm, mut calm_peer) = pair();
+    let busy_token = stream(&mut driver, &busy, ReadMode::Readiness);
+    let calm_token = stream(&mut driver, &calm, ReadMode::Bytes);
+    busy_peer.write_all(&[0; 1000]).unwrap();
+    calm_peer.write_all(b"x").unwrap();
+    driver.wait(Some(Duration::ZERO)).unwrap();
+    driver.collect();
+    let mut order = Vec::new();
+    for _ in 0..4 {
+        if let Some((token, _)) = driver.next() {
+            order.push(token);
+            if token == busy_token {
+                let mut byte = 0;
+                // SAFETY: one byte of memory.
+                unsafe { driver.recv_into(token, &mut byte, 1) }.unwrap();
+            }
+        }
+    }
+    assert_eq!(order, [busy_token, calm_token, busy_token, busy_token]);
+}
+
+#[test]
+fn accepts_and_wakes() {
+    let mut driver = Driver::new().unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    driver.register_listener(listener.as_raw_fd(), "listener").unwrap();
+    let address = listener.local_addr().unwrap();
+    let clients: Vec<_> = (0..3).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+    let mut peers = Vec::new();
+    for _ in 0..4 {
+        for (_, completion) in poll(&mut driver) {
+            match completion {
+                Completion::Accepted(_, peer) => peers.push(peer.as_socket().unwrap()),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    let expected: Vec<_> = clients.iter().map(|client| client.local_addr().unwrap()).collect();
+    assert_eq!(peers, expected);
+
+    let waker = driver.waker();
+    std::thread::spawn(move || waker.wake());
+    driver.wait(None).unwrap();
+    assert!(driver.collect());
+}

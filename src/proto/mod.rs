@@ -1,0 +1,4 @@
+//! Protocol machinery without sockets and without a clock: bytes in, decisions out.
+
+pub mod flow;
+pub mod write_queue;

@@ -1,0 +1,53 @@
+//! The shared work-stealing Tokio runtime: one for the process, built at first use.
+//!
+//! Its threads block all signals and never touch Python: work given to it is plain Rust and reports back
+//! through a loop's inbox. It is never shut down; the process's end takes its threads along.
+
+use std::io;
+
+use parking_lot::Mutex;
+use tokio::runtime::{Builder, Handle, Runtime};
+
+use crate::sys::thread;
+
+static RUNTIME: Mutex<Option<&'static Runtime>> = Mutex::new(None);
+
+/// The runtime's handle; the first call starts it.
+pub fn handle() -> io::Result<&'static Handle> {
+    let mut runtime = RUNTIME.lock();
+    if let Some(runtime) = *runtime {
+        return Ok(runtime.handle());
+    }
+    let built = thread::with_signals_blocked(|| {
+        Builder::new_multi_thread().thread_name("tokioloop").on_thread_start(thread::block_all_signals).build()
+    })?;
+    tracing::debug!(workers = built.metrics().num_workers(), "runtime started");
+    Ok(runtime.insert(Box::leak(Box::new(built))).handle())
+}
+
+/// Runs a blocking function on the runtime's blocking pool.
+pub fn spawn_blocking(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let handle = handle()?;
+    // The pool starts threads from the calling one: they must not inherit an open signal mask even for a moment.
+    thread::with_signals_blocked(|| handle.spawn_blocking(work));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn blocking_work_runs_with_all_signals_blocked() {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        super::spawn_blocking(move || {
+            // SAFETY: reads the thread's mask into a valid set.
+            let blocked = unsafe {
+                let mut set: libc::sigset_t = std::mem::zeroed();
+                libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), &mut set);
+                libc::sigismember(&set, libc::SIGINT) == 1 && libc::sigismember(&set, libc::SIGTERM) == 1
+            };
+            sender.send(blocked).expect("the test waits");
+        })
+        .expect("the runtime starts");
+        assert!(receiver.recv().expect("the work runs"));
+    }
+}

@@ -1,0 +1,49 @@
+//! Registrations that mio does not offer: level-triggered and one-shot ones, made on mio's own epoll
+//! instance, so that one wait reports both kinds.
+
+use std::io;
+use std::os::fd::RawFd;
+
+/// What to be told of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Interest {
+    pub readable: bool,
+    pub writable: bool,
+    /// Report once, then stay silent until armed again.
+    pub oneshot: bool,
+}
+
+impl Interest {
+    fn events(self) -> u32 {
+        let mut events = 0;
+        if self.readable {
+            events |= libc::EPOLLIN | libc::EPOLLRDHUP;
+        }
+        if self.writable {
+            events |= libc::EPOLLOUT;
+        }
+        if self.oneshot {
+            events |= libc::EPOLLONESHOT;
+        }
+        events as u32
+    }
+}
+
+/// Adds `fd`, or changes its registration if the instance knows it already (left over, disarmed, from an earlier watch).
+pub fn arm(epoll: RawFd, fd: RawFd, interest: Interest, data: u64) -> io::Result<()> {
+    let mut event = libc::epoll_event { events: interest.events(), u64: data };
+    let mut control = |op| {
+        // SAFETY: `event` is valid for the call; the kernel checks both descriptors.
+        super::check(unsafe { libc::epoll_ctl(epoll, op, fd, &mut event) })
+    };
+    match control(libc::EPOLL_CTL_MOD) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => control(libc::EPOLL_CTL_ADD).map(drop),
+        other => other.map(drop),
+    }
+}
+
+/// Removes `fd`. A descriptor that is closed, or not registered, is fine: the kernel has dropped it already.
+pub fn remove(epoll: RawFd, fd: RawFd) {
+    // SAFETY: a null event is allowed for DEL.
+    unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_DEL, fd, std::ptr::null_mut()) };
+}

@@ -1,0 +1,138 @@
+//! Socket calls on the data path. All descriptors given here are non-blocking; EINTR is retried inside.
+
+use std::io::{self, IoSlice};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+
+use socket2::{SockAddr, SockAddrStorage, Socket};
+
+use super::check;
+
+fn retry(mut call: impl FnMut() -> io::Result<i64>) -> io::Result<usize> {
+    loop {
+        match call() {
+            Ok(n) => return Ok(n as usize),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Receives into `buf`; 0 is the end of the stream.
+pub fn recv(fd: RawFd, buf: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: the pointer and length describe `buf`.
+    unsafe { recv_raw(fd, buf.as_mut_ptr(), buf.len()) }
+}
+
+/// As [`recv`], into memory that is not a Rust slice (a Python buffer).
+///
+/// # Safety
+/// `ptr` must be valid for writing `len` bytes for the time of the call.
+pub unsafe fn recv_raw(fd: RawFd, ptr: *mut u8, len: usize) -> io::Result<usize> {
+    // SAFETY: promised by the caller.
+    retry(|| check(unsafe { libc::recv(fd, ptr.cast(), len, 0) } as i64))
+}
+
+/// As [`recv_raw`]; also says whether ancillary data was cut off. A Unix stream ends a read at passed
+/// descriptors or credentials, so a short read with that mark does not mean that the stream is drained.
+///
+/// # Safety
+/// As for [`recv_raw`].
+pub unsafe fn recv_unix(fd: RawFd, ptr: *mut u8, len: usize) -> io::Result<(usize, bool)> {
+    let mut iov = libc::iovec { iov_base: ptr.cast(), iov_len: len };
+    // SAFETY: a zeroed msghdr is valid: no name, no control data.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &mut iov;
+    message.msg_iovlen = 1;
+    // SAFETY: the message points to `iov`, and that to the caller's memory.
+    let n = retry(|| check(unsafe { libc::recvmsg(fd, &mut message, libc::MSG_CMSG_CLOEXEC) } as i64))?;
+    Ok((n, message.msg_flags & libc::MSG_CTRUNC != 0))
+}
+
+/// Sends what fits; never raises SIGPIPE.
+pub fn send(fd: RawFd, data: &[u8]) -> io::Result<usize> {
+    // SAFETY: the pointer and length describe `data`.
+    retry(|| check(unsafe { libc::send(fd, data.as_ptr().cast(), data.len(), libc::MSG_NOSIGNAL) } as i64))
+}
+
+/// Sends what fits of several pieces; never raises SIGPIPE.
+pub fn send_vectored(fd: RawFd, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+    // SAFETY: a zeroed msghdr is valid; IoSlice has the layout of iovec; the kernel only reads it.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = pieces.as_ptr().cast_mut().cast();
+    message.msg_iovlen = pieces.len() as _;
+    // SAFETY: as above.
+    retry(|| check(unsafe { libc::sendmsg(fd, &message, libc::MSG_NOSIGNAL) } as i64))
+}
+
+/// Takes a connection off a listening socket; the new socket is non-blocking and close-on-exec.
+pub fn accept(fd: RawFd) -> io::Result<(OwnedFd, SockAddr)> {
+    let mut storage = SockAddrStorage::zeroed();
+    let mut len = storage.size_of();
+    let new = retry(|| {
+        len = storage.size_of();
+        // SAFETY: the storage is large enough for every address and `len` says how large.
+        check(unsafe {
+            let address = storage.view_as::<libc::sockaddr_storage>();
+            libc::accept4(
+                fd,
+                (address as *mut libc::sockaddr_storage).cast(),
+                &mut len,
+                libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC,
+            )
+        })
+    })?;
+    // SAFETY: accept4 returned a new descriptor that nobody else owns, and filled in the address.
+    unsafe { Ok((OwnedFd::from_raw_fd(new as RawFd), SockAddr::new(storage, len))) }
+}
+
+/// Starts a connect; EINPROGRESS or EAGAIN when it goes on in the background.
+pub fn connect(fd: RawFd, address: &SockAddr) -> io::Result<()> {
+    // SAFETY: the pointer and length describe `address`.
+    check(unsafe { libc::connect(fd, address.as_ptr().cast(), address.len()) }).map(drop)
+}
+
+/// Takes the pending error off the socket (SO_ERROR).
+pub fn take_error(fd: RawFd) -> io::Result<Option<io::Error>> {
+    borrow(fd).take_error()
+}
+
+pub fn shutdown_write(fd: RawFd) -> io::Result<()> {
+    borrow(fd).shutdown(std::net::Shutdown::Write)
+}
+
+pub fn local_address(fd: RawFd) -> io::Result<SockAddr> {
+    borrow(fd).local_addr()
+}
+
+pub fn peer_address(fd: RawFd) -> io::Result<SockAddr> {
+    borrow(fd).peer_addr()
+}
+
+pub fn set_nodelay(fd: RawFd) -> io::Result<()> {
+    borrow(fd).set_tcp_nodelay(true)
+}
+
+/// The socket's address family, type and protocol.
+pub fn kind(fd: RawFd) -> io::Result<(i32, i32, i32)> {
+    let socket = borrow(fd);
+    let protocol = socket.protocol()?.map_or(0, i32::from);
+    Ok((i32::from(socket.domain()?), i32::from(socket.r#type()?), protocol))
+}
+
+/// Whether `fd` is open in this process.
+pub fn is_open(fd: RawFd) -> bool {
+    // SAFETY: F_GETFD only looks the descriptor up.
+    unsafe { libc::fcntl(fd, libc::F_GETFD) != -1 }
+}
+
+pub fn close(fd: RawFd) {
+    // SAFETY: the caller owns the descriptor and gives it up; errors of close leave it closed on Linux.
+    unsafe { libc::close(fd) };
+}
+
+/// A view of a descriptor that somebody else owns; dropping it does not close.
+fn borrow(fd: RawFd) -> std::mem::ManuallyDrop<Socket> {
+    // SAFETY: only -1 would break the invariant of an owned descriptor, and it is replaced by a number that is never
+    // open; ManuallyDrop keeps it from being closed. A descriptor that is not open makes the calls fail with EBADF.
+    std::mem::ManuallyDrop::new(unsafe { Socket::from_raw_fd(if fd < 0 { RawFd::MAX } else { fd }) })
+}

@@ -1,0 +1,46 @@
+//! Thread identity and signal masks.
+
+/// The calling thread's identity: what Python's `threading.get_ident()` returns. Never 0 for a live thread.
+#[inline]
+pub fn current_id() -> usize {
+    // SAFETY: always callable.
+    unsafe { libc::pthread_self() as usize }
+}
+
+/// Whether the calling thread is the process's main thread. After a fork the forking thread is.
+pub fn is_main() -> bool {
+    // SAFETY: always callable.
+    unsafe { libc::syscall(libc::SYS_gettid) as libc::pid_t == libc::getpid() }
+}
+
+/// Blocks all signals in the calling thread, so that they are handled by Python's threads.
+pub fn block_all_signals() {
+    set_mask(|set| {
+        // SAFETY: `set` is a valid sigset_t.
+        unsafe { libc::sigfillset(set) };
+    });
+}
+
+/// Runs `f` with all signals blocked: threads that it starts begin with them blocked.
+pub fn with_signals_blocked<R>(f: impl FnOnce() -> R) -> R {
+    // SAFETY: zeroed is a valid sigset_t; both calls get valid pointers.
+    let old = unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        let mut old: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut old);
+        old
+    };
+    let result = f();
+    // SAFETY: `old` was filled in above.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &old, std::ptr::null_mut()) };
+    result
+}
+
+fn set_mask(fill: impl FnOnce(&mut libc::sigset_t)) {
+    // SAFETY: zeroed is a valid sigset_t.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    fill(&mut set);
+    // SAFETY: `set` is valid; a null old set is allowed.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &set, std::ptr::null_mut()) };
+}
