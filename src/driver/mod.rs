@@ -2,12 +2,12 @@
 //!
 //! The contract is completion-shaped. A descriptor is registered once and becomes a [`Token`] (slot and
 //! generation, so that a reused descriptor is never mistaken for its predecessor). Standing orders ("read
-//! whenever there is something", "accept", "watch") are given per token; [`Driver::next`] then hands out
+//! whenever there is something", "accept", "watch") are given per token; [`Driver::next_completion`] then hands out
 //! one [`Completion`] at a time, the system call already made. A second backend (io_uring) can answer the same
 //! calls from its completion queue; only `epoll.rs` knows that readiness exists.
 //!
 //! One pass of the loop: [`wait`](Driver::wait) (touches nothing but the kernel's event buffer, so it may run
-//! detached from the interpreter) → [`collect`](Driver::collect) → [`next`](Driver::next), at most
+//! detached from the interpreter) → [`collect`](Driver::collect) → [`next_completion`](Driver::next_completion), at most
 //! [`pending`](Driver::pending) times, so that a busy source goes to the back of the queue and starves nobody.
 //!
 //! Threads: a driver belongs to its loop's thread. Only the waker made by [`Driver::waker`] is shared.
@@ -193,7 +193,7 @@ impl<T> Driver<T> {
     }
 
     /// The next completion. None is no proof of emptiness: a source may have been paused or drained meanwhile.
-    pub fn next(&mut self) -> Option<(Token, Completion)> {
+    pub fn next_completion(&mut self) -> Option<(Token, Completion)> {
         let token = self.queue.pop_front()?;
         let source = self.sources.get_mut(token)?;
         source.queued = false;

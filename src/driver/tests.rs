@@ -21,7 +21,7 @@ fn poll(driver: &mut Driver<&'static str>) -> Vec<(Token, Completion)> {
     driver.collect();
     let mut seen = Vec::new();
     for _ in 0..driver.pending() {
-        seen.extend(driver.next());
+        seen.extend(driver.next_completion());
     }
     seen
 }
@@ -92,7 +92,7 @@ fn a_reused_descriptor_does_not_get_its_predecessors_events() {
     let new = stream(&mut driver, &ours, ReadMode::Paused);
     assert_ne!(old, new);
     driver.collect();
-    assert!(driver.next().is_none());
+    assert!(driver.next_completion().is_none());
     assert_eq!(driver.data(old), None);
 }
 
@@ -139,7 +139,7 @@ fn one_busy_stream_does_not_starve_another() {
     driver.collect();
     let mut order = Vec::new();
     for _ in 0..4 {
-        if let Some((token, _)) = driver.next() {
+        if let Some((token, _)) = driver.next_completion() {
             order.push(token);
             if token == busy_token {
                 let mut byte = 0;

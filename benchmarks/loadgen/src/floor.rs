@@ -1,0 +1,194 @@
+//! The floor: an echo server in plain Rust, the least a server on this kernel can spend.
+//!
+//! Edge-triggered epoll, one receive into one hot buffer, one send straight back. What the kernel does not take
+//! waits in the connection's own buffer, and nothing more is read from that connection until it is gone. With
+//! `once` the server closes a connection after its first echo, as the row for short connections wants it.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use mio::event::Source;
+use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use mio::{Events, Interest, Poll, Token, Waker};
+use serde_json::json;
+
+use crate::cpu;
+
+pub enum Listen {
+    /// On loopback; 0 lets the kernel choose the port.
+    Port(u16),
+    Unix(std::path::PathBuf),
+}
+
+const LISTENER: Token = Token(usize::MAX);
+const END: Token = Token(usize::MAX - 1);
+
+/// Serves until SIGTERM, SIGINT, the end of stdin or `limit`. Prints where it listens, and at the end its CPU time.
+pub fn serve(listen: &Listen, once: bool, limit: Duration) -> io::Result<()> {
+    let poll = Poll::new()?;
+    let end = Arc::new(Waker::new(poll.registry(), END)?);
+    cpu::hold_end_signals();
+    let (at_signal, at_eof) = (Arc::clone(&end), end);
+    thread::spawn(move || {
+        cpu::wait_for_end();
+        at_signal.wake()
+    });
+    thread::spawn(move || {
+        let _ended_or_broken = io::copy(&mut io::stdin(), &mut io::sink());
+        at_eof.wake()
+    });
+    match listen {
+        Listen::Port(port) => {
+            let mut listener = TcpListener::bind(([127, 0, 0, 1], *port).into())?;
+            poll.registry()
+                .register(&mut listener, LISTENER, Interest::READABLE)?;
+            println!(
+                "{}",
+                json!({"port": listener.local_addr()?.port(), "pid": std::process::id()})
+            );
+            run(poll, once, limit, || {
+                let (stream, _) = listener.accept()?;
+                stream.set_nodelay(true)?;
+                Ok(stream)
+            })
+        }
+        Listen::Unix(path) => {
+            let mut listener = UnixListener::bind(path)?;
+            poll.registry()
+                .register(&mut listener, LISTENER, Interest::READABLE)?;
+            println!("{}", json!({"unix": path, "pid": std::process::id()}));
+            let ended = run(poll, once, limit, || Ok(listener.accept()?.0));
+            std::fs::remove_file(path).ok();
+            ended
+        }
+    }
+}
+
+/// What the floor needs of a stream.
+trait Stream: Read + Write + Source + Into<OwnedFd> {}
+impl Stream for TcpStream {}
+impl Stream for UnixStream {}
+
+struct Connection<S> {
+    stream: S,
+    unsent: Vec<u8>,
+    sent: usize,
+}
+
+fn run<S: Stream>(
+    mut poll: Poll,
+    once: bool,
+    limit: Duration,
+    mut accept: impl FnMut() -> io::Result<S>,
+) -> io::Result<()> {
+    let begun = Instant::now();
+    let mut connections: Vec<Option<Connection<S>>> = Vec::new();
+    let mut free: Vec<usize> = Vec::new();
+    let mut closed: Vec<usize> = Vec::new();
+    let mut buffer = vec![0; 256 * 1024];
+    let mut events = Events::with_capacity(1024);
+    let mut requests = 0_u64;
+    'serve: while begun.elapsed() < limit {
+        match poll.poll(&mut events, Some(limit.saturating_sub(begun.elapsed()))) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            other => other?,
+        }
+        for event in &events {
+            match event.token() {
+                END => break 'serve,
+                LISTENER => loop {
+                    let mut stream = match accept() {
+                        Ok(stream) => stream,
+                        Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                        Err(error) if error.kind() == ErrorKind::ConnectionAborted => continue,
+                        Err(error) => return Err(error),
+                    };
+                    let index = free.pop().unwrap_or_else(|| {
+                        connections.push(None);
+                        connections.len() - 1
+                    });
+                    let interests = Interest::READABLE | Interest::WRITABLE;
+                    poll.registry().register(&mut stream, Token(index), interests)?;
+                    connections[index] = Some(Connection {
+                        stream,
+                        unsent: Vec::new(),
+                        sent: 0,
+                    });
+                },
+                Token(index) => {
+                    let Some(connection) = &mut connections[index] else {
+                        continue;
+                    };
+                    let readable = event.is_readable() || event.is_read_closed() || event.is_error();
+                    match connection.serve(&mut buffer, readable) {
+                        Ok(received) => {
+                            requests += received;
+                            if once && received > 0 && connection.unsent.is_empty() {
+                                connections[index] = None;
+                                closed.push(index);
+                            }
+                        }
+                        Err(_closed_or_broken) => {
+                            connections[index] = None;
+                            closed.push(index);
+                        }
+                    }
+                }
+            }
+        }
+        // A slot is given anew only in the next turn: the rest of this one's events may still name it.
+        free.append(&mut closed);
+    }
+    println!(
+        "{}",
+        json!({"cpu_s": cpu::own().as_secs_f64(), "receives": requests})
+    );
+    Ok(())
+}
+
+impl<S: Stream> Connection<S> {
+    /// Sends what waits, then echoes until the kernel has no more. The value is the number of receives.
+    fn serve(&mut self, buffer: &mut [u8], readable: bool) -> io::Result<u64> {
+        let waited = !self.unsent.is_empty();
+        while self.sent < self.unsent.len() {
+            match self.stream.write(&self.unsent[self.sent..]) {
+                Ok(n) => self.sent += n,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(0),
+                Err(error) => return Err(error),
+            }
+        }
+        self.unsent.clear();
+        self.sent = 0;
+        let mut received = 0;
+        // Reading was left alone while bytes waited, so an edge may have passed unseen.
+        if !readable && !waited {
+            return Ok(0);
+        }
+        loop {
+            let n = match self.stream.read(buffer) {
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(n) => n,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            };
+            received += 1;
+            let sent = match self.stream.write(&buffer[..n]) {
+                Ok(sent) => sent,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
+                Err(error) => return Err(error),
+            };
+            if sent < n {
+                self.unsent.extend_from_slice(&buffer[sent..n]);
+                break;
+            }
+            // A short read has drained the socket: what comes later is a new edge.
+            if n < buffer.len() {
+                break;
+            }
+        }
+        Ok(received)
+    }
+}

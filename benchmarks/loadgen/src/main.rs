@@ -1,0 +1,210 @@
+//! Load generator and plain-Rust floor. Every reply is checked; any wrong one makes the exit status 1.
+//!
+//! - `cpu` the only calls of libc: CPU clocks, waiting for an ending signal
+//! - `target` where to connect; `exchange` what is said and how it is checked
+//! - `worker` one thread's connections; `run` the coordinator and the report
+//! - `floor` the echo server to compare with
+
+mod cpu;
+mod exchange;
+mod floor;
+mod run;
+mod target;
+mod worker;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use lexopt::prelude::*;
+
+use exchange::{Body, Echo, Exchange, Http};
+use run::{Bound, Plan};
+use target::Target;
+use worker::After;
+
+const USAGE: &str = "\
+loadgen http    --addr HOST:PORT [--path /] [--body TEXT | --length BYTES]    HTTP/1.1 keep-alive GET
+loadgen echo    --addr HOST:PORT | --unix PATH  [--size 1024]                 send, check every byte of the echo
+loadgen connect --addr HOST:PORT | --unix PATH  [--closer client|server]      connect, echo of one byte, close
+loadgen floor   --port PORT | --unix PATH  [--seconds 600] [--once]           the plain-Rust echo server
+
+of the first three: [--connections 64] [--threads 1] [--seconds 1 | --requests N] [--warm-up 0.2]
+                    [--server-pid PID] measures that process's CPU time over the window
+                    [--progress] a JSON line on stderr twice a second   [--json] the report as JSON
+Exit status: 0 all replies were right, 1 some were not, 2 wrong arguments.";
+
+struct Options {
+    command: String,
+    target: Option<Target>,
+    connections: usize,
+    threads: usize,
+    seconds: Option<f64>,
+    requests: Option<u64>,
+    warm_up: f64,
+    size: usize,
+    path: String,
+    body: Body,
+    after: After,
+    port: Option<u16>,
+    server: Option<i32>,
+    progress: bool,
+    json: bool,
+    once: bool,
+}
+
+fn parse() -> Result<Options, String> {
+    let mut options = Options {
+        command: String::new(),
+        target: None,
+        connections: 64,
+        threads: 1,
+        seconds: None,
+        requests: None,
+        warm_up: 0.2,
+        size: 1024,
+        path: "/".to_owned(),
+        body: Body::Bytes(b"Hello, World!\n".to_vec()),
+        after: After::Keep,
+        port: None,
+        server: None,
+        progress: false,
+        json: false,
+        once: false,
+    };
+    let mut parser = lexopt::Parser::from_env();
+    read(&mut parser, &mut options).map_err(|error| error.to_string())?;
+    let number = |name: &str, value: f64| {
+        let fits = value.is_finite() && (0.0..=3600.0).contains(&value);
+        if fits {
+            Ok(())
+        } else {
+            Err(format!("{name} must be between 0 and 3600"))
+        }
+    };
+    number("--seconds", options.seconds.unwrap_or(1.0))?;
+    number("--warm-up", options.warm_up)?;
+    if options.connections == 0 || options.threads == 0 || options.size == 0 {
+        return Err("--connections, --threads and --size must be at least 1".to_owned());
+    }
+    if options.seconds.is_some() && options.requests.is_some() {
+        return Err("--seconds and --requests exclude each other".to_owned());
+    }
+    Ok(options)
+}
+
+fn read(parser: &mut lexopt::Parser, options: &mut Options) -> Result<(), lexopt::Error> {
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Value(word) if options.command.is_empty() => options.command = word.string()?,
+            Long("addr") => options.target = Some(Target::tcp(&parser.value()?.string()?)?),
+            Long("unix") => options.target = Some(Target::Unix(parser.value()?.into())),
+            Long("connections") => options.connections = parser.value()?.parse()?,
+            Long("threads") => options.threads = parser.value()?.parse()?,
+            Long("seconds") => options.seconds = Some(parser.value()?.parse()?),
+            Long("requests") => options.requests = Some(parser.value()?.parse()?),
+            Long("warm-up") => options.warm_up = parser.value()?.parse()?,
+            Long("size") => options.size = parser.value()?.parse()?,
+            Long("path") => options.path = parser.value()?.string()?,
+            Long("body") => options.body = Body::Bytes(parser.value()?.string()?.into_bytes()),
+            Long("length") => options.body = Body::Length(parser.value()?.parse()?),
+            Long("closer") => {
+                options.after = match parser.value()?.string()?.as_str() {
+                    "client" => After::Close,
+                    "server" => After::AwaitClose,
+                    other => {
+                        return Err(format!("--closer is client or server, not {other}").into());
+                    }
+                }
+            }
+            Long("port") => options.port = Some(parser.value()?.parse()?),
+            Long("server-pid") => options.server = Some(parser.value()?.parse()?),
+            Long("progress") => options.progress = true,
+            Long("once") => options.once = true,
+            Long("json") => options.json = true,
+            Long("help") => {
+                println!("{USAGE}");
+                std::process::exit(0);
+            }
+            other => return Err(other.unexpected()),
+        }
+    }
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    let done = parse().and_then(|options| match options.command.as_str() {
+        "floor" => serve_floor(&options),
+        "http" | "echo" | "connect" => load(options),
+        "" => Err("no command".to_owned()),
+        other => Err(format!("no command {other}")),
+    });
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("loadgen: {error}\n\n{USAGE}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn serve_floor(options: &Options) -> Result<ExitCode, String> {
+    let listen = match (&options.target, options.port) {
+        (Some(Target::Unix(path)), None) => floor::Listen::Unix(path.clone()),
+        (None, Some(port)) => floor::Listen::Port(port),
+        _ => return Err("floor takes either --port or --unix".to_owned()),
+    };
+    let limit = Duration::from_secs_f64(options.seconds.unwrap_or(600.0));
+    match floor::serve(&listen, options.once, limit) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) => {
+            eprintln!("loadgen floor: {error}");
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+fn load(options: Options) -> Result<ExitCode, String> {
+    let target = options.target.ok_or("--addr or --unix is missing")?;
+    let host = match &target {
+        Target::Tcp(addr) => addr.to_string(),
+        Target::Unix(_) => "localhost".to_owned(),
+    };
+    let plan = Plan {
+        target,
+        connections: options.connections,
+        threads: options.threads,
+        bound: match options.requests {
+            Some(requests) => Bound::Requests(requests),
+            None => Bound::Time(Duration::from_secs_f64(options.seconds.unwrap_or(1.0))),
+        },
+        warm_up: Duration::from_secs_f64(options.warm_up),
+        after: match options.command.as_str() {
+            "connect" if options.after == After::Keep => After::Close,
+            "connect" => options.after,
+            _ => After::Keep,
+        },
+        server: options.server,
+        progress: options.progress,
+    };
+    let (size, path, body) = (options.size, options.path, options.body);
+    let exchange = |index: usize| -> Box<dyn Exchange> {
+        match options.command.as_str() {
+            "http" => Box::new(Http::new(&host, &path, body.clone())),
+            "echo" => Box::new(Echo::new(size, index as u64 + 1)),
+            _ => Box::new(Echo::new(1, index as u64 + 1)),
+        }
+    };
+    let report = run::run(&plan, &exchange)?;
+    if options.json {
+        println!("{report}");
+    } else {
+        for (name, value) in report.as_object().expect("run makes an object") {
+            println!("{name:>20}  {value}");
+        }
+    }
+    Ok(if report["errors"] == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}

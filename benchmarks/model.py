@@ -1,0 +1,79 @@
+"""What a row is and what one measurement of it yields."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from socket import socket
+from typing import Any, Literal
+
+type Loop = asyncio.AbstractEventLoop
+type LoopFactory = Callable[[], Loop]
+
+#: A body does `n` operations on a loop of the calling thread that is not running, and returns how many it did.
+type Body = Callable[[Loop, int], int]
+
+#: Serves on a listening socket; the result undoes it.
+type Serve = Callable[[Loop, socket], Awaitable[Callable[[], None]]]
+
+type Measurement = dict[str, Any]
+
+#: Measures in its own way, making the loops itself.
+type Special = Callable[[LoopFactory, int], Measurement]
+
+
+def per_operation(ops: int, wall: float, cpu: float) -> Measurement:
+    """The measurement of `ops` operations that took `wall` and `cpu` seconds."""
+    return {
+        "ops": ops,
+        "wall_s": wall,
+        "cpu_us": cpu * 1e6 / ops,
+        "wall_us": wall * 1e6 / ops,
+        "rate": ops / wall,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What tokioloop is to reach in a row.
+
+    `times` is how many times less than uvloop's figure (2.4 means at most 1/2.4 of it); `floor` how many times
+    the floor's figure at most; `below` an absolute bound in the row's unit.
+    """
+
+    times: float | None = None
+    floor: float | None = None
+    below: float | None = None
+
+    def __str__(self) -> str:
+        if self.times is not None:
+            return f"uvloop / {self.times:g}"
+        if self.floor is not None:
+            return f"floor x {self.floor:g}"
+        return f"< {self.below:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One thing measured. Exactly one of `body`, `serve` and `special` is set."""
+
+    name: str
+    title: str
+    group: Literal["scheduling", "threads", "network", "loops"]
+    #: Operations of one call of `body`, which is called until the measured time is used up, or of `special`.
+    n: int = 0
+    body: Body | None = None
+    serve: Serve | None = None
+    special: Special | None = None
+    #: Arguments of the load generator: its command and what belongs to it.
+    load: tuple[str, ...] = ()
+    unix: bool = False
+    #: The plain-Rust floor serves this row too, with these arguments.
+    floor: tuple[str, ...] | None = None
+    #: Also run on two threads with a loop each, as row `NAME@2`.
+    two_threads: bool = False
+    #: The field of a measurement that the row is about, and its unit.
+    figure: str = "cpu_us"
+    unit: str = "us CPU"
+    target: Target | None = None

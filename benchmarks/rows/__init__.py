@@ -1,0 +1,37 @@
+"""All rows, in the order of the tables."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+from ..model import Row
+from .loops import ROWS as LOOPS
+from .scheduling import ROWS as SCHEDULING
+from .served import ROWS as SERVED
+from .threads import ROWS as THREADS
+
+ROWS: dict[str, Row] = {row.name: row for row in (*SERVED, *SCHEDULING, *THREADS, *LOOPS)}
+
+
+def variants() -> list[str]:
+    """Names of everything that can be run: rows, and rows on two threads as `NAME@2`."""
+    return [*ROWS, *(f"{row.name}@2" for row in ROWS.values() if row.two_threads)]
+
+
+def split(variant: str) -> tuple[Row, int]:
+    """The row and the number of threads that `variant` names. Raises KeyError for an unknown row."""
+    name, _, threads = variant.partition("@")
+    return ROWS[name], int(threads or 1)
+
+
+def select(patterns: str) -> list[str]:
+    """Variants that one of the comma-separated shell patterns matches. Raises ValueError where one matches none."""
+    if patterns == "all":
+        return variants()
+    chosen: list[str] = []
+    for pattern in patterns.split(","):
+        matched = [name for name in variants() if fnmatchcase(name, pattern)]
+        if not matched:
+            raise ValueError(f"no row matches {pattern!r}")
+        chosen += [name for name in matched if name not in chosen]
+    return chosen

@@ -1,0 +1,118 @@
+"""Rows about loops themselves: what making one costs and what an idle one holds."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import resource
+import time
+from pathlib import Path
+
+from ..model import Loop, LoopFactory, Measurement, Row, Target, per_operation
+
+
+def create_close(make: LoopFactory, n: int) -> Measurement:
+    for _ in range(50):
+        make().close()
+    gc.collect()
+    wall, cpu = time.perf_counter(), time.process_time()
+    for _ in range(n):
+        make().close()
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    return per_operation(n, wall, cpu)
+
+
+def idle_bytes(make: LoopFactory, n: int) -> Measurement:
+    """Memory per loop that ran one turn and lives on."""
+    return _growth(lambda: _one_turn(make()), n)
+
+
+def new_bytes(make: LoopFactory, n: int) -> Measurement:
+    """Memory per loop that never ran."""
+    return _growth(make, n)
+
+
+def _one_turn(loop: Loop) -> Loop:
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    return loop
+
+
+def _growth(make: LoopFactory, n: int) -> Measurement:
+    """Growth of resident memory and of the C heap, in bytes per loop, over `n` loops that are kept."""
+    n = _raise_fd_limit(n)
+    # What the first loops of a process bring along once (imports, arenas, thread state) is not a loop's.
+    for _ in range(20):
+        make().close()
+    kept: list[Loop | None] = [None] * n
+    gc.collect()
+    resident, heap = _resident(), _heap()
+    for i in range(n):
+        kept[i] = make()
+    found = {"ops": n, "bytes": (_resident() - resident) / n, "heap_bytes": (_heap() - heap) / n}
+    for loop in kept:
+        if loop is not None:
+            loop.close()
+    return found
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+class _Mallinfo2(ctypes.Structure):
+    # In the order of malloc.h.
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
+    ]
+
+
+def _heap() -> int:
+    """Bytes in use from the C allocator, which Rust uses too; 0 where the C library cannot tell."""
+    try:
+        mallinfo2 = ctypes.CDLL(None).mallinfo2
+    except AttributeError:
+        return 0
+    mallinfo2.restype = _Mallinfo2
+    info = mallinfo2()
+    return int(info.uordblks + info.hblkhd)
+
+
+def _raise_fd_limit(n: int) -> int:
+    """The number of loops, at most `n`, for which there are descriptors enough."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return n if hard == resource.RLIM_INFINITY else min(n, (hard - 200) // 8)
+
+
+ROWS = (
+    Row(
+        "loop_create_close",
+        "make a loop and close it",
+        "loops",
+        2_000,
+        special=create_close,
+        target=Target(below=15),
+    ),
+    Row(
+        "idle_loop_bytes",
+        "resident memory per loop that ran one turn and lives on",
+        "loops",
+        2_000,
+        special=idle_bytes,
+        figure="bytes",
+        unit="bytes",
+        target=Target(below=4096),
+    ),
+    Row(
+        "new_loop_bytes",
+        "resident memory per loop that never ran",
+        "loops",
+        2_000,
+        special=new_bytes,
+        figure="bytes",
+        unit="bytes",
+    ),
+)

@@ -1,0 +1,196 @@
+"""Rows with a server in the measured process and the Rust load generator outside it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from socket import socket
+from typing import Any, Protocol, cast
+
+from ..model import Loop, Row, Target
+
+LIMIT = 256 * 1024
+BODY = b"Hello, World!\n"
+RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
+
+
+class Echo(asyncio.Protocol):
+    transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(data)
+
+
+class EchoOnce(Echo):
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(data)
+        self.transport.close()
+
+
+class EchoBuffered(asyncio.BufferedProtocol):
+    transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.buffer = bytearray(LIMIT)
+
+    def get_buffer(self, sizehint: int) -> bytearray:
+        return self.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        # A copy: the loop may keep what the kernel does not take, while the buffer is filled anew.
+        self.transport.write(self.buffer[:nbytes])
+
+
+class Parser(Protocol):
+    """What is used of `httptools.HttpRequestParser`."""
+
+    def feed_data(self, data: bytes) -> None: ...
+    def should_keep_alive(self) -> bool: ...
+
+
+class Http(Echo):
+    """HTTP/1.1 with httptools' parser; every request is answered alike."""
+
+    def __init__(self, parser: Callable[[Any], Parser]) -> None:
+        self.parser = parser(self)
+
+    def data_received(self, data: bytes) -> None:
+        self.parser.feed_data(data)
+
+    def on_message_complete(self) -> None:
+        self.transport.write(RESPONSE)
+        if not self.parser.should_keep_alive():
+            self.transport.close()
+
+
+async def serve_echo(loop: Loop, listener: socket) -> Callable[[], None]:
+    return (await _server(loop, Echo, listener)).close
+
+
+async def serve_echo_once(loop: Loop, listener: socket) -> Callable[[], None]:
+    return (await _server(loop, EchoOnce, listener)).close
+
+
+async def serve_buffered(loop: Loop, listener: socket) -> Callable[[], None]:
+    return (await _server(loop, EchoBuffered, listener)).close
+
+
+async def serve_http(loop: Loop, listener: socket) -> Callable[[], None]:
+    from httptools import HttpRequestParser
+
+    return (await _server(loop, lambda: Http(HttpRequestParser), listener)).close
+
+
+async def _server(
+    loop: Loop, factory: Callable[[], asyncio.BaseProtocol], listener: socket
+) -> asyncio.AbstractServer:
+    # What asyncio accepts in one turn is the backlog; the listener itself was given a long one.
+    if listener.family.name == "AF_UNIX":
+        return await loop.create_unix_server(factory, sock=listener, backlog=1024)
+    return await loop.create_server(factory, sock=listener, backlog=1024)
+
+
+async def serve_streams(loop: Loop, listener: socket) -> Callable[[], None]:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(LIMIT):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    return (await asyncio.start_server(handle, sock=listener, backlog=1024)).close
+
+
+async def serve_sock(loop: Loop, listener: socket) -> Callable[[], None]:
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def handle(connection: socket) -> None:
+        with connection:
+            while data := await loop.sock_recv(connection, LIMIT):
+                await loop.sock_sendall(connection, data)
+
+    async def accept() -> None:
+        while True:
+            connection, _ = await loop.sock_accept(listener)
+            task = loop.create_task(handle(connection))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+    listener.setblocking(False)
+    accepting = loop.create_task(accept())
+
+    def undo() -> None:
+        for task in [accepting, *tasks]:
+            task.cancel()
+
+    return undo
+
+
+ECHO = ("echo", "--size", "1024", "--connections", "64")
+
+ROWS = (
+    Row(
+        "echo_protocol",
+        "echo of 1 KiB, Protocol, 64 connections",
+        "network",
+        serve=serve_echo,
+        load=ECHO,
+        floor=(),
+        two_threads=True,
+        target=Target(floor=1.08),
+    ),
+    Row(
+        "echo_buffered",
+        "echo of 1 KiB, BufferedProtocol, 64 connections",
+        "network",
+        serve=serve_buffered,
+        load=ECHO,
+        floor=(),
+        target=Target(floor=1.12),
+    ),
+    Row(
+        "echo_streams",
+        "echo of 1 KiB, streams, 64 connections",
+        "network",
+        serve=serve_streams,
+        load=ECHO,
+        floor=(),
+    ),
+    Row(
+        "echo_sock",
+        "echo of 1 KiB, sock_recv and sock_sendall, 64 connections",
+        "network",
+        serve=serve_sock,
+        load=ECHO,
+        floor=(),
+        target=Target(times=1.5),
+    ),
+    Row(
+        "unix_protocol",
+        "echo of 1 KiB, Protocol, Unix socket, 64 connections",
+        "network",
+        serve=serve_echo,
+        load=ECHO,
+        unix=True,
+        floor=(),
+    ),
+    Row(
+        "connect",
+        "connect, echo of one byte, close by the server; 16 at a time",
+        "network",
+        serve=serve_echo_once,
+        load=("connect", "--closer", "server", "--connections", "16"),
+        floor=("--once",),
+    ),
+    Row(
+        "http",
+        "HTTP/1.1 keep-alive GET, httptools, 64 connections",
+        "network",
+        serve=serve_http,
+        load=("http", "--connections", "64"),
+        two_threads=True,
+    ),
+)

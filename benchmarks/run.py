@@ -1,0 +1,140 @@
+"""Runs measurements, each in a fresh process, the peers of a row one right after the other, round by round."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from . import loadgen, peers
+from .model import Measurement
+from .rows import split
+
+#: A measurement that takes longer is a hang.
+LIMIT = 20.0
+#: So many failures of a row on a loop, or one hang, and the further rounds leave it out.
+PATIENCE = 2
+
+
+class HangError(RuntimeError):
+    """A measurement did not end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to run: variants of rows, loops, rounds, and seconds for one measurement."""
+
+    variants: list[str]
+    loops: list[str]
+    rounds: int
+    seconds: float
+
+
+def run(plan: Plan) -> dict[str, Any]:
+    """Runs `plan`, telling of it on stderr; the value is what `results.json` holds."""
+    os.environ[loadgen.VARIABLE] = loadgen.binary()
+    present = {name: peers.probe(name) for name in plan.loops}
+    for name, peer in present.items():
+        _tell(f"{name:10} {peer.version or 'there' if peer.present else 'left out: ' + peer.why}\n")
+    loops = [name for name in plan.loops if present[name].present]
+    if not loops:
+        raise RuntimeError("none of the loops is installed")
+    measurements: list[Measurement] = []
+    failures: list[dict[str, Any]] = []
+    failed: Counter[tuple[str, str]] = Counter()
+    begun = time.monotonic()
+    for round_ in range(plan.rounds):
+        for number, variant in enumerate(plan.variants):
+            runners = [name for name in _runners(variant, loops) if failed[variant, name] < PATIENCE]
+            # None stands always first or always behind the same neighbour.
+            turn = (round_ + number) % max(1, len(runners))
+            for name in runners[turn:] + runners[:turn]:
+                done = f"round {round_ + 1}/{plan.rounds}, row {number + 1}/{len(plan.variants)}"
+                _tell(f"\r\x1b[K{time.monotonic() - begun:4.0f} s  {done}  {variant} {name}")
+                try:
+                    found = _measure(variant, name, plan.seconds)
+                except RuntimeError as error:
+                    failed[variant, name] += PATIENCE if isinstance(error, HangError) else 1
+                    failures.append({"row": variant, "loop": name, "round": round_, "why": str(error)})
+                    _tell(f"\r\x1b[K{variant} {name}: {error}\n")
+                else:
+                    measurements.append(found | {"round": round_})
+    _tell(f"\r\x1b[K{len(measurements)} measurements in {time.monotonic() - begun:.0f} s\n")
+    return {
+        "environment": _environment(),
+        "plan": asdict(plan),
+        "peers": {name: asdict(peer) for name, peer in present.items()},
+        "measurements": measurements,
+        "failures": failures,
+    }
+
+
+def _runners(variant: str, loops: list[str]) -> list[str]:
+    row, threads = split(variant)
+    return [*loops, peers.FLOOR] if row.floor is not None and threads == 1 else loops
+
+
+def _measure(variant: str, name: str, seconds: float) -> Measurement:
+    """One measurement in a process of its own. Raises RuntimeError that says how it failed."""
+    command = [sys.executable, "-m", "benchmarks.worker", variant, name, "--seconds", str(seconds)]
+    child = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        cwd=Path(__file__).parent.parent,
+    )
+    try:
+        out, err = child.communicate(timeout=LIMIT)
+    except subprocess.TimeoutExpired:
+        # The session is the child's own: its load generator ends with it.
+        os.killpg(child.pid, signal.SIGKILL)
+        child.communicate()
+        raise HangError(f"hung for {LIMIT:.0f} s") from None
+    if child.returncode < 0:
+        raise RuntimeError(f"crashed with {signal.Signals(-child.returncode).name}")
+    if child.returncode > 0:
+        raise RuntimeError((err.strip().splitlines() or [f"exit status {child.returncode}"])[-1])
+    found: Measurement = json.loads(out.splitlines()[-1])
+    return found
+
+
+def _environment() -> dict[str, Any]:
+    model = next(
+        (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
+        platform.machine(),
+    )
+    return {
+        "python": platform.python_version(),
+        "free_threaded": not getattr(sys, "_is_gil_enabled", lambda: True)(),
+        "system": f"{platform.system()} {platform.release()}",
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "load_average": [round(value, 2) for value in os.getloadavg()],
+        "date": time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
+    }
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []
+
+
+def _tell(text: str) -> None:
+    if not sys.stderr.isatty():
+        text = text.replace("\r\x1b[K", "")
+        if not text.endswith("\n"):
+            text += "\n"
+    sys.stderr.write(text)
+    sys.stderr.flush()

@@ -1,0 +1,128 @@
+"""Medians, ratios and verdicts of a run."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from .model import Measurement, Row, Target
+from .rows import ROWS, split, variants
+
+SUBJECT = "tokioloop"
+REFERENCE = "uvloop"
+FLOOR = "floor"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A field over the rounds."""
+
+    median: float
+    low: float
+    high: float
+    rounds: int
+
+    @property
+    def spread(self) -> float:
+        """Half the range, as a part of the median."""
+        return (self.high - self.low) / 2 / self.median if self.median else 0.0
+
+
+class Summary:
+    """Answers questions about the document that `run.run` made."""
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self.document = document
+        self._found: dict[tuple[str, str], dict[int, Measurement]] = defaultdict(dict)
+        for measurement in document["measurements"]:
+            self._found[measurement["row"], measurement["loop"]][measurement["round"]] = measurement
+        self._failed = {(failure["row"], failure["loop"]): failure["why"] for failure in document["failures"]}
+        ran = {row for row, _ in [*self._found, *self._failed]}
+        self.variants = [name for name in variants() if name in ran]
+        self.loops = [name for name, peer in document["peers"].items() if peer["present"]]
+
+    def rows(self, group: str | None = None) -> list[Row]:
+        """The rows that ran on one thread."""
+        rows = [ROWS[name] for name in self.variants if "@" not in name]
+        return [row for row in rows if group in (None, row.group)]
+
+    def cell(self, variant: str, loop: str, field: str) -> Cell | None:
+        values = [m[field] for m in self._found[variant, loop].values() if field in m]
+        return Cell(median(values), min(values), max(values), len(values)) if values else None
+
+    def failure(self, variant: str, loop: str) -> str | None:
+        """Why a row failed on a loop; None where no round did."""
+        return self._failed.get((variant, loop))
+
+    def ratio(self, over: tuple[str, str], under: tuple[str, str], field: str) -> float | None:
+        """Median over the rounds of one measurement's field over another's, each named by variant and loop.
+
+        Both of a round were measured within seconds of each other, so that what slows the whole machine for a
+        while cancels out.
+        """
+        above, below = self._found[over], self._found[under]
+        both = [i for i in above if i in below and field in above[i] and below[i].get(field)]
+        return median(above[i][field] / below[i][field] for i in both) if both else None
+
+    def times(self, row: Row, loop: str = SUBJECT) -> float | None:
+        """How many times less than uvloop's figure a loop's is."""
+        return self.ratio((row.name, REFERENCE), (row.name, loop), row.figure)
+
+    def over_floor(self, row: Row, loop: str = SUBJECT) -> float | None:
+        """A loop's figure over the floor's: where they were measured in turns, of those turns."""
+        if turns := self.cell(row.name, loop, "over_floor"):
+            return turns.median
+        return self.ratio((row.name, loop), (row.name, FLOOR), row.figure)
+
+    def met(self, row: Row) -> bool | None:
+        """Whether tokioloop reaches the row's target; None where there is no target or no measurement."""
+        target: Target | None = row.target
+        if target is None:
+            return None
+        if target.times is not None:
+            times = self.times(row)
+            return None if times is None else times >= target.times
+        if target.floor is not None:
+            over = self.over_floor(row)
+            return None if over is None else over <= target.floor
+        cell = self.cell(row.name, SUBJECT, row.figure)
+        return None if cell is None or target.below is None else cell.median < target.below
+
+    def as_json(self) -> dict[str, Any]:
+        """The figures of all tables, by row and loop."""
+        out: dict[str, Any] = {}
+        for variant in self.variants:
+            row, threads = split(variant)
+            cells = {loop: self._fields(variant, loop) for loop in [*self.loops, FLOOR]}
+            out[variant] = {"title": row.title, "figure": row.figure, "unit": row.unit} | {
+                "loops": {loop: fields for loop, fields in cells.items() if fields}
+            }
+            if threads == 1:
+                out[variant] |= {
+                    "times_better_than_uvloop": self.times(row),
+                    "over_floor": self.over_floor(row),
+                    "target": str(row.target) if row.target else None,
+                    "met": self.met(row),
+                }
+        return out
+
+    def _fields(self, variant: str, loop: str) -> dict[str, Any]:
+        fields: dict[str, Any] = {}
+        for field in (
+            "cpu_us",
+            "thread_cpu_us",
+            "wall_us",
+            "rate",
+            "p50_us",
+            "p99_us",
+            "bytes",
+            "heap_bytes",
+        ):
+            if cell := self.cell(variant, loop, field):
+                fields[field] = cell.median
+                fields[f"{field}_range"] = [cell.low, cell.high]
+        if why := self.failure(variant, loop):
+            fields["failure"] = why
+        return fields

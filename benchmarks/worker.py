@@ -1,0 +1,111 @@
+"""Measures one row on one loop in this process: `python -m benchmarks.worker ROW[@2] LOOP [options]`.
+
+The last line of stdout is the measurement as JSON. Fields: `ops`; `cpu_us` and `wall_us` per operation (for a
+served row `cpu_us` is the server process's, `wall_us` the median reply time); `rate` in operations a second. Rows
+held against the floor were measured in turns with it: `floor_cpu_us`, and `over_floor`, the median of the turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import threading
+import time
+from contextlib import suppress
+
+from . import peers, serving
+from .model import Body, Loop, LoopFactory, Measurement, Row, per_operation
+from .rows import split
+
+
+def measure(row: Row, threads: int, peer: str, seconds: float) -> Measurement:
+    """One measurement; raises what went wrong."""
+    if peer == peers.FLOOR:
+        return serving.floor(row, seconds)
+    make = peers.factory(peer)
+    if row.serve is not None:
+        if threads == 1:
+            return serving.alone(row, row.serve, make, seconds)
+        return serving.beside(row, row.serve, make, seconds, threads)
+    if row.special is not None:
+        return dict(row.special(make, row.n))
+    assert row.body is not None
+    if threads == 1:
+        return _alone(row.body, make, row.n, seconds)
+    return _beside(row.body, make, row.n, seconds, threads)
+
+
+def _calls(body: Body, loop: Loop, n: int, seconds: float) -> int:
+    """How many calls of `body` with `n` operations take about `seconds`; warms up on the way."""
+    small = max(1, n // 10)
+    body(loop, small)
+    wall, cpu = time.perf_counter(), time.process_time()
+    ops = body(loop, small)
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    # CPU time, for on a busy machine the wall clock counts others' work; a body that mostly waits ends too.
+    return max(1, round(seconds / (max(cpu, wall / 4) * n / ops)))
+
+
+def _alone(body: Body, make: LoopFactory, n: int, seconds: float) -> Measurement:
+    loop = make()
+    calls = _calls(body, loop, n, seconds)
+    gc.collect()
+    wall, cpu, own = time.perf_counter(), time.process_time(), time.thread_time()
+    ops = sum(body(loop, n) for _ in range(calls))
+    own, cpu, wall = time.thread_time() - own, time.process_time() - cpu, time.perf_counter() - wall
+    loop.close()
+    return per_operation(ops, wall, cpu) | {"thread_cpu_us": own * 1e6 / ops}
+
+
+def _beside(body: Body, make: LoopFactory, n: int, seconds: float, threads: int) -> Measurement:
+    """The same number of operations on each of `threads` loops at once."""
+    gate = threading.Barrier(threads + 1, timeout=120)
+    calls: list[int] = []
+    ops: list[int] = []
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            loop = make()
+            calls.append(_calls(body, loop, n, seconds))
+            gate.wait()
+            gate.wait()
+            ops.append(sum(body(loop, n) for _ in range(max(calls))))
+            gate.wait()
+            loop.close()
+        except BaseException as error:
+            failed.append(error)
+            gate.abort()
+
+    running = [threading.Thread(target=run) for _ in range(threads)]
+    for thread in running:
+        thread.start()
+    wall = cpu = 0.0
+    with suppress(threading.BrokenBarrierError):
+        gate.wait()
+        gc.collect()
+        wall, cpu = time.perf_counter(), time.process_time()
+        gate.wait()
+        gate.wait()
+        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    for thread in running:
+        thread.join()
+    if failed:
+        raise failed[0]
+    return per_operation(sum(ops), wall, cpu)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.worker", description=__doc__)
+    parser.add_argument("row", help="a row's name, or NAME@2 for two threads")
+    parser.add_argument("loop", choices=[*peers.FACTORIES, peers.FLOOR])
+    parser.add_argument("--seconds", type=float, default=1.0, help="measured time")
+    options = parser.parse_args()
+    row, threads = split(options.row)
+    found = measure(row, threads, options.loop, options.seconds)
+    print(json.dumps({"row": options.row, "loop": options.loop, "threads": threads} | found), flush=True)
+
+
+if __name__ == "__main__":
+    main()

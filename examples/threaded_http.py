@@ -1,0 +1,313 @@
+"""One HTTP/1.1 server whose connections are spread over one event loop per core, measured under load.
+
+    make demo                                               builds all it needs and runs it
+    python examples/threaded_http.py --loadgen PATH         with a load generator built before
+    python examples/threaded_http.py --serve tokioloop --threads 4     the server alone, until Ctrl-C
+
+The same protocol class serves under asyncio, uvloop and tokioloop on one thread, and under tokioloop on one thread
+per core. Each server is a process of its own, so that its CPU time is its own. Exits with 0 only if every reply was right.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import importlib
+import importlib.util
+import itertools
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, cast
+
+BODY = b"Hello from a loop of its own!\n"
+REPLY = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
+REFUSAL = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+LONGEST_HEAD = 64 * 1024
+
+
+# The protocol: plain asyncio, the same for every loop.
+
+
+class PlainParser:
+    """Stands in for httptools' request parser where that is not installed: requests without a body."""
+
+    def __init__(self, protocol: "HttpProtocol") -> None:
+        self.protocol = protocol
+        self.pending = b""
+        self.keep_alive = True
+
+    def feed_data(self, data: bytes) -> None:
+        *heads, self.pending = (self.pending + data).split(b"\r\n\r\n")
+        if len(self.pending) > LONGEST_HEAD:
+            raise ValueError("the request's head is too long")
+        for head in heads:
+            if b" HTTP/1." not in head.partition(b"\r\n")[0]:
+                raise ValueError("not an HTTP/1 request")
+            self.keep_alive = b"connection: close" not in head.lower()
+            self.protocol.on_message_complete()
+
+    def should_keep_alive(self) -> bool:
+        return self.keep_alive
+
+
+def find_parser() -> tuple[Callable[["HttpProtocol"], Any], type[Exception]]:
+    """The parser's class and the error it raises on what is not HTTP."""
+    with contextlib.suppress(ImportError):
+        httptools = importlib.import_module("httptools")
+        return httptools.HttpRequestParser, httptools.HttpParserError
+    return PlainParser, ValueError
+
+
+make_parser, ParserError = find_parser()
+
+
+class HttpProtocol(asyncio.Protocol):
+    """One connection: every request gets the same reply."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self.parser = make_parser(self)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except ParserError:
+            self.transport.write(REFUSAL)
+            self.transport.close()
+
+    def on_message_complete(self) -> None:
+        self.transport.write(REPLY)
+        if not self.parser.should_keep_alive():
+            self.transport.close()
+
+    # A client that sends requests and does not read the replies is not read from either.
+
+    def pause_writing(self) -> None:
+        self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self.transport.resume_reading()
+
+
+# The server: one loop per thread, connections handed to the loops in turn.
+
+
+class LoopThread(threading.Thread):
+    """A thread with a loop of its own, which runs until `stop` is called (from any thread)."""
+
+    def __init__(self, loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
+        super().__init__(daemon=True)
+        self.loop_factory = loop_factory
+        self.running: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+        self.start()
+        self.loop, self.stopping = self.running.result()
+
+    def run(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=self.loop_factory) as runner:
+                runner.run(self.main())
+        except BaseException as error:
+            if self.running.done():
+                raise
+            self.running.set_exception(error)
+
+    async def main(self) -> None:
+        stopping = asyncio.Event()
+        self.running.set_result((asyncio.get_running_loop(), stopping))
+        await stopping.wait()
+
+    def adopt(self, connection: socket.socket) -> None:
+        """Serve an accepted connection in this thread. The only call between threads that a connection costs."""
+        serving = self.loop.connect_accepted_socket(HttpProtocol, connection)
+        asyncio.run_coroutine_threadsafe(serving, self.loop)
+
+    def stop(self) -> None:
+        self.loop.call_soon_threadsafe(self.stopping.set)
+        self.join()
+
+
+def hand_out(listener: socket.socket, threads: list[LoopThread]) -> None:
+    """Give each new connection to the next thread, until the listener is shut down."""
+    for thread in itertools.cycle(threads):
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            return
+        connection.setblocking(False)
+        thread.adopt(connection)
+
+
+def find_loop_factory(kind: str) -> Callable[[], asyncio.AbstractEventLoop]:
+    if kind == "asyncio":
+        return asyncio.SelectorEventLoop
+    # Both modules name theirs alike.
+    return cast("Callable[[], asyncio.AbstractEventLoop]", importlib.import_module(kind).new_event_loop)
+
+
+def serve(kind: str, count: int, port: int) -> None:
+    """Serve on loopback until stdin ends. Says the port, and then nothing more, on stdout."""
+    loop_factory = find_loop_factory(kind)
+    threads = [LoopThread(loop_factory) for _ in range(count)]
+    with socket.create_server(("127.0.0.1", port), backlog=1024) as listener:
+        accepting = threading.Thread(target=hand_out, args=(listener, threads), daemon=True)
+        accepting.start()
+        print(listener.getsockname()[1], flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            sys.stdin.read()
+        listener.shutdown(socket.SHUT_RDWR)
+        accepting.join()
+    for thread in threads:
+        thread.stop()
+
+
+class ServerError(Exception):
+    """The server did not start, crashed or did not end."""
+
+
+@contextlib.contextmanager
+def server_process(kind: str, count: int) -> Iterator[tuple[int, int]]:
+    """A server in a process of its own; gives its port and its process id. Raises ServerError."""
+    command = [sys.executable, __file__, "--serve", kind, "--threads", str(count)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        try:
+            port = server.stdout.readline().strip()
+            if not port:
+                raise ServerError("the server did not start")
+            yield int(port), server.pid
+            server.stdin.close()
+            if status := server.wait(timeout=10):
+                raise ServerError(f"the server ended with status {status}")
+        except subprocess.TimeoutExpired:
+            raise ServerError("the server does not end") from None
+        finally:
+            server.kill()
+
+
+# The measurement and its table.
+
+
+def measure(kind: str, count: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Put one server under load and return the load generator's report; errors count wrong and missing replies."""
+    name = f"{kind}, {count} thread{'s' if count > 1 else ''}"
+    report: dict[str, Any] = {"requests": 0, "errors": 1}
+    try:
+        with server_process(kind, count) as (port, pid):
+            report |= put_under_load(name, port, pid, options)
+    except ServerError as error:
+        report |= {"errors": max(1, report["errors"]), "first_error": str(error)}
+    clear_line()
+    print(f"  {name:<22} {report['requests']:>9,} requests, {report['errors']} wrong", flush=True)
+    if "first_error" in report:
+        print(f"    first: {report['first_error']}")
+    return report
+
+
+def put_under_load(name: str, port: int, pid: int, options: argparse.Namespace) -> dict[str, Any]:
+    command = [options.loadgen, "http", "--addr", f"127.0.0.1:{port}", "--body", BODY.decode()]
+    command += ["--connections", str(options.connections), "--seconds", str(options.seconds)]
+    command += ["--threads", str(max(1, cores() // 2)), "--server-pid", str(pid), "--progress", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as load:
+        assert load.stdout is not None
+        assert load.stderr is not None
+        for line in load.stderr:
+            show_progress(name, options.seconds, line)
+        answer = load.stdout.read()
+    report: dict[str, Any] = (
+        json.loads(answer) if answer else {"first_error": "the load generator gave no report"}
+    )
+    if load.returncode and not report.get("errors"):
+        report["errors"] = 1
+    return report
+
+
+def clear_line() -> None:
+    if sys.stdout.isatty():
+        print("\r\x1b[K", end="")
+
+
+def show_progress(name: str, seconds: float, line: str) -> None:
+    try:
+        now = json.loads(line)
+    except ValueError:
+        print(line.rstrip(), file=sys.stderr)
+        return
+    done = min(1.0, now["t"] / seconds)
+    text = f"  {name:<22} {'#' * round(done * 20):<20} {now['rps']:>9,.0f} requests/s"
+    clear_line()
+    print(text, end="" if sys.stdout.isatty() else "\n", flush=True)
+
+
+def print_table(rows: list[tuple[str, int, dict[str, Any]]]) -> None:
+    print(
+        f"\n  {'loop':<10} {'threads':>7} {'requests/s':>11} {'p50 us':>8} {'p99 us':>8} {'CPU us/request':>15}"
+    )
+    for kind, count, report in rows:
+        figures = [report.get(key) for key in ("rps", "p50_us", "p99_us", "cpu_us_per_request")]
+        if None in figures:
+            print(f"  {kind:<10} {count:>7} {'failed':>11}")
+            continue
+        rps, p50, p99, cpu = figures
+        print(f"  {kind:<10} {count:>7} {rps:>11,.0f} {p50:>8,.0f} {p99:>8,.0f} {cpu:>15.2f}")
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def build_name() -> str:
+    is_gil_enabled: Callable[[], bool] = getattr(sys, "_is_gil_enabled", lambda: True)
+    return "with the GIL: threads take turns" if is_gil_enabled() else "free-threaded"
+
+
+def demo(options: argparse.Namespace) -> int:
+    """Measure every loop, print the table, and return the exit status."""
+    several = options.threads or max(2, cores())
+    plan = [("asyncio", 1), ("uvloop", 1), ("tokioloop", 1), ("tokioloop", several)]
+    print(
+        f"Python {sys.version.split()[0]}, {build_name()}; {cores()} cores; {options.connections} connections"
+    )
+    print(f"HTTP parsed by {'httptools' if make_parser is not PlainParser else 'the example itself'}\n")
+    if importlib.util.find_spec("uvloop") is None:
+        print("  uvloop is left out: it is not installed on this Python")
+        plan.remove(("uvloop", 1))
+    rows = [(kind, count, measure(kind, count, options)) for kind, count in plan]
+    print_table(rows)
+    print(
+        "\n  The load generator runs on the same cores: CPU per request, all threads of the server together,"
+    )
+    print("  is the figure to trust.")
+    wrong = sum(report["errors"] for _, _, report in rows)
+    total = sum(report["requests"] for _, _, report in rows)
+    print(f"  {total:,} replies were checked; {wrong or 'none'} {'were' if wrong > 1 else 'was'} wrong.")
+    return 1 if wrong else 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="An HTTP server with one event loop per thread, under load.")
+    parser.add_argument("--loadgen", type=Path, default=Path("benchmarks/loadgen/target/release/loadgen"))
+    parser.add_argument("--connections", type=int, default=max(64, 8 * cores()))
+    parser.add_argument("--seconds", type=float, default=2.0, help="of load on each server")
+    parser.add_argument("--threads", type=int, default=0, help="N; one per core unless given")
+    parser.add_argument(
+        "--serve", choices=("asyncio", "uvloop", "tokioloop"), help="only serve, until stdin ends"
+    )
+    parser.add_argument("--port", type=int, default=0)
+    options = parser.parse_args()
+    if options.serve:
+        serve(options.serve, options.threads or cores(), options.port)
+        return 0
+    if not options.loadgen.exists():
+        parser.error(f"{options.loadgen} is not built: make loadgen")
+    return demo(options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

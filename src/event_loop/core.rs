@@ -1,0 +1,120 @@
+//! The state that a loop's thread owns, reached through the ownership claim only (see `shared.rs`).
+//!
+//! Borrows of it are short: no reference into the core is alive across a call into Python, for any such call can
+//! come back here. What must be dropped (a decref may run Python code) is moved out first.
+
+use std::collections::VecDeque;
+
+use pyo3::prelude::*;
+use slotmap::{SlotMap, new_key_type};
+
+use super::handle::HandleRef;
+use super::post::Post;
+use crate::driver::Driver;
+use crate::inbox::Inbox;
+use crate::metrics::Counters;
+use crate::net::Endpoint;
+use crate::py::Owned;
+use crate::timer::DeadlineQueue;
+
+new_key_type! {
+    /// A future that waits for work done outside the loop.
+    pub struct PendingKey;
+}
+
+pub struct Core {
+    /// Handles to run, oldest first.
+    pub ready: VecDeque<HandleRef>,
+    pub timers: DeadlineQueue<HandleRef>,
+    /// Handles to use again: their fields are empty but for the loop.
+    pub free: Vec<HandleRef>,
+    pub inbox: Inbox<Post>,
+    /// Made at first need: a loop that never waits has no descriptors.
+    pub driver: Option<Driver<Endpoint>>,
+    pub pending: SlotMap<PendingKey, Owned>,
+    pub stopping: bool,
+    pub task_factory: Option<Owned>,
+    pub slow_callback_duration: f64,
+    /// The thread's coroutine origin depth before debug mode raised it.
+    pub origin_depth: Option<i32>,
+    /// The handle being run, in debug mode.
+    pub current_handle: Option<HandleRef>,
+    pub counters: Counters,
+}
+
+impl Core {
+    pub fn new(inbox: Inbox<Post>) -> Self {
+        Self {
+            ready: VecDeque::new(),
+            timers: DeadlineQueue::default(),
+            free: Vec::new(),
+            inbox,
+            driver: None,
+            pending: SlotMap::with_key(),
+            stopping: false,
+            task_factory: None,
+            slow_callback_duration: 0.1,
+            origin_depth: None,
+            current_handle: None,
+            counters: Counters::default(),
+        }
+    }
+
+    /// The driver, made now if this is its first use.
+    pub fn driver(&mut self) -> PyResult<&mut Driver<Endpoint>> {
+        if self.driver.is_none() {
+            let driver = Driver::new()?;
+            self.inbox.set_waker(driver.waker());
+            self.driver = Some(driver);
+        }
+        Ok(self.driver.as_mut().expect("made above"))
+    }
+
+    /// Shows every Python object that the core holds to the garbage collector. What waits in the inbox is left out: other
+    /// threads add to it at any time; it counts as referenced from outside until it is drained.
+    pub fn visit<E>(&self, mut visit: impl FnMut(&Owned) -> Result<(), E>) -> Result<(), E> {
+        let handles = self.ready.iter().chain(self.timers.iter()).chain(&self.free).chain(&self.current_handle);
+        for handle in handles {
+            visit(handle.as_object())?;
+        }
+        for future in self.pending.values() {
+            visit(future)?;
+        }
+        if let Some(factory) = &self.task_factory {
+            visit(factory)?;
+        }
+        for endpoint in self.driver.iter().flat_map(Driver::iter) {
+            endpoint.visit(&mut visit)?;
+        }
+        Ok(())
+    }
+
+    /// Moves everything out that a closed loop must not keep; the caller drops it once the claim is over.
+    pub fn take_all(&mut self) -> impl Drop + use<> {
+        self.stopping = false;
+        Remains {
+            _ready: std::mem::take(&mut self.ready),
+            _timers: self.timers.take_all(),
+            _free: std::mem::take(&mut self.free),
+            _posts: self.inbox.close().collect(),
+            _driver: self.driver.take(),
+            _pending: self.pending.drain().map(|(_, future)| future).collect(),
+            _factory: self.task_factory.take(),
+        }
+    }
+}
+
+/// What a loop leaves behind.
+struct Remains {
+    _ready: VecDeque<HandleRef>,
+    _timers: Vec<HandleRef>,
+    _free: Vec<HandleRef>,
+    _posts: Vec<Post>,
+    _driver: Option<Driver<Endpoint>>,
+    _pending: Vec<Owned>,
+    _factory: Option<Owned>,
+}
+
+impl Drop for Remains {
+    fn drop(&mut self) {}
+}

@@ -1,0 +1,432 @@
+//! Handle and TimerHandle: what `call_soon` and `call_later` return, and what the ready queue holds.
+//!
+//! One C struct serves both types. It is made and run on the loop's thread; a handle made by
+//! `call_soon_threadsafe` is handed over through the inbox. Its fields may be touched by whoever holds the claim on the
+//! loop; other threads see only `state` (atomic) and the context (set once, never replaced while anybody else holds
+//! the handle). When the only reference left is the loop's own, the object is used again for the next callback.
+
+use std::ffi::{c_int, c_void};
+use std::ptr;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use pyo3::prelude::*;
+use pyo3::{Borrowed, ffi};
+
+use super::EventLoop;
+use crate::py::{Owned, context, raw};
+
+/// Set when cancelled.
+const CANCELLED: u8 = 1;
+/// Set while its callback runs: cancelling then must leave the callback and its arguments alone.
+const RUNNING: u8 = 2;
+/// Set while a timer is in the deadline queue.
+const SCHEDULED: u8 = 4;
+
+/// How many arguments are kept in the object itself; more go into a tuple.
+const INLINE_ARGS: usize = 2;
+/// `nargs` of a handle whose arguments are a tuple in `args[0]`.
+const IN_TUPLE: u8 = u8::MAX;
+
+#[repr(C)]
+pub struct Handle {
+    header: ffi::PyObject,
+    weaklist: *mut ffi::PyObject,
+    /// The loop; a strong reference that stays when the handle is used again.
+    pub(super) event_loop: *mut ffi::PyObject,
+    pub(super) callback: *mut ffi::PyObject,
+    args: [*mut ffi::PyObject; INLINE_ARGS],
+    pub(super) context: *mut ffi::PyObject,
+    /// Where it was made, in debug mode.
+    pub(super) source_traceback: *mut ffi::PyObject,
+    /// A timer's deadline in seconds of the loop's clock.
+    pub(super) when: f64,
+    state: AtomicU8,
+    nargs: u8,
+}
+
+/// A strong reference to a Handle or TimerHandle.
+pub struct HandleRef(Owned);
+
+/// What a cancelled handle referred to; releases it when dropped, which may run any code: not under a claim.
+#[must_use]
+pub struct Released([*mut ffi::PyObject; 1 + INLINE_ARGS]);
+
+impl Released {
+    const NOTHING: Self = Self([ptr::null_mut(); 1 + INLINE_ARGS]);
+}
+
+impl Drop for Released {
+    fn drop(&mut self) {
+        for object in self.0 {
+            // SAFETY: an owned reference or null; `cancel` is called attached.
+            unsafe { ffi::Py_XDECREF(object) };
+        }
+    }
+}
+
+struct Types {
+    handle: *mut ffi::PyTypeObject,
+    timer: *mut ffi::PyTypeObject,
+}
+// SAFETY: types are never freed and safe to use from any attached thread.
+unsafe impl Send for Types {}
+// SAFETY: as above.
+unsafe impl Sync for Types {}
+
+static TYPES: OnceLock<Types> = OnceLock::new();
+
+fn types() -> &'static Types {
+    TYPES.get().expect("made by the module's init")
+}
+
+/// Makes both types and adds them to the module.
+pub fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let handle = super::handle_type::build(module)?;
+    let timer = super::handle_type::build_timer(module, handle)?;
+    let _ = TYPES.set(Types { handle, timer });
+    Ok(())
+}
+
+/// Whether a Handle is a timer.
+pub(super) fn is_timer(object: *mut ffi::PyObject) -> bool {
+    // SAFETY: alive in the caller's hands.
+    unsafe { ffi::Py_TYPE(object) == types().timer }
+}
+
+impl Handle {
+    /// The handle behind `object`, if it is one.
+    pub fn from_object<'a>(object: &'a Bound<'_, PyAny>) -> Option<&'a Handle> {
+        // SAFETY: an exact or derived instance of our type has our layout.
+        unsafe {
+            (ffi::PyObject_TypeCheck(object.as_ptr(), types().handle) != 0)
+                .then(|| &*object.as_ptr().cast::<Handle>())
+        }
+    }
+
+    #[inline]
+    pub fn is_cancelled(&self) -> bool {
+        self.state.load(Ordering::Relaxed) & CANCELLED != 0
+    }
+
+    pub fn is_scheduled(&self) -> bool {
+        self.state.load(Ordering::Relaxed) & SCHEDULED != 0
+    }
+
+    /// The arguments as a tuple, or None once cancelled.
+    pub fn args_tuple(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        if self.callback.is_null() {
+            return None;
+        }
+        // SAFETY: the caller holds the claim (see the module), so the fields are stable and alive.
+        unsafe {
+            if self.nargs == IN_TUPLE {
+                return Some(Bound::from_borrowed_ptr(py, self.args[0]).unbind());
+            }
+            let items = self.args[..self.nargs as usize].iter().map(|&item| Bound::from_borrowed_ptr(py, item));
+            pyo3::types::PyTuple::new(py, items).ok().map(|tuple| tuple.into_any().unbind())
+        }
+    }
+}
+
+/// Releases what a handle refers to, but for the loop. The fields are emptied before anything is released.
+///
+/// # Safety
+/// Attached, and nobody else touches the handle's fields now.
+unsafe fn clear_fields(handle: *mut Handle) {
+    // SAFETY: promised; each pointer is an owned reference or null and is taken exactly once.
+    unsafe {
+        let callback = ptr::replace(&mut (*handle).callback, ptr::null_mut());
+        let args = ptr::replace(&mut (*handle).args, [ptr::null_mut(); INLINE_ARGS]);
+        let context = ptr::replace(&mut (*handle).context, ptr::null_mut());
+        let traceback = ptr::replace(&mut (*handle).source_traceback, ptr::null_mut());
+        (*handle).nargs = 0;
+        for object in [callback, args[0], args[1], context, traceback] {
+            ffi::Py_XDECREF(object);
+        }
+    }
+}
+
+impl HandleRef {
+    /// # Safety
+    /// `object` is a Handle.
+    pub unsafe fn from_owned(object: Owned) -> Self {
+        Self(object)
+    }
+
+    #[inline]
+    pub fn as_object(&self) -> &Owned {
+        &self.0
+    }
+
+    #[inline]
+    fn raw(&self) -> *mut Handle {
+        self.0.as_ptr().cast()
+    }
+
+    #[inline]
+    pub fn is_cancelled(&self) -> bool {
+        // SAFETY: alive; the state is atomic.
+        unsafe { (*self.raw()).is_cancelled() }
+    }
+
+    pub fn clone_ref(&self, py: Python<'_>) -> Self {
+        Self(self.0.clone_ref(py))
+    }
+
+    pub fn into_object(self) -> Owned {
+        self.0
+    }
+
+    /// A new handle, or `reuse` filled anew. `args` and `callback` are borrowed; `context` is given.
+    ///
+    /// # Safety
+    /// Attached; all objects are alive; `reuse` came from the free list of the same loop.
+    pub unsafe fn make(
+        py: Python<'_>,
+        reuse: Option<HandleRef>,
+        event_loop: *mut ffi::PyObject,
+        callback: *mut ffi::PyObject,
+        args: &[*mut ffi::PyObject],
+        context: Owned,
+    ) -> PyResult<Self> {
+        let handle = match reuse {
+            Some(handle) => handle,
+            // SAFETY: as promised.
+            None => unsafe { Self::allocate(py, types().handle, event_loop)? },
+        };
+        // SAFETY: the handle is ours alone until it is returned.
+        unsafe { handle.fill(callback, args, context) };
+        Ok(handle)
+    }
+
+    /// As [`make`](Self::make), for a timer due at `when`.
+    ///
+    /// # Safety
+    /// As for [`make`](Self::make).
+    pub unsafe fn make_timer(
+        py: Python<'_>,
+        when: f64,
+        event_loop: *mut ffi::PyObject,
+        callback: *mut ffi::PyObject,
+        args: &[*mut ffi::PyObject],
+        context: Owned,
+    ) -> PyResult<Self> {
+        // SAFETY: as promised.
+        unsafe {
+            let handle = Self::allocate(py, types().timer, event_loop)?;
+            handle.fill(callback, args, context);
+            (*handle.raw()).when = when;
+            (*handle.raw()).state.store(SCHEDULED, Ordering::Relaxed);
+            Ok(handle)
+        }
+    }
+
+    unsafe fn allocate(
+        py: Python<'_>,
+        kind: *mut ffi::PyTypeObject,
+        event_loop: *mut ffi::PyObject,
+    ) -> PyResult<Self> {
+        // SAFETY: a heap type of ours; GenericAlloc zeroes the fields and tracks the object.
+        unsafe {
+            let object = Owned::steal_or_err(py, ffi::PyType_GenericAlloc(kind, 0))?;
+            ffi::Py_INCREF(event_loop);
+            (*object.as_ptr().cast::<Handle>()).event_loop = event_loop;
+            Ok(Self(object))
+        }
+    }
+
+    #[inline]
+    unsafe fn fill(&self, callback: *mut ffi::PyObject, args: &[*mut ffi::PyObject], context: Owned) {
+        let handle = self.raw();
+        // SAFETY: the handle is not shared yet and its fields are empty; every object is alive.
+        unsafe {
+            ffi::Py_INCREF(callback);
+            (*handle).callback = callback;
+            (*handle).context = context.into_ptr();
+            (*handle).state.store(0, Ordering::Relaxed);
+            if args.len() <= INLINE_ARGS {
+                (*handle).nargs = args.len() as u8;
+                for (slot, &arg) in (*handle).args.iter_mut().zip(args) {
+                    ffi::Py_INCREF(arg);
+                    *slot = arg;
+                }
+            } else {
+                let tuple = ffi::PyTuple_New(args.len() as isize);
+                assert!(!tuple.is_null(), "out of memory");
+                for (index, &arg) in args.iter().enumerate() {
+                    ffi::Py_INCREF(arg);
+                    ffi::PyTuple_SetItem(tuple, index as isize, arg);
+                }
+                (*handle).args[0] = tuple;
+                (*handle).nargs = IN_TUPLE;
+            }
+        }
+    }
+
+    /// Notes where the handle was made: `depth` frames up from the caller.
+    pub fn set_traceback(&self, traceback: Owned) {
+        // SAFETY: called while the handle is not shared yet.
+        unsafe { (*self.raw()).source_traceback = traceback.into_ptr() };
+    }
+
+    /// Runs the callback in its context. A null result means that it raised, as in C.
+    ///
+    /// # Safety
+    /// Attached, on the loop's thread, with the claim.
+    #[inline]
+    pub unsafe fn call(&self) -> *mut ffi::PyObject {
+        let handle = self.raw();
+        // SAFETY: the RUNNING mark keeps `cancel` from releasing the callback and arguments under us, and our
+        // reference keeps the handle; see the module.
+        unsafe {
+            let state = (*handle).state.load(Ordering::Relaxed);
+            (*handle).state.store(state | RUNNING, Ordering::Relaxed);
+            let result = context::run_raw((*handle).context, || {
+                if (*handle).nargs == IN_TUPLE {
+                    ffi::PyObject_Call((*handle).callback, (*handle).args[0], ptr::null_mut())
+                } else {
+                    let args = [ptr::null_mut(), (*handle).args[0], (*handle).args[1]];
+                    ffi::PyObject_Vectorcall(
+                        (*handle).callback,
+                        args.as_ptr().add(1),
+                        (*handle).nargs as usize | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET,
+                        ptr::null_mut(),
+                    )
+                }
+            });
+            if state & RUNNING == 0 {
+                (*handle).state.fetch_and(!RUNNING, Ordering::Relaxed);
+            }
+            result
+        }
+    }
+
+    /// Marks cancelled; true if it was not yet. What it refers to is returned for the caller to drop
+    /// once the claim is over, unless it is running.
+    ///
+    /// # Safety
+    /// With the claim.
+    pub unsafe fn cancel(&self) -> (bool, Released) {
+        let handle = self.raw();
+        // SAFETY: claimed.
+        unsafe {
+            let state = (*handle).state.fetch_or(CANCELLED, Ordering::Relaxed);
+            if state & CANCELLED != 0 {
+                return (false, Released::NOTHING);
+            }
+            if state & RUNNING != 0 {
+                return (true, Released::NOTHING);
+            }
+            let callback = ptr::replace(&mut (*handle).callback, ptr::null_mut());
+            let args = ptr::replace(&mut (*handle).args, [ptr::null_mut(); INLINE_ARGS]);
+            (*handle).nargs = 0;
+            (true, Released([callback, args[0], args[1]]))
+        }
+    }
+
+    pub fn set_unscheduled(&self) {
+        // SAFETY: alive; atomic.
+        unsafe { (*self.raw()).state.fetch_and(!SCHEDULED, Ordering::Relaxed) };
+    }
+
+    /// Whether it may be used again: the loop's is the only reference and nothing was attached to it. Timers are not.
+    #[inline]
+    pub fn recycle(self, py: Python<'_>) -> Option<Self> {
+        let _ = py;
+        let handle = self.raw();
+        // SAFETY: alive; with a count of one nobody else can touch the fields while they are emptied.
+        unsafe {
+            if ffi::Py_TYPE(self.0.as_ptr()) != types().handle
+                || !(*handle).weaklist.is_null()
+                || !raw::is_unique(self.0.as_ptr())
+            {
+                return None;
+            }
+            clear_fields(handle);
+            // Releasing the fields ran foreign code, but nobody had a reference to hand to it.
+            Some(self)
+        }
+    }
+
+    #[inline]
+    pub fn get(&self) -> &Handle {
+        // SAFETY: alive as long as `self`.
+        unsafe { &*self.raw() }
+    }
+}
+
+pub(super) unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
+    let handle = object.cast::<Handle>();
+    // SAFETY: called by CPython with the last reference; the order is that of every GC type.
+    unsafe {
+        ffi::PyObject_GC_UnTrack(object.cast());
+        if !(*handle).weaklist.is_null() {
+            ffi::PyObject_ClearWeakRefs(object);
+        }
+        clear_fields(handle);
+        ffi::Py_XDECREF(ptr::replace(&mut (*handle).event_loop, ptr::null_mut()));
+        let kind = ffi::Py_TYPE(object);
+        ffi::PyObject_GC_Del(object.cast());
+        ffi::Py_DECREF(kind.cast());
+    }
+}
+
+pub(super) unsafe extern "C" fn traverse(
+    object: *mut ffi::PyObject,
+    visit: ffi::visitproc,
+    arg: *mut c_void,
+) -> c_int {
+    // SAFETY: called by the collector with the world stopped; only reads.
+    unsafe {
+        let handle = &*object.cast::<Handle>();
+        let fields = [
+            ffi::Py_TYPE(object).cast(),
+            handle.event_loop,
+            handle.callback,
+            handle.args[0],
+            handle.args[1],
+            handle.context,
+            handle.source_traceback,
+        ];
+        for field in fields {
+            let result = raw::visit(field, visit, arg);
+            if result != 0 {
+                return result;
+            }
+        }
+        0
+    }
+}
+
+pub(super) unsafe extern "C" fn clear(object: *mut ffi::PyObject) -> c_int {
+    let handle = object.cast::<Handle>();
+    // SAFETY: called by the collector on garbage: nobody else has it.
+    unsafe {
+        clear_fields(handle);
+        ffi::Py_XDECREF(ptr::replace(&mut (*handle).event_loop, ptr::null_mut()));
+    }
+    0
+}
+
+/// Cancels a handle for its owner: `handle.cancel()`.
+pub fn cancel(py: Python<'_>, handle: &HandleRef) -> PyResult<()> {
+    let object = handle.get().event_loop;
+    if object.is_null() {
+        return Ok(()); // Being collected.
+    }
+    // SAFETY: the handle holds the loop.
+    let event_loop = unsafe { Borrowed::from_ptr(py, object).cast_unchecked::<EventLoop>() };
+    let released = event_loop.get().with(py, |core| {
+        // SAFETY: `with` holds the claim.
+        let (fresh, released) = unsafe { handle.cancel() };
+        let mut dead = Vec::new();
+        if fresh && handle.get().is_scheduled() && core.timers.note_cancelled() {
+            dead = core.timers.take_cancelled(HandleRef::is_cancelled);
+            dead.iter().for_each(HandleRef::set_unscheduled);
+        }
+        (released, dead)
+    })?;
+    drop(released);
+    Ok(())
+}

@@ -1,0 +1,318 @@
+//! The Python face of handles: methods, attributes, repr, and the order of timers.
+
+use std::ffi::{CStr, c_int, c_void};
+
+use pyo3::basic::CompareOp;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+use pyo3::{Borrowed, ffi};
+
+use super::EventLoop;
+use super::handle::{self, Handle, HandleRef};
+use crate::py::{Owned, imports, raw};
+
+const FLAGS: std::ffi::c_ulong =
+    ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_HAVE_GC | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION;
+
+pub(super) fn build(module: &Bound<'_, PyModule>) -> PyResult<*mut ffi::PyTypeObject> {
+    raw::TypeSpec {
+        name: c"tokioloop._tokioloop.Handle",
+        basicsize: size_of::<Handle>() as c_int,
+        flags: FLAGS | ffi::Py_TPFLAGS_BASETYPE,
+        slots: slots(
+            c"A callback that waits to be run by its loop.",
+            [(ffi::Py_tp_repr, repr as *mut c_void)],
+        ),
+        methods: vec![
+            raw::no_args(c"cancel", cancel, c"Do not run the callback. Only from the loop's thread while it runs."),
+            raw::no_args(c"cancelled", cancelled, c"Whether it was cancelled. Any thread."),
+            raw::no_args(c"get_context", get_context, c"The context that the callback runs in. Any thread."),
+            raw::no_args(c"_run", run, c"Run the callback now; errors go to the loop's exception handler."),
+        ],
+        getset: vec![
+            raw::getter(c"_callback", get_callback, c"The callback, or None once cancelled."),
+            raw::getter(c"_args", get_args, c"The arguments as a tuple, or None once cancelled."),
+            raw::getter(c"_loop", get_loop, c"The loop."),
+            raw::getter(c"_context", get_context_attribute, c"The context."),
+            raw::getter(c"_cancelled", get_cancelled, c"Whether it was cancelled."),
+            raw::getter(c"_source_traceback", get_traceback, c"Where it was made, in debug mode."),
+        ],
+        members: vec![raw::weaklist_member(offset_of_weaklist())],
+    }
+    .build_and_add(module, "Handle", None)
+}
+
+pub(super) fn build_timer(
+    module: &Bound<'_, PyModule>,
+    base: *mut ffi::PyTypeObject,
+) -> PyResult<*mut ffi::PyTypeObject> {
+    // SAFETY: the type just made.
+    let base = unsafe { Bound::from_borrowed_ptr(module.py(), base.cast()) };
+    raw::TypeSpec {
+        name: c"tokioloop._tokioloop.TimerHandle",
+        basicsize: size_of::<Handle>() as c_int,
+        flags: FLAGS,
+        slots: slots(
+            c"A callback that waits for a time of its loop's clock.",
+            [(ffi::Py_tp_richcompare, compare as *mut c_void), (ffi::Py_tp_hash, hash as *mut c_void)],
+        ),
+        methods: vec![raw::no_args(c"when", when, c"The time it is due, in seconds of loop.time(). Any thread.")],
+        getset: vec![
+            raw::getter(c"_when", get_when, c"The time it is due."),
+            raw::getter(c"_scheduled", get_scheduled, c"Whether it waits for its time."),
+        ],
+        members: vec![],
+    }
+    .build_and_add(module, "TimerHandle", Some(&base))
+}
+
+/// The slots that both types need, and those of one.
+fn slots<const N: usize>(doc: &'static CStr, own: [(c_int, *mut c_void); N]) -> Vec<(c_int, *mut c_void)> {
+    let common = [
+        (ffi::Py_tp_dealloc, handle::dealloc as *mut c_void),
+        (ffi::Py_tp_traverse, handle::traverse as *mut c_void),
+        (ffi::Py_tp_clear, handle::clear as *mut c_void),
+        (ffi::Py_tp_doc, doc.as_ptr() as *mut c_void),
+    ];
+    common.into_iter().chain(own).collect()
+}
+
+const fn offset_of_weaklist() -> usize {
+    // The field after the object header.
+    size_of::<ffi::PyObject>()
+}
+
+/// # Safety
+/// `object` is a Handle: the type's own functions get nothing else.
+unsafe fn of<'a>(object: *mut ffi::PyObject) -> &'a Handle {
+    // SAFETY: promised.
+    unsafe { &*object.cast() }
+}
+
+/// The handle's loop; None while the handle is being collected.
+fn loop_of<'py>(py: Python<'py>, handle: &Handle) -> Option<Bound<'py, EventLoop>> {
+    let object = handle.event_loop;
+    // SAFETY: the handle holds a reference to a loop, or null.
+    (!object.is_null()).then(|| unsafe {
+        Bound::from_borrowed_ptr(py, object).cast_into_unchecked::<EventLoop>()
+    })
+}
+
+/// Whether this thread may look at the callback and arguments: not while another one runs the loop.
+fn may_look(py: Python<'_>, handle: &Handle) -> PyResult<()> {
+    match loop_of(py, handle) {
+        Some(event_loop) => event_loop.get().check_thread(py),
+        None => Ok(()),
+    }
+}
+
+macro_rules! function {
+    ($name:ident($py:ident, $handle:ident) $body:block) => {
+        unsafe extern "C" fn $name(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+            // SAFETY: called by Python, attached, with a Handle.
+            unsafe {
+                raw::enter(|$py| {
+                    let $handle = of(object);
+                    $body
+                })
+            }
+        }
+    };
+}
+
+macro_rules! attribute {
+    ($name:ident($py:ident, $handle:ident) $body:block) => {
+        unsafe extern "C" fn $name(object: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
+            // SAFETY: called by Python, attached, with a Handle.
+            unsafe {
+                raw::enter(|$py| {
+                    let $handle = of(object);
+                    $body
+                })
+            }
+        }
+    };
+}
+
+/// A new reference to an object, or to None.
+unsafe fn or_none(py: Python<'_>, object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    if object.is_null() {
+        return raw::none(py);
+    }
+    // SAFETY: a live object of the handle.
+    unsafe { ffi::Py_NewRef(object) }
+}
+
+unsafe extern "C" fn cancel(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: attached, with a Handle. `enter_hot`: no `Py` is dropped on the way but in the error.
+    unsafe {
+        raw::enter_hot(|py| {
+            let handle = HandleRef::from_owned(Owned::borrow(object));
+            handle::cancel(py, &handle)?;
+            Ok(raw::none(py))
+        })
+    }
+}
+
+function!(cancelled(py, handle) { Ok(raw::boolean(py, handle.is_cancelled())) });
+function!(get_context(py, handle) { Ok(or_none(py, handle.context)) });
+function!(when(py, handle) { Ok(handle.when.into_pyobject(py)?.into_any().into_ptr()) });
+
+unsafe extern "C" fn run(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: attached, with a Handle.
+    unsafe {
+        raw::enter(|py| {
+            let handle = HandleRef::from_owned(Owned::borrow(object));
+            may_look(py, handle.get())?;
+            if let Some(event_loop) = loop_of(py, handle.get()) {
+                super::turn::run_handle(&event_loop, &handle)?;
+            }
+            Ok(raw::none(py))
+        })
+    }
+}
+
+attribute!(get_callback(py, handle) {
+    may_look(py, handle)?;
+    Ok(or_none(py, handle.callback))
+});
+attribute!(get_args(py, handle) {
+    may_look(py, handle)?;
+    Ok(handle.args_tuple(py).map_or_else(|| raw::none(py), Py::into_ptr))
+});
+attribute!(get_loop(py, handle) { Ok(or_none(py, handle.event_loop)) });
+attribute!(get_context_attribute(py, handle) { Ok(or_none(py, handle.context)) });
+attribute!(get_cancelled(py, handle) { Ok(raw::boolean(py, handle.is_cancelled())) });
+attribute!(get_traceback(py, handle) { Ok(or_none(py, handle.source_traceback)) });
+attribute!(get_when(py, handle) { Ok(handle.when.into_pyobject(py)?.into_any().into_ptr()) });
+attribute!(get_scheduled(py, handle) { Ok(raw::boolean(py, handle.is_scheduled())) });
+
+/// A hash as a C function returns it.
+#[derive(Clone, Copy)]
+struct Hash(ffi::Py_hash_t);
+
+impl raw::Returned for Hash {
+    const FAILED: Self = Self(-1);
+}
+
+unsafe extern "C" fn hash(object: *mut ffi::PyObject) -> ffi::Py_hash_t {
+    // SAFETY: attached, with a Handle.
+    unsafe {
+        raw::enter(|py| {
+            let hash = of(object).when.into_pyobject(py)?.hash()?;
+            Ok(Hash(hash))
+        })
+        .0
+    }
+}
+
+unsafe extern "C" fn compare(
+    object: *mut ffi::PyObject,
+    other: *mut ffi::PyObject,
+    operation: c_int,
+) -> *mut ffi::PyObject {
+    // SAFETY: attached; `object` is a TimerHandle, and `other` too if it has the same type (no subclasses exist).
+    unsafe {
+        raw::enter(|py| {
+            let unsupported = || py.NotImplemented().into_ptr();
+            if ffi::Py_TYPE(object) != ffi::Py_TYPE(other) {
+                return Ok(unsupported());
+            }
+            let (left, right) = (of(object), of(other));
+            let same = |py| -> PyResult<bool> {
+                if std::ptr::eq(left, right) {
+                    return Ok(true);
+                }
+                may_look(py, left)?;
+                may_look(py, right)?;
+                let key = |handle: &Handle| -> PyResult<Py<PyAny>> {
+                    let callback = Bound::from_owned_ptr(py, or_none(py, handle.callback));
+                    let args = handle.args_tuple(py);
+                    Ok((callback, args, handle.is_cancelled()).into_pyobject(py)?.into_any().unbind())
+                };
+                Ok(left.when == right.when && key(left)?.bind(py).eq(key(right)?.bind(py))?)
+            };
+            let answer = match CompareOp::from_raw(operation) {
+                Some(CompareOp::Lt) => left.when < right.when,
+                Some(CompareOp::Gt) => left.when > right.when,
+                Some(CompareOp::Le) => left.when < right.when || same(py)?,
+                Some(CompareOp::Ge) => left.when > right.when || same(py)?,
+                Some(CompareOp::Eq) => same(py)?,
+                Some(CompareOp::Ne) => !same(py)?,
+                None => return Ok(unsupported()),
+            };
+            Ok(raw::boolean(py, answer))
+        })
+    }
+}
+
+unsafe extern "C" fn repr(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: attached, with a Handle.
+    unsafe {
+        raw::enter(|py| {
+            let handle = of(object);
+            let kind = Bound::from_borrowed_ptr(py, ffi::Py_TYPE(object).cast());
+            let mut parts = vec![kind.getattr("__name__")?.extract::<String>()?];
+            if handle.is_cancelled() {
+                parts.push("cancelled".into());
+            }
+            if handle::is_timer(object) {
+                parts.push(format!("when={}", handle.when));
+            }
+            if may_look(py, handle).is_err() {
+                parts.push("of a loop in another thread".into());
+            } else {
+                parts.extend(describe_callback(py, handle));
+                if !handle.source_traceback.is_null() {
+                    let frames = Bound::from_borrowed_ptr(py, handle.source_traceback);
+                    let frame = frames.get_item(-1)?;
+                    parts.push(format!("created at {}:{}", frame.get_item(0)?, frame.get_item(1)?));
+                }
+            }
+            Ok(format!("<{}>", parts.join(" ")).into_pyobject(py)?.into_any().into_ptr())
+        })
+    }
+}
+
+/// The callback as asyncio's messages name it; arguments are shown in debug mode only.
+pub(super) fn describe_callback(py: Python<'_>, handle: &Handle) -> Option<String> {
+    let args = handle.args_tuple(py)?;
+    let debug = loop_of(py, handle).is_some_and(|event_loop| event_loop.get().shared.is_debug());
+    // SAFETY: not null, since there are arguments; the caller may look.
+    let callback: Borrowed<'_, '_, PyAny> = unsafe { Borrowed::from_ptr(py, handle.callback) };
+    let format = imports::format_callback_source(py).ok()?;
+    let keywords = PyDict::new(py);
+    keywords.set_item("debug", debug).ok()?;
+    let arguments = PyTuple::new(py, [callback.to_owned(), args.into_bound(py)]).ok()?;
+    let text = format
+        .call(&arguments, Some(&keywords))
+        // Early 3.13 releases know no `debug`.
+        .or_else(|_| format.call1(&arguments))
+        .ok()?;
+    text.extract().ok()
+}
+
+/// Tells the loop's exception handler what a callback raised. KeyboardInterrupt and SystemExit are returned.
+pub(super) fn report(event_loop: &Bound<'_, EventLoop>, handle: &HandleRef, error: PyErr) -> PyResult<()> {
+    let py = event_loop.py();
+    if crate::py::call::is_fatal(py, &error) {
+        return Err(error);
+    }
+    let what = describe_callback(py, handle.get()).unwrap_or_else(|| "<cancelled>".into());
+    let context = PyDict::new(py);
+    context.set_item("message", format!("Exception in callback {what}"))?;
+    context.set_item("exception", error.into_value(py))?;
+    context.set_item("handle", handle.as_object().bind(py))?;
+    let traceback = handle.get().source_traceback;
+    if !traceback.is_null() {
+        // SAFETY: alive with the handle.
+        context.set_item("source_traceback", unsafe { Bound::from_borrowed_ptr(py, traceback) })?;
+    }
+    super::report(event_loop, &context)
+}
+
+/// The stack of the Python code that is making a handle, without asyncio's and our own frames.
+pub(super) fn source_traceback(py: Python<'_>) -> PyResult<Owned> {
+    let frame = imports::getframe(py)?.call1((0,))?;
+    Ok(imports::extract_stack(py)?.call1((frame,))?.into())
+}

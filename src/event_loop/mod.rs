@@ -1,0 +1,156 @@
+//! The loop: `EventLoop` is the native half of `tokioloop.TokioLoop`, a Python class derived from it.
+//!
+//! | room             | what lives there                                                        |
+//! |------------------|-------------------------------------------------------------------------|
+//! | `shared`         | what every thread may see; the ownership claim                          |
+//! | `core`           | what the loop's thread owns                                             |
+//! | `schedule`       | `call_soon`, `call_later` and kin: from Python onto a queue             |
+//! | `handle`         | the queue's items; `handle_type` is their Python face                   |
+//! | `turn`           | one turn: poll, dispatch, inbox, timers, ready queue                    |
+//! | `run`            | `run_forever`: hooks, thread binding, signals around the turns          |
+//! | `methods`        | the other Python methods                                                |
+//! | `binding`        | which loop belongs to a thread; `get_running_loop`, `get_event_loop`    |
+//! | `registry`       | the process's live loops                                                |
+//!
+//! Threads: everything but `shared` needs the claim (see there), which [`EventLoop::with`] takes for each access.
+
+pub mod binding;
+pub mod core;
+pub mod handle;
+mod handle_type;
+mod methods;
+pub mod post;
+pub mod registry;
+mod run;
+mod schedule;
+pub mod shared;
+pub mod task;
+pub mod turn;
+
+use std::cell::UnsafeCell;
+use std::sync::Arc;
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::inbox::Inbox;
+use crate::py::names::names;
+use crate::py::{imports, raw};
+use crate::sys::clock::monotonic_ns;
+use crate::sys::thread;
+use self::core::Core;
+use shared::{Foreign, Shared};
+
+#[pyclass(frozen, subclass, weakref, module = "tokioloop._tokioloop")]
+pub struct EventLoop {
+    pub(crate) shared: Arc<Shared>,
+    core: UnsafeCell<Core>,
+}
+
+// SAFETY: the core is touched under the ownership claim only, which one thread holds at a time.
+unsafe impl Sync for EventLoop {}
+// SAFETY: as above; a loop may be made in one thread and run in another.
+unsafe impl Send for EventLoop {}
+
+impl EventLoop {
+    fn create(py: Python<'_>) -> PyResult<Self> {
+        let debug = imports::is_debug_mode(py)?.call0()?.is_truthy()?;
+        let inbox = Inbox::new();
+        let shared = Arc::new(Shared::new(inbox.sender(), debug));
+        Ok(Self { shared, core: UnsafeCell::new(Core::new(inbox)) })
+    }
+
+    /// Looks at or changes the core. `f` must not call into Python: everything that may run Python code (a decref
+    /// included) happens outside. RuntimeError when another thread runs the loop.
+    #[inline]
+    pub(crate) fn with<R>(&self, py: Python<'_>, f: impl FnOnce(&mut Core) -> R) -> PyResult<R> {
+        let claim = match self.shared.claim() {
+            Ok(claim) => claim,
+            Err(foreign) => return Err(self.wrong_thread(py, foreign)),
+        };
+        // SAFETY: claimed; `f` does not come back here, so this is the only borrow.
+        let result = f(unsafe { &mut *self.core.get() });
+        drop(claim);
+        Ok(result)
+    }
+
+    /// The core, for the loop's own thread while it runs.
+    ///
+    /// # Safety
+    /// The calling thread owns the loop, and the reference is not alive across any call into Python.
+    #[allow(clippy::mut_from_ref)]
+    #[inline]
+    pub(crate) unsafe fn core_mut(&self) -> &mut Core {
+        debug_assert!(self.shared.is_mine());
+        // SAFETY: promised.
+        unsafe { &mut *self.core.get() }
+    }
+
+    /// RuntimeError when the loop is closed.
+    #[inline]
+    pub(crate) fn check_open(&self) -> PyResult<()> {
+        if self.shared.is_closed() {
+            return Err(PyRuntimeError::new_err("Event loop is closed"));
+        }
+        Ok(())
+    }
+
+    /// RuntimeError when another thread runs the loop.
+    #[inline]
+    pub(crate) fn check_thread(&self, py: Python<'_>) -> PyResult<()> {
+        match self.shared.claim() {
+            Ok(_) => Ok(()),
+            Err(foreign) => Err(self.wrong_thread(py, foreign)),
+        }
+    }
+
+    #[cold]
+    pub(crate) fn wrong_thread(&self, py: Python<'_>, foreign: Foreign) -> PyErr {
+        let name = |ident: usize| {
+            let known = imports::threads_by_ident(py).and_then(|threads| threads.get_item(ident));
+            match known.and_then(|known| known.getattr("name")) {
+                Ok(name) => format!("{name} (ident {ident})"),
+                Err(_) => format!("ident {ident}"),
+            }
+        };
+        PyRuntimeError::new_err(format!(
+            "the loop is running in thread {}; this call came from thread {}: \
+             only call_soon_threadsafe() and stop() may reach it from there",
+            name(foreign.owner),
+            name(thread::current_id()),
+        ))
+    }
+}
+
+/// The loop's clock, in seconds.
+#[inline]
+pub(crate) fn time() -> f64 {
+    monotonic_ns() as f64 / 1e9
+}
+
+/// Gives `context` to the loop's exception handler; what escapes from that (KeyboardInterrupt) is returned.
+pub(crate) fn report(event_loop: &Bound<'_, EventLoop>, context: &Bound<'_, PyDict>) -> PyResult<()> {
+    let name = names().call_exception_handler.bind(event_loop.py());
+    event_loop.call_method1(name, (context,)).map(drop)
+}
+
+impl Drop for EventLoop {
+    fn drop(&mut self) {
+        // Attached: Python's last reference went. Nobody else can have a claim, but senders may outlive us, so the
+        // inbox is closed here, where Python objects may be dropped.
+        registry::remove(&self.shared);
+        drop(self.core.get_mut().take_all());
+    }
+}
+
+/// Adds the class to the module.
+pub fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    handle::init(module)?;
+    let class = module.py().get_type::<EventLoop>();
+    schedule::add_methods(class.as_any())?;
+    task::add_methods(class.as_any())?;
+    // SAFETY: the class is not yet known to any other thread.
+    unsafe { raw::share_cheaply(class.as_ptr()) };
+    module.add("EventLoop", class)
+}

@@ -1,0 +1,109 @@
+//! `run_forever`: everything that stands around the turns and is taken back afterwards, whatever happens.
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use super::binding::{self, RunningScope};
+use super::{EventLoop, turn};
+use crate::net::signal;
+use crate::py::imports;
+use crate::py::names::names;
+use crate::sys::thread;
+
+/// How deep coroutines note where they were made, in debug mode; asyncio's DEBUG_STACK_DEPTH.
+const DEBUG_STACK_DEPTH: i32 = 10;
+
+/// RuntimeError when this loop, or another one in this thread, is running.
+pub(super) fn check_not_running(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
+    if event_loop.get().shared.is_running() {
+        return Err(PyRuntimeError::new_err("This event loop is already running"));
+    }
+    if !imports::get_running_loop_or_none(event_loop.py())?.call0()?.is_none() {
+        return Err(PyRuntimeError::new_err("Cannot run the event loop while another loop is running"));
+    }
+    Ok(())
+}
+
+pub(super) fn run_forever(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
+    let py = event_loop.py();
+    let lp = event_loop.get();
+    lp.check_open()?;
+    check_not_running(event_loop)?;
+    lp.shared.begin_run().map_err(|foreign| lp.wrong_thread(py, foreign))?;
+    let _running = RunningScope::enter(event_loop);
+    tracing::debug!(id = lp.shared.id, thread = thread::current_id(), "loop runs");
+
+    let result = Surroundings::set_up(event_loop).and_then(|surroundings| {
+        let result = turn::run(event_loop);
+        // The run's own error comes first; one of the taking down must not hide it.
+        let taken_down = surroundings.take_down(event_loop);
+        result.and(taken_down)
+    });
+    // SAFETY: still the owner.
+    unsafe { lp.core_mut() }.stopping = false;
+    lp.shared.end_run();
+    tracing::debug!(id = lp.shared.id, ok = result.is_ok(), "loop stopped");
+    result
+}
+
+/// What a run changes in its thread, and how it was before.
+struct Surroundings<'py> {
+    asyncgen_hooks: Bound<'py, PyAny>,
+    signals: Option<signal::Installed>,
+    bound_before: Option<Bound<'py, EventLoop>>,
+}
+
+impl<'py> Surroundings<'py> {
+    fn set_up(event_loop: &Bound<'py, EventLoop>) -> PyResult<Self> {
+        let py = event_loop.py();
+        let bound_before = binding::bound(py)?;
+        binding::bind(py, Some(event_loop))?;
+        let asyncgen_hooks = imports::get_asyncgen_hooks(py)?.call0()?;
+        let hooks = PyDict::new(py);
+        hooks.set_item("firstiter", event_loop.getattr(names()._asyncgen_firstiter_hook.bind(py))?)?;
+        hooks.set_item("finalizer", event_loop.getattr(names()._asyncgen_finalizer_hook.bind(py))?)?;
+        let signals = if thread::is_main() { signal::install(event_loop)? } else { None };
+        imports::set_asyncgen_hooks(py)?.call((), Some(&hooks))?;
+        if event_loop.get().shared.is_debug() {
+            set_origin_tracking(event_loop, true)?;
+        }
+        imports::set_running_loop(py)?.call1((event_loop,))?;
+        Ok(Self { asyncgen_hooks, signals, bound_before })
+    }
+
+    fn take_down(self, event_loop: &Bound<'py, EventLoop>) -> PyResult<()> {
+        let py = event_loop.py();
+        let steps = [
+            imports::set_running_loop(py)?.call1((py.None(),)).map(drop),
+            set_origin_tracking(event_loop, false),
+            imports::set_asyncgen_hooks(py)?.call1(self.asyncgen_hooks.cast::<pyo3::types::PyTuple>()?.clone()).map(drop),
+            self.signals.map_or(Ok(()), |installed| signal::uninstall(event_loop, installed)),
+            match &self.bound_before {
+                // A loop that only visits a thread (a Runner inside a bound thread) hands it back.
+                Some(before) if !before.is(event_loop) => binding::bind(py, Some(before)),
+                _ => Ok(()),
+            },
+        ];
+        steps.into_iter().collect()
+    }
+}
+
+/// Switches the noting of coroutine origins on or off for this thread, keeping the former depth.
+pub(super) fn set_origin_tracking(event_loop: &Bound<'_, EventLoop>, enabled: bool) -> PyResult<()> {
+    let py = event_loop.py();
+    let saved = event_loop.get().with(py, |core| core.origin_depth)?;
+    let depth = match (enabled, saved) {
+        (true, None) => {
+            let depth: i32 = imports::get_origin_depth(py)?.call0()?.extract()?;
+            event_loop.get().with(py, |core| core.origin_depth = Some(depth))?;
+            DEBUG_STACK_DEPTH
+        }
+        (false, Some(depth)) => {
+            event_loop.get().with(py, |core| core.origin_depth = None)?;
+            depth
+        }
+        _ => return Ok(()),
+    };
+    imports::set_origin_depth(py)?.call1((depth,)).map(drop)
+}

@@ -1,0 +1,269 @@
+//! `call_soon` and its kin: raw fast-call methods, since every task step goes through one of them.
+
+use std::slice;
+
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::prelude::*;
+use pyo3::{Borrowed, ffi};
+
+use super::handle::HandleRef;
+use super::post::Post;
+use super::{EventLoop, handle_type};
+use crate::py::names::names;
+use crate::py::{Owned, context, imports, raw};
+use crate::timer::deadline_from_seconds;
+
+/// The arguments of a scheduling call, borrowed from the caller's array.
+struct Call<'a> {
+    /// The leading time, for timers.
+    when: Option<*mut ffi::PyObject>,
+    callback: *mut ffi::PyObject,
+    args: &'a [*mut ffi::PyObject],
+    context: Option<*mut ffi::PyObject>,
+}
+
+/// # Safety
+/// The arguments are those of a fast call with keywords.
+#[inline]
+unsafe fn parse<'a>(
+    py: Python<'_>,
+    method: &str,
+    timed: bool,
+    args: *const *mut ffi::PyObject,
+    nargs: isize,
+    keywords: *mut ffi::PyObject,
+) -> PyResult<Call<'a>> {
+    // SAFETY: `nargs` positional arguments, then one value per keyword name.
+    let positional = unsafe { slice::from_raw_parts(args, nargs as usize) };
+    let mut context = None;
+    if !keywords.is_null() {
+        // SAFETY: `keywords` is a tuple of str, and the values follow the positional arguments.
+        unsafe {
+            for index in 0..ffi::PyTuple_GET_SIZE(keywords) {
+                let name = ffi::PyTuple_GET_ITEM(keywords, index);
+                if name != names().context.as_ptr()
+                    && ffi::PyUnicode_Compare(name, names().context.as_ptr()) != 0
+                {
+                    let name: Borrowed<'_, '_, PyAny> = Borrowed::from_ptr(py, name);
+                    return Err(PyTypeError::new_err(format!(
+                        "{method}() got an unexpected keyword argument {}",
+                        name.repr()?
+                    )));
+                }
+                let value = *args.offset(nargs + index);
+                if value != ffi::Py_None() {
+                    context = Some(value);
+                }
+            }
+        }
+    }
+    match *positional {
+        [when, callback, ref args @ ..] if timed => Ok(Call { when: Some(when), callback, args, context }),
+        [callback, ref args @ ..] if !timed => Ok(Call { when: None, callback, args, context }),
+        _ => Err(PyTypeError::new_err(format!("{method}() missing required positional arguments"))),
+    }
+}
+
+impl Call<'_> {
+    #[inline]
+    fn context(&self, py: Python<'_>) -> PyResult<Owned> {
+        match self.context {
+            // SAFETY: borrowed from the caller, alive.
+            Some(context) => Ok(unsafe { Owned::borrow(context) }),
+            None => context::copy_current(py),
+        }
+    }
+
+    /// asyncio's checks in debug mode.
+    #[cold]
+    fn check_callback(&self, py: Python<'_>, method: &str) -> PyResult<()> {
+        // SAFETY: alive.
+        let callback = unsafe { Bound::from_borrowed_ptr(py, self.callback) };
+        check_callback(&callback, method)
+    }
+}
+
+/// Refuses coroutines, coroutine functions and what can't be called.
+fn check_callback(callback: &Bound<'_, PyAny>, method: &str) -> PyResult<()> {
+    let py = callback.py();
+    let is = |test: &Bound<'_, PyAny>| -> PyResult<bool> { test.call1((callback,))?.is_truthy() };
+    if is(imports::iscoroutine(py)?)? || is(imports::iscoroutinefunction(py)?)? {
+        return Err(PyTypeError::new_err(format!("coroutines cannot be used with {method}()")));
+    }
+    if !callback.is_callable() {
+        return Err(PyTypeError::new_err(format!(
+            "a callable object was expected by {method}(), got {}",
+            callback.repr()?
+        )));
+    }
+    Ok(())
+}
+
+/// # Safety
+/// `object` is an EventLoop (a method of the type is called with nothing else) and outlives the result.
+#[inline]
+unsafe fn loop_of<'a>(py: Python<'a>, object: *mut ffi::PyObject) -> Borrowed<'a, 'a, EventLoop> {
+    // SAFETY: promised.
+    unsafe { Borrowed::from_ptr(py, object).cast_unchecked() }
+}
+
+/// Queues the callback; returns the Handle.
+unsafe fn soon(py: Python<'_>, object: *mut ffi::PyObject, method: &str, call: &Call<'_>) -> PyResult<Owned> {
+    // SAFETY: as for the callers: an EventLoop and live arguments.
+    let borrowed = unsafe { loop_of(py, object) };
+    let event_loop = borrowed.get();
+    event_loop.check_open()?;
+    let debug = event_loop.shared.is_debug();
+    if debug {
+        call.check_callback(py, method)?;
+    }
+    let context = call.context(py)?;
+    let reuse = if event_loop.shared.is_mine() { event_loop.with(py, |core| core.free.pop())? } else { None };
+    // SAFETY: all alive; `reuse` is this loop's.
+    let handle = unsafe { HandleRef::make(py, reuse, object, call.callback, call.args, context)? };
+    if debug {
+        handle.set_traceback(handle_type::source_traceback(py)?);
+    }
+    let result = handle.as_object().clone_ref(py);
+    event_loop.with(py, move |core| core.ready.push_back(handle))?;
+    Ok(result)
+}
+
+pub unsafe extern "C" fn call_soon(
+    object: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    nargs: isize,
+    keywords: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: called by Python as a fast call with keywords; the fast path drops no `Py`.
+    unsafe {
+        raw::enter_hot(|py| {
+            let call = parse(py, "call_soon", false, args, nargs, keywords)?;
+            Ok(soon(py, object, "call_soon", &call)?.into_ptr())
+        })
+    }
+}
+
+pub unsafe extern "C" fn call_soon_threadsafe(
+    object: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    nargs: isize,
+    keywords: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: called by Python as a fast call with keywords.
+    unsafe {
+        raw::enter_hot(|py| {
+            let call = parse(py, "call_soon_threadsafe", false, args, nargs, keywords)?;
+            let borrowed = loop_of(py, object);
+            let event_loop = borrowed.get();
+            event_loop.check_open()?;
+            if event_loop.shared.is_mine() {
+                return Ok(soon(py, object, "call_soon_threadsafe", &call)?.into_ptr());
+            }
+            if event_loop.shared.is_debug() {
+                call.check_callback(py, "call_soon_threadsafe")?;
+            }
+            let context = call.context(py)?;
+            let handle = HandleRef::make(py, None, object, call.callback, call.args, context)?;
+            if event_loop.shared.is_debug() {
+                handle.set_traceback(handle_type::source_traceback(py)?);
+            }
+            let result = handle.as_object().clone_ref(py);
+            match event_loop.shared.inbox.post(Post::Call(handle.into_object())) {
+                Ok(()) => Ok(result.into_ptr()),
+                // Closed since the check above.
+                Err(_) => Err(PyRuntimeError::new_err("Event loop is closed")),
+            }
+        })
+    }
+}
+
+unsafe fn at(py: Python<'_>, object: *mut ffi::PyObject, method: &str, call: &Call<'_>, when: f64) -> PyResult<Owned> {
+    // SAFETY: as for the callers.
+    let borrowed = unsafe { loop_of(py, object) };
+    let event_loop = borrowed.get();
+    event_loop.check_open()?;
+    event_loop.check_thread(py)?;
+    let debug = event_loop.shared.is_debug();
+    if debug {
+        call.check_callback(py, method)?;
+    }
+    let context = call.context(py)?;
+    // SAFETY: all alive.
+    let handle = unsafe { HandleRef::make_timer(py, when, object, call.callback, call.args, context)? };
+    if debug {
+        handle.set_traceback(handle_type::source_traceback(py)?);
+    }
+    let result = handle.as_object().clone_ref(py);
+    event_loop.with(py, move |core| core.timers.push(deadline_from_seconds(when), handle))?;
+    Ok(result)
+}
+
+/// Seconds given as any real number.
+fn seconds(py: Python<'_>, value: *mut ffi::PyObject, none: &'static str) -> PyResult<f64> {
+    // SAFETY: borrowed from the caller's arguments.
+    unsafe {
+        if value == ffi::Py_None() {
+            return Err(PyTypeError::new_err(none));
+        }
+        let seconds = ffi::PyFloat_AsDouble(value);
+        if seconds == -1.0 && !ffi::PyErr_Occurred().is_null() {
+            return Err(PyErr::fetch(py));
+        }
+        Ok(seconds)
+    }
+}
+
+pub unsafe extern "C" fn call_later(
+    object: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    nargs: isize,
+    keywords: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: called by Python as a fast call with keywords.
+    unsafe {
+        raw::enter_hot(|py| {
+            let call = parse(py, "call_later", true, args, nargs, keywords)?;
+            let delay = seconds(py, call.when.expect("timed"), "delay must not be None")?;
+            Ok(at(py, object, "call_later", &call, super::time() + delay)?.into_ptr())
+        })
+    }
+}
+
+pub unsafe extern "C" fn call_at(
+    object: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    nargs: isize,
+    keywords: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: called by Python as a fast call with keywords.
+    unsafe {
+        raw::enter_hot(|py| {
+            let call = parse(py, "call_at", true, args, nargs, keywords)?;
+            let when = seconds(py, call.when.expect("timed"), "when cannot be None")?;
+            Ok(at(py, object, "call_at", &call, when)?.into_ptr())
+        })
+    }
+}
+
+/// Adds the raw methods to the type that pyo3 made.
+pub fn add_methods(class: &Bound<'_, PyAny>) -> PyResult<()> {
+    let table = [
+        (c"call_soon", call_soon as raw::FastKeywords, c"call_soon($self, callback, *args, context=None)\n--\n\nRun the callback in the loop's next turn; returns its Handle."),
+        (c"call_soon_threadsafe", call_soon_threadsafe, c"call_soon_threadsafe($self, callback, *args, context=None)\n--\n\nAs call_soon, from any thread; wakes the loop."),
+        (c"call_later", call_later, c"call_later($self, delay, callback, *args, context=None)\n--\n\nRun the callback once after `delay` seconds; returns its TimerHandle."),
+        (c"call_at", call_at, c"call_at($self, when, callback, *args, context=None)\n--\n\nRun the callback when loop.time() reads `when` seconds; returns its TimerHandle."),
+    ];
+    for (name, function, doc) in table {
+        let definition = Box::leak(Box::new(raw::fast_keywords(name, function, doc)));
+        // SAFETY: the definition lives for ever; the class is a live type.
+        unsafe {
+            let descriptor = Owned::steal_or_err(
+                class.py(),
+                ffi::PyDescr_NewMethod(class.as_ptr().cast(), definition),
+            )?;
+            class.setattr(name.to_str().expect("ascii"), descriptor.bind(class.py()))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,259 @@
+//! One turn of the loop, and the run that repeats it.
+//!
+//! A turn polls the driver and dispatches what is done there, drains the inbox, moves due timers to the ready queue,
+//! and runs what was ready when that began. What callbacks schedule runs in the next turn.
+
+use std::time::Duration;
+
+use pyo3::prelude::*;
+use pyo3::{Borrowed, ffi};
+
+use super::handle::HandleRef;
+use super::post::Post;
+use super::{EventLoop, handle_type};
+use crate::driver::Driver;
+use crate::net;
+use crate::py::call;
+use crate::py::names::names;
+use crate::sys::clock::monotonic_ns;
+
+/// While callbacks keep the loop busy the driver is asked no more often than this: an empty `epoll_wait` costs as
+/// much as half a short turn.
+const POLL_INTERVAL_NS: u64 = 10_000;
+
+/// The longest sleep; keeps timeouts within what the kernel takes.
+const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
+
+/// How many handles a loop keeps for reuse.
+const FREE_HANDLES: usize = 128;
+
+/// Runs turns until the loop is stopped or an error must leave it.
+pub(super) fn run(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
+    let py = event_loop.py();
+    let lp = event_loop.get();
+    let mut last_poll = 0;
+    loop {
+        // SAFETY: attached. Runs Python's signal handlers on the main thread and is a safe point for the collector.
+        if unsafe { ffi::PyErr_CheckSignals() } != 0 {
+            return Err(PyErr::fetch(py));
+        }
+        poll(event_loop, &mut last_poll)?;
+        drain_inbox(event_loop)?;
+        move_due_timers(py, lp)?;
+        run_ready(event_loop)?;
+        if lp.with(py, |core| core.stopping)? {
+            return Ok(());
+        }
+    }
+}
+
+/// Waits for I/O if there is nothing else to do, and dispatches what is done.
+fn poll(event_loop: &Bound<'_, EventLoop>, last_poll: &mut u64) -> PyResult<()> {
+    let lp = event_loop.get();
+    // SAFETY: this thread owns the core while it runs, and no reference outlives this statement's block; the
+    // detached wait below borrows the driver only, which nobody else may touch.
+    let core = unsafe { lp.core_mut() };
+    core.counters.turns += 1;
+    if core.stopping || !core.ready.is_empty() {
+        let Some(driver) = core.driver.as_mut().filter(|driver| !driver.is_empty()) else {
+            return Ok(());
+        };
+        let now = monotonic_ns();
+        if now.wrapping_sub(*last_poll) < POLL_INTERVAL_NS {
+            return Ok(());
+        }
+        *last_poll = now;
+        core.counters.polls += 1;
+        driver.wait(Some(Duration::ZERO))?;
+    } else {
+        let timeout = match next_timeout(core) {
+            (timeout, None) => timeout,
+            (_, Some(dead)) => {
+                drop(dead);
+                return Ok(()); // Releasing cancelled timers may have run code: look again.
+            }
+        };
+        let driver: *mut Driver<_> = core.driver()?;
+        core.counters.polls += 1;
+        // SAFETY: see above; `driver` points into the core.
+        unsafe {
+            if timeout == Some(Duration::ZERO) || (*driver).pending() > 0 {
+                (*driver).wait(Some(Duration::ZERO))?;
+            } else {
+                core.counters.parks += 1;
+                let waited = core.inbox.park(|| detached(|| (*driver).wait(timeout)));
+                waited.unwrap_or_else(|| (*driver).wait(Some(Duration::ZERO)))?;
+            }
+        }
+        *last_poll = monotonic_ns();
+    }
+    dispatch(event_loop)
+}
+
+/// How long the loop may sleep; cancelled timers met on the way come out for the caller to drop.
+fn next_timeout(core: &mut super::core::Core) -> (Option<Duration>, Option<Vec<HandleRef>>) {
+    let mut dead = Vec::new();
+    while let Some(timer) = core.timers.pop_cancelled(HandleRef::is_cancelled) {
+        timer.set_unscheduled();
+        dead.push(timer);
+    }
+    if !dead.is_empty() {
+        return (None, Some(dead));
+    }
+    let timeout = core.timers.next_deadline().map(|deadline| {
+        let wait = deadline.saturating_sub(monotonic_ns());
+        Duration::from_nanos(wait).min(LONGEST_WAIT)
+    });
+    (timeout, None)
+}
+
+/// Runs `wait` detached from the interpreter.
+fn detached<R>(wait: impl FnOnce() -> R) -> R {
+    // SAFETY: attached here; `wait` is a system call on the driver and touches no Python object.
+    unsafe {
+        let state = ffi::PyEval_SaveThread();
+        let result = wait();
+        ffi::PyEval_RestoreThread(state);
+        result
+    }
+}
+
+/// Hands out what the driver has done, each source at most once per turn.
+fn dispatch(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
+    let lp = event_loop.get();
+    // SAFETY: owned while running; the borrow ends with each statement.
+    let driver = || unsafe { lp.core_mut().driver.as_mut() };
+    let Some(count) = driver().map(|driver| {
+        driver.collect();
+        driver.pending()
+    }) else {
+        return Ok(());
+    };
+    for _ in 0..count {
+        if let Some((token, completion)) = driver().and_then(|driver| driver.next_completion()) {
+            net::dispatch(event_loop, token, completion)?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes what other threads sent.
+fn drain_inbox(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
+    let py = event_loop.py();
+    let lp = event_loop.get();
+    let mut outcome = Ok(());
+    for post in lp.with(py, |core| core.inbox.drain())? {
+        match post {
+            // SAFETY: only Handles are posted as calls.
+            Post::Call(object) => unsafe {
+                let handle = HandleRef::from_owned(object);
+                lp.with(py, |core| core.ready.push_back(handle))?;
+            },
+            Post::Stop => lp.with(py, |core| core.stopping = true)?,
+            Post::Finished(key, result) => {
+                if let Err(error) = net::dns::finish(event_loop, key, result) {
+                    outcome = Err(error); // The other posts must not be lost.
+                }
+            }
+        }
+    }
+    outcome
+}
+
+fn move_due_timers(py: Python<'_>, lp: &EventLoop) -> PyResult<()> {
+    let dead = lp.with(py, |core| {
+        let mut dead = Vec::new();
+        if core.timers.is_empty() {
+            return dead;
+        }
+        let now = monotonic_ns();
+        while let Some(timer) = core.timers.pop_due(now) {
+            timer.set_unscheduled();
+            if timer.is_cancelled() {
+                core.timers.forget_cancelled();
+                dead.push(timer);
+            } else {
+                core.ready.push_back(timer);
+            }
+        }
+        dead
+    })?;
+    drop(dead);
+    Ok(())
+}
+
+/// Runs what is ready now.
+fn run_ready(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
+    let py = event_loop.py();
+    let lp = event_loop.get();
+    // SAFETY: owned while running; each borrow ends with its statement.
+    let core = || unsafe { lp.core_mut() };
+    for _ in 0..core().ready.len() {
+        let Some(handle) = core().ready.pop_front() else {
+            break;
+        };
+        if !handle.is_cancelled() {
+            run_handle(event_loop, &handle)?;
+        }
+        if let Some(handle) = handle.recycle(py) {
+            let core = core();
+            if core.free.len() < FREE_HANDLES {
+                core.free.push(handle);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Runs one handle; what it raises goes to the exception handler, but KeyboardInterrupt and SystemExit are returned.
+#[inline]
+pub(crate) fn run_handle(event_loop: &Bound<'_, EventLoop>, handle: &HandleRef) -> PyResult<()> {
+    if event_loop.get().shared.is_debug() {
+        return run_in_debug_mode(event_loop, handle);
+    }
+    // SAFETY: attached, on the loop's thread, which owns it.
+    finish_call(event_loop, handle, unsafe { handle.call() })
+}
+
+#[inline]
+fn finish_call(event_loop: &Bound<'_, EventLoop>, handle: &HandleRef, result: *mut ffi::PyObject) -> PyResult<()> {
+    if result.is_null() {
+        return handle_type::report(event_loop, handle, PyErr::fetch(event_loop.py()));
+    }
+    // SAFETY: a new reference.
+    unsafe { ffi::Py_DECREF(result) };
+    Ok(())
+}
+
+#[cold]
+fn run_in_debug_mode(event_loop: &Bound<'_, EventLoop>, handle: &HandleRef) -> PyResult<()> {
+    let py = event_loop.py();
+    let lp = event_loop.get();
+    let current = handle.clone_ref(py);
+    let before = lp.with(py, |core| core.current_handle.replace(current))?;
+    let start = monotonic_ns();
+    // SAFETY: attached, on the loop's thread.
+    let result = finish_call(event_loop, handle, unsafe { handle.call() });
+    let seconds = (monotonic_ns() - start) as f64 / 1e9;
+    let after = lp.with(py, |core| std::mem::replace(&mut core.current_handle, before))?;
+    drop(after);
+    if seconds >= lp.with(py, |core| core.slow_callback_duration)? {
+        let name = names()._log_slow_callback.bind(py);
+        let handle: Borrowed<'_, '_, PyAny> = handle.as_object().bind(py);
+        event_loop.call_method1(name, (handle, seconds))?;
+    }
+    result
+}
+
+/// Schedules a handle made elsewhere; cancelled ones are left out.
+pub(crate) fn schedule(py: Python<'_>, lp: &EventLoop, handle: HandleRef) -> PyResult<()> {
+    if handle.is_cancelled() {
+        return Ok(());
+    }
+    lp.with(py, move |core| core.ready.push_back(handle))
+}
+
+/// Passes an error on to be reported, unless it must leave the loop at once.
+pub(crate) fn let_fatal_through(py: Python<'_>, error: PyErr) -> PyResult<PyErr> {
+    if call::is_fatal(py, &error) { Err(error) } else { Ok(error) }
+}

@@ -1,0 +1,22 @@
+//! The Python module `tokioloop._tokioloop`: everything Python sees of the crate is named here.
+
+use pyo3::prelude::*;
+
+use crate::event_loop::{self, binding};
+use crate::{net, py};
+
+#[pymodule(gil_used = false)]
+fn _tokioloop(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    crate::observe::init();
+    py::names::init(module.py())?;
+    binding::init(module.py())?;
+    event_loop::init(module)?;
+    net::sock::init(module)?;
+    net::stream::init(module)?;
+    module.add_function(wrap_pyfunction!(binding::get_running_loop, module)?)?;
+    module.add_function(wrap_pyfunction!(binding::get_event_loop, module)?)?;
+    module.add_function(wrap_pyfunction!(binding::bound_loop, module)?)?;
+    module.add_function(wrap_pyfunction!(binding::bind_loop, module)?)?;
+    module.add_function(wrap_pyfunction!(event_loop::registry::loops, module)?)?;
+    module.add("__version__", env!("CARGO_PKG_VERSION"))
+}

@@ -1,0 +1,142 @@
+//! Name resolution: on the shared runtime's blocking pool, answered through the inbox.
+
+use std::ffi::CString;
+
+use pyo3::exceptions::{PyOSError, PyRuntimeError};
+use pyo3::prelude::*;
+use pyo3::types::{PyList, PyTuple};
+
+use super::address;
+use crate::event_loop::EventLoop;
+use crate::event_loop::core::PendingKey;
+use crate::event_loop::post::{Outcome, Post};
+use crate::event_loop::task;
+use crate::py::Owned;
+use crate::py::call;
+use crate::py::imports;
+use crate::py::names::names;
+use crate::runtime;
+use crate::sys::dns::{self, AddrInfo, Query, ResolveError};
+
+/// Runs `work` on the blocking pool; the future waits for its outcome.
+fn spawn<'py>(
+    event_loop: &Bound<'py, EventLoop>,
+    work: impl FnOnce() -> Outcome + Send + 'static,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = event_loop.py();
+    let lp = event_loop.get();
+    lp.check_open()?;
+    let future = task::create_future(event_loop)?;
+    let waiting = future.clone_ref(py);
+    let key = lp.with(py, |core| core.pending.insert(waiting))?;
+    let inbox = lp.shared.inbox.clone();
+    runtime::spawn_blocking(move || {
+        // A loop closed meanwhile wants no answer.
+        let _ = inbox.post(Post::Finished(key, work()));
+    })?;
+    Ok(future.into_bound(py))
+}
+
+#[pymethods]
+impl EventLoop {
+    /// A future of what socket.getaddrinfo() returns.
+    fn _resolve<'py>(
+        slf: &Bound<'py, Self>,
+        host: Option<Vec<u8>>,
+        port: Option<Vec<u8>>,
+        family: i32,
+        r#type: i32,
+        proto: i32,
+        flags: i32,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let text = |bytes: Option<Vec<u8>>| bytes.map(CString::new).transpose();
+        let query = Query {
+            host: text(host)?,
+            service: text(port)?,
+            family,
+            kind: r#type,
+            protocol: proto,
+            flags,
+        };
+        spawn(slf, move || Outcome::Resolved(dns::resolve(&query)))
+    }
+
+    /// A future of what socket.getnameinfo() returns; the address must be numeric.
+    fn _resolve_name<'py>(
+        slf: &Bound<'py, Self>,
+        sockaddr: &Bound<'py, PyTuple>,
+        flags: i32,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let address = address::from_python(sockaddr)?;
+        spawn(slf, move || Outcome::Named(dns::resolve_name(&address, flags)))
+    }
+}
+
+/// Completes the future that waits for an outcome.
+pub fn finish(event_loop: &Bound<'_, EventLoop>, key: PendingKey, outcome: Outcome) -> PyResult<()> {
+    let py = event_loop.py();
+    let Some(future) = event_loop.get().with(py, |core| core.pending.remove(key))? else {
+        return Ok(());
+    };
+    let result = match outcome {
+        Outcome::Resolved(Ok(answer)) => address_list(py, &answer),
+        Outcome::Named(Ok((host, service))) => names_pair(py, &host, &service),
+        Outcome::Resolved(Err(error)) | Outcome::Named(Err(error)) => Err(python_error(py, error)),
+    };
+    settle(py, &future, result)
+}
+
+/// Gives a future its result or exception, unless it is done already.
+pub fn settle(py: Python<'_>, future: &Owned, result: PyResult<Bound<'_, PyAny>>) -> PyResult<()> {
+    if super::watch::is_done(py, future)? {
+        return Ok(());
+    }
+    match result {
+        Ok(value) => call::method1(py, future, names().set_result, &value),
+        Err(error) => {
+            let error = error.into_value(py).into_bound(py);
+            call::method1(py, future, names().set_exception, &error)
+        }
+    }
+    .map(drop)
+}
+
+fn address_list<'py>(py: Python<'py>, answer: &[AddrInfo]) -> PyResult<Bound<'py, PyAny>> {
+    let list = PyList::empty(py);
+    let named = |class: &Bound<'py, PyAny>, number: i32| -> PyResult<Bound<'py, PyAny>> {
+        // The enums know only the platform's usual numbers; others stay plain, as in the socket module.
+        class.call1((number,)).or_else(|_| Ok(number.into_pyobject(py)?.into_any()))
+    };
+    for info in answer {
+        let Some(address) = address::to_python(py, &info.address)? else { continue };
+        let canonical_name = match &info.canonical_name {
+            Some(name) => name.to_string_lossy().into_owned(),
+            None => String::new(),
+        };
+        list.append((
+            named(imports::address_family(py)?, info.family)?,
+            named(imports::socket_kind(py)?, info.kind)?,
+            info.protocol,
+            canonical_name,
+            address,
+        ))?;
+    }
+    Ok(list.into_any())
+}
+
+fn names_pair<'py>(py: Python<'py>, host: &CString, service: &CString) -> PyResult<Bound<'py, PyAny>> {
+    let pair = (host.to_string_lossy().into_owned(), service.to_string_lossy().into_owned());
+    Ok(pair.into_pyobject(py)?.into_any())
+}
+
+fn python_error(py: Python<'_>, error: ResolveError) -> PyErr {
+    match error {
+        ResolveError::System(error) => PyOSError::new_err((error.raw_os_error(), error.to_string())),
+        ResolveError::Resolver { code, message } => {
+            match imports::gaierror(py).and_then(|class| class.call1((code, message.clone()))) {
+                Ok(error) => PyErr::from_value(error),
+                Err(_) => PyRuntimeError::new_err(message),
+            }
+        }
+    }
+}

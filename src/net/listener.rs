@@ -1,0 +1,206 @@
+//! Accepting connections: from the listening socket straight to a started transport, without a task in between.
+
+use std::io;
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
+
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+use socket2::SockAddr;
+
+use super::stream::{self, Extra, Parts};
+use super::{Endpoint, watch, with_driver};
+use crate::driver::{Completion, Token};
+use crate::event_loop::turn;
+use crate::event_loop::{self, EventLoop};
+use crate::py::{Owned, context, imports};
+
+/// How long accepting pauses when the system is out of descriptors or memory, in seconds; asyncio's ACCEPT_RETRY_DELAY.
+const RETRY_DELAY: f64 = 1.0;
+
+pub struct Listener {
+    sock: Owned,
+    factory: Owned,
+    server: Option<Owned>,
+    /// The context of the call that started it; each connection runs in a copy.
+    context: Owned,
+}
+
+impl Listener {
+    pub fn visit<E>(&self, visit: &mut impl FnMut(&Owned) -> Result<(), E>) -> Result<(), E> {
+        [&self.sock, &self.factory, &self.context].into_iter().chain(&self.server).try_for_each(visit)
+    }
+}
+
+/// Looks at the listener behind a token.
+fn with_listener<R>(
+    event_loop: &Bound<'_, EventLoop>,
+    token: Token,
+    f: impl FnOnce(&Listener) -> R,
+) -> PyResult<Option<R>> {
+    with_driver(event_loop, |driver| match driver.data(token) {
+        Some(Endpoint::Listener(listener)) => Some(f(listener)),
+        _ => None,
+    })
+}
+
+/// Hands a completion to the listener. Only errors that must leave the loop are returned.
+pub fn dispatch(event_loop: &Bound<'_, EventLoop>, token: Token, completion: Completion) -> PyResult<()> {
+    match completion {
+        Completion::Accepted(socket, peer) => accepted(event_loop, token, socket, peer),
+        Completion::AcceptFailed(error) => failed(event_loop, token, error),
+        _ => Ok(()),
+    }
+}
+
+fn accepted(event_loop: &Bound<'_, EventLoop>, token: Token, socket: OwnedFd, peer: SockAddr) -> PyResult<()> {
+    let py = event_loop.py();
+    let found = with_listener(event_loop, token, |listener| {
+        (
+            listener.factory.clone_ref(py),
+            listener.server.as_ref().map(|server| server.clone_ref(py)),
+            listener.context.clone_ref(py),
+        )
+    })?;
+    let Some((factory, server, context)) = found else { return Ok(()) };
+    tracing::debug!(fd = socket.as_raw_fd(), "accepted");
+    event_loop.get().with(py, |core| core.counters.accepts += 1)?;
+    let context = context::copy(py, &context)?;
+    let inside = context.clone_ref(py);
+    let mut made: Option<Bound<'_, PyAny>> = None;
+    let result = context::run(py, &inside, || {
+        let protocol = factory.bind(py).call0()?;
+        let extra = Extra { peer: Some(peer), ..Extra::default() };
+        let server = server.map(|server| server.into_bound(py));
+        // The transport owns the descriptor from here on; a failure leaves it with us.
+        let fd = socket.as_raw_fd();
+        let transport = stream::make(event_loop, Parts { fd, protocol, context, server, extra })?;
+        let _ = socket.into_raw_fd();
+        made = Some(transport.clone());
+        stream::start(&transport, None)
+    });
+    let Err(error) = result else { return Ok(()) };
+    let error = turn::let_fatal_through(py, error)?;
+    let report = PyDict::new(py);
+    let message = match &made {
+        Some(_) => "Exception in callback protocol.connection_made()",
+        None => "Error on transport creation for incoming connection",
+    };
+    report.set_item("message", message)?;
+    report.set_item("exception", error.into_value(py))?;
+    if let Some(transport) = made {
+        report.set_item("transport", transport)?;
+    }
+    event_loop::report(event_loop, &report)
+}
+
+/// Out of descriptors or memory: says so once, and accepts again after a pause. What is connected lives on.
+fn failed(event_loop: &Bound<'_, EventLoop>, token: Token, error: io::Error) -> PyResult<()> {
+    let py = event_loop.py();
+    let Some(sock) = with_listener(event_loop, token, |listener| listener.sock.clone_ref(py))? else {
+        return Ok(());
+    };
+    tracing::debug!(%error, "accept failed");
+    let code = error.raw_os_error().unwrap_or(0);
+    let exhausted = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM].contains(&code);
+    let report = PyDict::new(py);
+    let message = if exhausted { "socket.accept() out of system resource" } else { "socket.accept() failed" };
+    report.set_item("message", message)?;
+    report.set_item("exception", PyErr::from(error).into_value(py))?;
+    report.set_item("socket", imports::transport_socket(py)?.call1((sock.bind(py),))?)?;
+    event_loop::report(event_loop, &report)?;
+    let callback = event_loop.getattr("_resume_accept")?;
+    event_loop.call_method1("call_later", (RETRY_DELAY, callback, sock.bind(py))).map(drop)
+}
+
+/// The token of a listening socket that accepts.
+fn listening(event_loop: &Bound<'_, EventLoop>, sock: &Bound<'_, PyAny>) -> PyResult<Option<Token>> {
+    let fd: RawFd = sock.call_method0("fileno")?.extract()?;
+    if event_loop.get().shared.is_closed() {
+        return Ok(None);
+    }
+    event_loop.get().with(event_loop.py(), |core| {
+        let driver = core.driver.as_ref()?;
+        driver.token(fd).filter(|&token| matches!(driver.data(token), Some(Endpoint::Listener(_))))
+    })
+}
+
+#[pymethods]
+impl EventLoop {
+    /// Accept connections on a listening socket: each gets a protocol from the factory and a transport.
+    #[pyo3(signature = (sock, protocol_factory, server=None, backlog=100))]
+    fn _accept(
+        slf: &Bound<'_, Self>,
+        sock: &Bound<'_, PyAny>,
+        protocol_factory: &Bound<'_, PyAny>,
+        server: Option<&Bound<'_, PyAny>>,
+        backlog: i32,
+    ) -> PyResult<()> {
+        let _ = backlog; // The kernel's queue is set by listen(); a turn accepts one connection after another from it.
+        slf.get().check_open()?;
+        let fd = watch::fileno(sock)?;
+        watch::ensure_no_transport(slf, fd, sock)?;
+        let listener = Listener {
+            sock: sock.into(),
+            factory: protocol_factory.into(),
+            server: server.map(Owned::from),
+            context: context::copy_current(slf.py())?,
+        };
+        with_driver(slf, |driver| driver.register_listener(fd, Endpoint::Listener(Box::new(listener))))??;
+        Ok(())
+    }
+
+    /// Stop accepting on a listening socket. It stays open.
+    fn _stop_accept(slf: &Bound<'_, Self>, sock: &Bound<'_, PyAny>) -> PyResult<()> {
+        if let Some(token) = listening(slf, sock)? {
+            drop(with_driver(slf, |driver| driver.deregister(token))?);
+        }
+        Ok(())
+    }
+
+    /// Accept again after a pause.
+    fn _resume_accept(slf: &Bound<'_, Self>, sock: &Bound<'_, PyAny>) -> PyResult<()> {
+        match listening(slf, sock)? {
+            Some(token) => with_driver(slf, |driver| driver.resume_listener(token)),
+            None => Ok(()),
+        }
+    }
+
+    /// A transport on a connected, non-blocking stream socket. It begins in the next turn.
+    #[pyo3(signature = (sock, protocol, waiter=None, extra=None, server=None))]
+    fn _make_socket_transport<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+        protocol: &Bound<'py, PyAny>,
+        waiter: Option<&Bound<'py, PyAny>>,
+        extra: Option<&Bound<'py, PyDict>>,
+        server: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let lp = slf.get();
+        lp.check_open()?;
+        let fd = watch::fileno(sock)?;
+        watch::ensure_no_transport(slf, fd, sock)?;
+        let context = context::copy_current(py)?;
+        let extra = Extra {
+            socket: Some(sock.into()),
+            peer: crate::sys::socket::peer_address(fd).ok(),
+            local: crate::sys::socket::local_address(fd).ok(),
+            given: extra.map(Owned::from),
+            ..Extra::default()
+        };
+        let parts = Parts {
+            fd,
+            protocol: protocol.clone(),
+            context: context.clone_ref(py),
+            server: server.cloned(),
+            extra,
+        };
+        let transport = stream::make(slf, parts)?;
+        let begin = transport.getattr("_start")?;
+        let arguments = PyTuple::new(py, [waiter.cloned().unwrap_or_else(|| py.None().into_bound(py))])?;
+        let context = context.into_bound(py);
+        let handle = lp.make_handle(slf, &begin, &arguments, Some(&context))?;
+        turn::schedule(py, lp, handle)?;
+        Ok(transport)
+    }
+}

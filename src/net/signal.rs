@@ -1,0 +1,66 @@
+//! Signals on the main thread: while a loop runs there, CPython's wake-up descriptor is ours, so a signal ends the wait
+//! even if it comes in the moment before, and the loop learns which one it was.
+
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use super::{Endpoint, with_driver};
+use crate::driver::{Interest, Token};
+use crate::event_loop::EventLoop;
+use crate::py::imports;
+use crate::py::names::names;
+use crate::sys;
+
+/// What `install` did, to be taken back.
+pub struct Installed {
+    token: Token,
+    former_fd: i32,
+}
+
+fn set_wakeup_fd(py: Python<'_>, fd: i32) -> PyResult<i32> {
+    let options = PyDict::new(py);
+    options.set_item("warn_on_full_buffer", false)?;
+    imports::set_wakeup_fd(py)?.call((fd,), Some(&options))?.extract()
+}
+
+/// Makes the loop hear of signals. Call on the main thread. None where Python refuses (a subinterpreter).
+pub fn install(event_loop: &Bound<'_, EventLoop>) -> PyResult<Option<Installed>> {
+    let py = event_loop.py();
+    let (read, write) = sys::signal::wakeup_pair()?;
+    let Ok(former_fd) = set_wakeup_fd(py, write) else { return Ok(None) };
+    let token = with_driver(event_loop, |driver| {
+        let token = driver.register_watch(read, Endpoint::Signals);
+        driver.watch(token, Interest { readable: true, ..Interest::default() }).map(|()| token)
+    })??;
+    Ok(Some(Installed { token, former_fd }))
+}
+
+/// Gives the wake-up descriptor back to whom it belonged before, unless somebody else took it meanwhile.
+pub fn uninstall(event_loop: &Bound<'_, EventLoop>, installed: Installed) -> PyResult<()> {
+    let py = event_loop.py();
+    with_driver(event_loop, |driver| driver.deregister(installed.token))?;
+    let (_, write) = sys::signal::wakeup_pair()?;
+    let current = set_wakeup_fd(py, installed.former_fd)?;
+    if current != write {
+        set_wakeup_fd(py, current)?;
+    }
+    Ok(())
+}
+
+/// Runs Python's handlers and tells the loop which signals came.
+pub fn dispatch(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
+    let py = event_loop.py();
+    let mut numbers = [0; 256];
+    let count = match sys::signal::read_wakeup(&mut numbers) {
+        Ok(count) => count,
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => 0,
+        Err(error) => return Err(error.into()),
+    };
+    // What a Python handler raises leaves the loop, but the numbers are out of the socket: they must not be lost.
+    let handlers = py.check_signals();
+    for &number in &numbers[..count] {
+        tracing::debug!(number, "signal");
+        event_loop.call_method1(names()._on_signal.bind(py), (number,))?;
+    }
+    handlers
+}

@@ -1,0 +1,137 @@
+//! How a transport ends: closed after draining, aborted, or broken by an error. Whatever the way, `connection_lost` is
+//! called exactly once, in a turn of its own.
+
+use std::sync::atomic::Ordering;
+
+use pyo3::exceptions::{PyConnectionAbortedError, PyConnectionResetError, PyBrokenPipeError};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+
+use super::{Phase, Transport};
+use crate::event_loop::{self, turn};
+use crate::net::with_driver;
+use crate::py::imports;
+use crate::py::names::names;
+use crate::sys;
+
+impl<'py> Transport<'_, 'py> {
+    /// Reads no more, sends what is queued, then ends.
+    pub(super) fn close(self) -> PyResult<()> {
+        let (was_open, empty) = self.with(|stream| {
+            let was_open = stream.phase == Phase::Open;
+            if was_open {
+                stream.phase = Phase::Draining;
+                stream.public.closing.store(true, Ordering::Relaxed);
+            }
+            (was_open, stream.queue.is_empty())
+        })?;
+        if !was_open {
+            return Ok(());
+        }
+        if empty { self.lose(None) } else { self.apply_read_mode() }
+    }
+
+    /// Ends at once; what is queued is thrown away.
+    pub(super) fn abort(self) -> PyResult<()> {
+        self.lose(None)
+    }
+
+    /// Ends with an error, reported unless it is one of those that say no more than "the peer is gone".
+    pub(super) fn fatal(self, error: PyErr, message: &str) -> PyResult<()> {
+        let py = self.py();
+        let error = turn::let_fatal_through(py, error)?;
+        let peer_is_gone = error.is_instance_of::<PyBrokenPipeError>(py)
+            || error.is_instance_of::<PyConnectionResetError>(py)
+            || error.is_instance_of::<PyConnectionAbortedError>(py);
+        let event_loop = self.event_loop();
+        let value = error.into_value(py).into_bound(py).into_any();
+        if peer_is_gone {
+            if event_loop.get().shared.is_debug() {
+                let options = PyDict::new(py);
+                options.set_item("exc_info", &value)?;
+                imports::logger(py)?.call_method("debug", ("%r: %s", self.object, message), Some(&options))?;
+            }
+        } else {
+            let context = PyDict::new(py);
+            context.set_item("message", message)?;
+            context.set_item("exception", &value)?;
+            context.set_item("transport", self.object)?;
+            context.set_item("protocol", self.protocol())?;
+            event_loop::report(&event_loop, &context)?;
+        }
+        self.lose(Some(&value))
+    }
+
+    /// Leaves the driver and schedules `connection_lost(error)`, unless that was done already.
+    pub(super) fn lose(self, error: Option<&Bound<'py, PyAny>>) -> PyResult<()> {
+        let py = self.py();
+        let event_loop = self.event_loop();
+        let (ends_now, token, queued) = self.with(|stream| {
+            let ends_now = matches!(stream.phase, Phase::Open | Phase::Draining);
+            if !ends_now {
+                return (false, None, Default::default());
+            }
+            stream.phase = Phase::Lost;
+            stream.public.closing.store(true, Ordering::Relaxed);
+            let queued = stream.queue.take();
+            stream.publish_size();
+            (true, stream.token.take(), queued)
+        })?;
+        drop(queued);
+        if !ends_now {
+            return Ok(());
+        }
+        if let Some(token) = token {
+            // Our reference keeps the transport: the driver's is dropped here.
+            drop(with_driver(&event_loop, |driver| driver.deregister(token))?);
+        }
+        let callback = self.object.getattr("_call_connection_lost")?;
+        let argument = error.cloned().unwrap_or_else(|| py.None().into_bound(py));
+        let context = self.context()?;
+        let arguments = PyTuple::new(py, [argument])?;
+        let handle =
+            event_loop.get().make_handle(&event_loop, &callback, &arguments, Some(&context.bind(py)))?;
+        turn::schedule(py, event_loop.get(), handle)
+    }
+
+    /// The scheduled end: tells the protocol, closes the socket, tells the server.
+    pub(super) fn connection_lost(self, error: &Bound<'py, PyAny>) -> PyResult<()> {
+        let py = self.py();
+        if self.with(|stream| std::mem::replace(&mut stream.phase, Phase::Closed))? == Phase::Closed {
+            return Ok(());
+        }
+        let told = self.protocol().call_method1(names().connection_lost.bind(py), (error,)).map(drop);
+        self.close_socket()?;
+        let server = self.with(|stream| stream.server.take())?;
+        if let Some(server) = server {
+            server.bind(py).call_method1(names()._detach.bind(py), (self.object,))?;
+        }
+        told
+    }
+
+    /// Closes the socket, through its Python object if there is one.
+    pub(super) fn close_socket(self) -> PyResult<()> {
+        let py = self.py();
+        let fd = self.with(|stream| stream.public.fd.swap(-1, Ordering::Relaxed))?;
+        if fd < 0 {
+            return Ok(());
+        }
+        let sock = self.public(|public| public.objects.lock().extra.socket_closed(py, fd));
+        match sock {
+            Some(sock) => sock.bind(py).call_method0(names().close.bind(py)).map(drop),
+            None => {
+                sys::socket::close(fd);
+                Ok(())
+            }
+        }
+    }
+
+    /// A transport that never came to life leaves the socket to its maker.
+    pub(super) fn give_up_socket(self) -> PyResult<()> {
+        self.with(|stream| {
+            stream.public.fd.store(-1, Ordering::Relaxed);
+            stream.phase = Phase::Closed;
+            stream.public.closing.store(true, Ordering::Relaxed);
+        })
+    }
+}

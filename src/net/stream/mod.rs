@@ -1,0 +1,285 @@
+//! The transport of a connected stream socket (TCP or Unix).
+//!
+//! | room    | what lives there                                                         |
+//! |---------|--------------------------------------------------------------------------|
+//! | `class` | the Python type and its methods                                          |
+//! | `read`  | from the driver to the protocol                                          |
+//! | `write` | from the protocol to the kernel: the queue, flow control, half-close     |
+//! | `end`   | close, abort, fatal errors, `connection_lost`                            |
+//! | `extra` | `get_extra_info`                                                         |
+//!
+//! A transport is a Python object derived from `asyncio.Transport`, with a [`Stream`] behind the base's fields.
+//!
+//! Threads: a [`Stream`] belongs to its loop's thread, under the loop's claim, but for [`Public`], which any thread may
+//! read: flags are atomic, objects sit behind a lock that the loop's thread takes to replace them. As in the core, no
+//! reference to a `Stream` is alive across a call into Python.
+
+mod class;
+mod end;
+mod extra;
+mod read;
+mod write;
+
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use pyo3::prelude::*;
+
+use crate::driver::{Completion, ReadMode, Token};
+use crate::event_loop::EventLoop;
+use crate::proto::flow::FlowControl;
+use crate::proto::write_queue::WriteQueue;
+use crate::py::names::names;
+use crate::py::{Owned, imports};
+use crate::sys;
+
+pub use class::init;
+pub use extra::Extra;
+
+/// Where a transport is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    /// Reads and writes.
+    Open,
+    /// Closed by its user: what is queued is still sent, nothing is read.
+    Draining,
+    /// The end is scheduled: `connection_lost` will be called, nothing is sent any more.
+    Lost,
+    /// `connection_lost` was called and the socket is closed.
+    Closed,
+}
+
+/// What waits to be sent: a `bytes` object, kept instead of copied.
+struct Chunk(Owned);
+
+impl AsRef<[u8]> for Chunk {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: only exact `bytes` are put into chunks; they are immutable and alive with the reference.
+        unsafe {
+            let start = pyo3::ffi::PyBytes_AsString(self.0.as_ptr()).cast::<u8>();
+            std::slice::from_raw_parts(start, pyo3::ffi::PyBytes_Size(self.0.as_ptr()) as usize)
+        }
+    }
+}
+
+/// What any thread may read.
+struct Public {
+    /// The socket; -1 once closed. Owned here until a Python socket object was made of it.
+    fd: AtomicI32,
+    closing: AtomicBool,
+    paused: AtomicBool,
+    buffered: AtomicUsize,
+    low: AtomicUsize,
+    high: AtomicUsize,
+    objects: Mutex<Objects>,
+}
+
+struct Objects {
+    protocol: Owned,
+    extra: Extra,
+}
+
+pub struct Stream {
+    event_loop: Owned,
+    token: Option<Token>,
+    phase: Phase,
+    /// Borrowed from `public.objects`, which only this thread replaces: saves the lock.
+    protocol: *mut pyo3::ffi::PyObject,
+    buffered_protocol: bool,
+    context: Owned,
+    server: Option<Owned>,
+    queue: WriteQueue<Chunk>,
+    flow: FlowControl,
+    eof_requested: bool,
+    /// Writes since the connection was lost.
+    lost_writes: u32,
+    public: Public,
+}
+
+impl Stream {
+    fn read_mode(&self) -> ReadMode {
+        if self.phase != Phase::Open || self.public.paused.load(Ordering::Relaxed) {
+            ReadMode::Paused
+        } else if self.buffered_protocol {
+            ReadMode::Readiness
+        } else {
+            ReadMode::Bytes
+        }
+    }
+
+    fn publish_size(&self) {
+        self.public.buffered.store(self.queue.len(), Ordering::Relaxed);
+    }
+}
+
+/// A transport object, and the way to what is behind it.
+#[derive(Clone, Copy)]
+struct Transport<'a, 'py> {
+    object: &'a Bound<'py, PyAny>,
+}
+
+impl<'a, 'py> Transport<'a, 'py> {
+    fn new(object: &'a Bound<'py, PyAny>) -> Self {
+        Self { object }
+    }
+
+    fn py(self) -> Python<'py> {
+        self.object.py()
+    }
+
+    /// Looks at or changes the stream. `f` must not call into Python. RuntimeError when another thread runs the loop.
+    fn with<R>(self, f: impl FnOnce(&mut Stream) -> R) -> PyResult<R> {
+        let stream = class::stream_of(self.object.as_ptr());
+        // SAFETY: the loop is set once, when the transport is made, and alive with it.
+        let event_loop = unsafe { (*stream).event_loop.bind(self.py()).cast_unchecked::<EventLoop>() };
+        let lp = event_loop.get();
+        let claim = lp.shared.claim().map_err(|foreign| lp.wrong_thread(self.py(), foreign))?;
+        // SAFETY: claimed, and `f` does not come back here.
+        let result = f(unsafe { &mut *stream });
+        drop(claim);
+        Ok(result)
+    }
+
+    fn public<R>(self, f: impl FnOnce(&Public) -> R) -> R {
+        let stream = class::stream_of(self.object.as_ptr());
+        // SAFETY: `public` is made for any thread, and alive with the transport.
+        f(unsafe { &(*stream).public })
+    }
+
+    /// The descriptor while the socket is open. Any thread; it may be closed by the time it is used.
+    fn fd(self) -> Option<RawFd> {
+        let fd = self.public(|public| public.fd.load(Ordering::Relaxed));
+        (fd >= 0).then_some(fd)
+    }
+
+    fn event_loop(self) -> Bound<'py, EventLoop> {
+        let stream = class::stream_of(self.object.as_ptr());
+        // SAFETY: as in `with`.
+        unsafe { (*stream).event_loop.bind(self.py()).cast_unchecked::<EventLoop>().to_owned() }
+    }
+
+    fn protocol(self) -> Bound<'py, PyAny> {
+        let py = self.py();
+        self.public(|public| public.objects.lock().protocol.clone_ref(py)).into_bound(py)
+    }
+
+    fn context(self) -> PyResult<Owned> {
+        let py = self.py();
+        self.with(|stream| stream.context.clone_ref(py))
+    }
+
+    /// Tells the driver what to do with arriving bytes.
+    fn apply_read_mode(self) -> PyResult<()> {
+        let (token, mode) = self.with(|stream| (stream.token, stream.read_mode()))?;
+        match token {
+            Some(token) => super::with_driver(&self.event_loop(), |driver| driver.set_read_mode(token, mode)),
+            None => Ok(()),
+        }
+    }
+
+    fn set_protocol(self, protocol: &Bound<'py, PyAny>) -> PyResult<()> {
+        let py = self.py();
+        let buffered = protocol.is_instance(imports::buffered_protocol(py)?)?;
+        let former = self.with(|stream| {
+            stream.protocol = protocol.as_ptr();
+            stream.buffered_protocol = buffered;
+            std::mem::replace(&mut stream.public.objects.lock().protocol, protocol.into())
+        })?;
+        drop(former);
+        self.apply_read_mode()
+    }
+}
+
+/// What a new transport is made of.
+pub struct Parts<'py> {
+    pub fd: RawFd,
+    pub protocol: Bound<'py, PyAny>,
+    pub context: Owned,
+    pub server: Option<Bound<'py, PyAny>>,
+    pub extra: Extra,
+}
+
+/// Makes a transport and registers its socket; `start` comes next.
+pub fn make<'py>(event_loop: &Bound<'py, EventLoop>, parts: Parts<'py>) -> PyResult<Bound<'py, PyAny>> {
+    let py = event_loop.py();
+    let Parts { fd, protocol, context, server, extra } = parts;
+    let (family, kind, protocol_number) = sys::socket::kind(fd)?;
+    if kind == libc::SOCK_STREAM && protocol_number == libc::IPPROTO_TCP {
+        // As asyncio: small writes are not held back. A socket that is gone already shows that at the first read.
+        let _ = sys::socket::set_nodelay(fd);
+    }
+    let flow = FlowControl::default();
+    let (low, high) = flow.limits();
+    let buffered_protocol = protocol.is_instance(imports::buffered_protocol(py)?)?;
+    let stream = Stream {
+        event_loop: event_loop.into(),
+        token: None,
+        phase: Phase::Open,
+        protocol: protocol.as_ptr(),
+        buffered_protocol,
+        context,
+        server: server.as_ref().map(Owned::from),
+        queue: WriteQueue::default(),
+        flow,
+        eof_requested: false,
+        lost_writes: 0,
+        public: Public {
+            fd: AtomicI32::new(fd),
+            closing: AtomicBool::new(false),
+            paused: AtomicBool::new(false),
+            buffered: AtomicUsize::new(0),
+            low: AtomicUsize::new(low),
+            high: AtomicUsize::new(high),
+            objects: Mutex::new(Objects { protocol: protocol.into(), extra }),
+        },
+    };
+    let object = class::create(py, stream)?;
+    let registered = super::with_driver(event_loop, |driver| {
+        driver.register_stream(fd, family, super::Endpoint::Stream((&object).into()))
+    })
+    .and_then(|registered| Ok(registered?));
+    let transport = Transport::new(&object);
+    match registered {
+        Ok(token) => transport.with(|stream| stream.token = Some(token))?,
+        Err(error) => {
+            transport.give_up_socket()?;
+            return Err(error);
+        }
+    }
+    if let Some(server) = server {
+        server.call_method1(names()._attach.bind(py), (&object,))?;
+    }
+    Ok(object)
+}
+
+/// Begins: `connection_made`, then reading, then the waiter. Runs in the transport's context.
+pub fn start(object: &Bound<'_, PyAny>, waiter: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+    let transport = Transport::new(object);
+    let py = object.py();
+    let made = transport.protocol().call_method1(names().connection_made.bind(py), (object,)).map(drop);
+    transport.apply_read_mode()?;
+    if let Some(waiter) = waiter.filter(|waiter| !waiter.is_none())
+        && !waiter.call_method0(names().done.bind(py))?.is_truthy()?
+    {
+        waiter.call_method1(names().set_result.bind(py), (py.None(),))?;
+    }
+    made
+}
+
+/// Hands a completion of the driver to the transport. Only errors that must leave the loop are returned.
+pub fn dispatch(event_loop: &Bound<'_, EventLoop>, transport: &Owned, completion: Completion) -> PyResult<()> {
+    let py = event_loop.py();
+    let object = transport.bind(py).to_owned();
+    let transport = Transport::new(&object);
+    match completion {
+        Completion::Received(0) => transport.end_of_stream(),
+        Completion::Received(len) => transport.received(event_loop, len),
+        Completion::Readable => transport.readable(),
+        Completion::ReadFailed(error) => {
+            transport.fatal(error.into(), "Fatal read error on socket transport")
+        }
+        Completion::Writable => transport.flush(),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,290 @@
+//! From the protocol to the kernel.
+//!
+//! A write is tried at once. What the kernel does not take is queued, and the driver reports when it takes more.
+
+use std::io::{self, IoSlice};
+
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::prelude::*;
+use pyo3::types::{PyByteArray, PyBytes, PyDict, PyMemoryView};
+
+use super::{Chunk, Phase, Transport};
+use crate::event_loop::{self, turn};
+use crate::net;
+use crate::proto::flow::FlowChange;
+use crate::proto::write_queue::MAX_SLICES;
+use crate::py::buffer::BufferView;
+use crate::py::names::names;
+use crate::py::imports;
+use crate::sys;
+
+/// From this many writes into a lost connection on, each is logged.
+const LOG_LOST_WRITES: u32 = 5;
+
+/// Bytes to send, as the caller gave them: `bytes` are kept, what may change is copied if it must wait.
+enum Data<'py> {
+    Bytes(Bound<'py, PyBytes>),
+    View(BufferView),
+}
+
+impl<'py> Data<'py> {
+    fn new(object: &Bound<'py, PyAny>) -> PyResult<Self> {
+        if let Ok(bytes) = object.cast_exact::<PyBytes>() {
+            return Ok(Data::Bytes(bytes.clone()));
+        }
+        let accepted = object.is_instance_of::<PyBytes>()
+            || object.is_instance_of::<PyByteArray>()
+            || object.is_instance_of::<PyMemoryView>();
+        if !accepted {
+            return Err(PyTypeError::new_err(format!(
+                "data argument must be a bytes-like object, not {}",
+                object.get_type().name()?.repr()?
+            )));
+        }
+        match BufferView::readable(object) {
+            Ok(view) => Ok(Data::View(view)),
+            // A memoryview with gaps: flattened by a copy.
+            Err(_) => Ok(Data::Bytes(object.call_method0("tobytes")?.cast_into()?)),
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Data::Bytes(bytes) => bytes.as_bytes(),
+            Data::View(view) => view.bytes(),
+        }
+    }
+
+    /// What is left after `sent` bytes, to be kept, and how much of the kept object is gone already.
+    fn keep(&self, py: Python<'py>, sent: usize) -> (Chunk, usize) {
+        match self {
+            Data::Bytes(bytes) => (Chunk(bytes.into()), sent),
+            Data::View(view) => (Chunk((&PyBytes::new(py, &view.bytes()[sent..])).into()), 0),
+        }
+    }
+}
+
+/// What a write finds.
+enum Gate {
+    Send,
+    Queue,
+    Ignore,
+    Log,
+}
+
+impl<'py> Transport<'_, 'py> {
+    pub(super) fn write(self, object: &Bound<'py, PyAny>) -> PyResult<()> {
+        let data = Data::new(object)?;
+        match self.gate(data.bytes().is_empty(), "write")? {
+            Gate::Ignore => Ok(()),
+            Gate::Log => self.log_lost_write(),
+            Gate::Queue => self.enqueue(&data, 0),
+            Gate::Send => {
+                let sent = self.send(|driver, token| driver.send(token, data.bytes()))?;
+                match sent {
+                    Ok(sent) if sent == data.bytes().len() => Ok(()),
+                    Ok(sent) => self.enqueue(&data, sent),
+                    Err(error) => self.fatal(error.into(), "Fatal write error on socket transport"),
+                }
+            }
+        }
+    }
+
+    /// Sends several pieces with as few system calls as they fit in.
+    pub(super) fn writelines(self, lines: &Bound<'py, PyAny>) -> PyResult<()> {
+        let mut pieces = Vec::new();
+        for line in lines.try_iter()? {
+            let data = Data::new(&line?)?;
+            if !data.bytes().is_empty() {
+                pieces.push(data);
+            }
+        }
+        match self.gate(pieces.is_empty(), "writelines")? {
+            Gate::Ignore => return Ok(()),
+            Gate::Log => return self.log_lost_write(),
+            Gate::Queue => {}
+            Gate::Send => {
+                let slices: Vec<_> =
+                    pieces.iter().take(MAX_SLICES).map(|piece| IoSlice::new(piece.bytes())).collect();
+                match self.send(|driver, token| driver.send_vectored(token, &slices))? {
+                    Ok(sent) => return self.enqueue_rest(&pieces, sent),
+                    Err(error) => return self.fatal(error.into(), "Fatal write error on socket transport"),
+                }
+            }
+        }
+        self.enqueue_rest(&pieces, 0)
+    }
+
+    fn enqueue_rest(self, pieces: &[Data<'py>], mut sent: usize) -> PyResult<()> {
+        let py = self.py();
+        let mut rest = Vec::new();
+        for piece in pieces {
+            let len = piece.bytes().len();
+            if sent < len {
+                rest.push(piece.keep(py, sent));
+                sent = 0;
+            } else {
+                sent -= len;
+            }
+        }
+        if rest.is_empty() {
+            return Ok(());
+        }
+        let (flush_now, change) = self.with(|stream| {
+            // More pieces than one call takes, and the kernel took all of those: nothing will report `Writable`.
+            let flush_now = stream.queue.is_empty() && sent == 0 && pieces.len() > MAX_SLICES;
+            for (chunk, gone) in rest {
+                stream.queue.push(chunk, gone);
+            }
+            stream.publish_size();
+            (flush_now, stream.flow.grown(stream.queue.len()))
+        })?;
+        self.tell(change)?;
+        if flush_now { self.flush() } else { Ok(()) }
+    }
+
+    fn enqueue(self, data: &Data<'py>, sent: usize) -> PyResult<()> {
+        let (chunk, gone) = data.keep(self.py(), sent);
+        let change = self.with(|stream| {
+            stream.queue.push(chunk, gone);
+            stream.publish_size();
+            stream.flow.grown(stream.queue.len())
+        })?;
+        self.tell(change)
+    }
+
+    fn gate(self, empty: bool, method: &str) -> PyResult<Gate> {
+        let (eof, gate) = self.with(|stream| {
+            let gate = if stream.eof_requested || empty {
+                Gate::Ignore
+            } else if matches!(stream.phase, Phase::Lost | Phase::Closed) {
+                stream.lost_writes += 1;
+                if stream.lost_writes > LOG_LOST_WRITES { Gate::Log } else { Gate::Ignore }
+            } else if stream.queue.is_empty() {
+                Gate::Send
+            } else {
+                Gate::Queue
+            };
+            (stream.eof_requested, gate)
+        })?;
+        if eof {
+            return Err(PyRuntimeError::new_err(format!("Cannot call {method}() after write_eof()")));
+        }
+        Ok(gate)
+    }
+
+    fn log_lost_write(self) -> PyResult<()> {
+        imports::logger(self.py())?.call_method1("warning", ("socket.send() raised exception.",)).map(drop)
+    }
+
+    fn send(
+        self,
+        call: impl FnOnce(&mut crate::driver::Driver<net::Endpoint>, crate::driver::Token) -> io::Result<usize>,
+    ) -> PyResult<io::Result<usize>> {
+        let Some(token) = self.with(|stream| stream.token)? else {
+            return Ok(Err(io::ErrorKind::NotConnected.into()));
+        };
+        net::with_driver(&self.event_loop(), |driver| call(driver, token))
+    }
+
+    /// The kernel takes bytes again: sends what is queued.
+    pub(super) fn flush(self) -> PyResult<()> {
+        loop {
+            let event_loop = self.event_loop();
+            let mut done = Vec::new();
+            let result = event_loop.get().with(self.py(), |core| {
+                // SAFETY: the same claim covers the loop's core and its transports; two different objects.
+                let stream = unsafe { &mut *super::class::stream_of(self.object.as_ptr()) };
+                let (Some(driver), Some(token)) = (core.driver.as_mut(), stream.token) else {
+                    return Ok((0, 0));
+                };
+                let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+                let count = stream.queue.slices(&mut slices);
+                let offered: usize = slices[..count].iter().map(|slice| slice.len()).sum();
+                let sent = driver.send_vectored(token, &slices[..count])?;
+                stream.queue.advance(sent, &mut done);
+                stream.publish_size();
+                Ok::<_, io::Error>((sent, offered))
+            })?;
+            drop(done);
+            let (sent, offered) = match result {
+                Ok(counts) => counts,
+                Err(error) => return self.fatal(error.into(), "Fatal write error on socket transport"),
+            };
+            let (change, left) = self.with(|stream| (stream.flow.shrunk(stream.queue.len()), stream.queue.len()))?;
+            self.tell(change)?;
+            if left == 0 || sent < offered || offered == 0 {
+                break;
+            }
+        }
+        self.after_flush()
+    }
+
+    fn after_flush(self) -> PyResult<()> {
+        let (empty, phase, eof) =
+            self.with(|stream| (stream.queue.is_empty(), stream.phase, stream.eof_requested))?;
+        match phase {
+            Phase::Draining if empty => self.lose(None),
+            Phase::Open if empty && eof => self.shutdown_write(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Half-close once everything queued is sent.
+    pub(super) fn write_eof(self) -> PyResult<()> {
+        let now = self.with(|stream| {
+            if stream.phase != Phase::Open || stream.eof_requested {
+                return false;
+            }
+            stream.eof_requested = true;
+            stream.queue.is_empty()
+        })?;
+        if now { self.shutdown_write() } else { Ok(()) }
+    }
+
+    fn shutdown_write(self) -> PyResult<()> {
+        let Some(fd) = self.fd() else { return Ok(()) };
+        match sys::socket::shutdown_write(fd) {
+            Ok(()) => Ok(()),
+            // The peer is gone already; reading will tell.
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Tells the protocol to pause or resume writing.
+    pub(super) fn tell(self, change: FlowChange) -> PyResult<()> {
+        let (name, message) = match change {
+            FlowChange::None => return Ok(()),
+            FlowChange::Pause => (names().pause_writing, "protocol.pause_writing() failed"),
+            FlowChange::Resume => (names().resume_writing, "protocol.resume_writing() failed"),
+        };
+        let py = self.py();
+        let protocol = self.protocol();
+        let Err(error) = protocol.call_method0(name.bind(py)) else { return Ok(()) };
+        let error = turn::let_fatal_through(py, error)?;
+        let context = PyDict::new(py);
+        context.set_item("message", message)?;
+        context.set_item("exception", error.into_value(py))?;
+        context.set_item("transport", self.object)?;
+        context.set_item("protocol", protocol)?;
+        event_loop::report(&self.event_loop(), &context)
+    }
+
+    pub(super) fn set_limits(self, high: Option<i64>, low: Option<i64>) -> PyResult<()> {
+        use std::sync::atomic::Ordering;
+        let result = self.with(|stream| {
+            stream.flow.set_limits(high, low)?;
+            let (low, high) = stream.flow.limits();
+            stream.public.low.store(low, Ordering::Relaxed);
+            stream.public.high.store(high, Ordering::Relaxed);
+            Ok(stream.flow.grown(stream.queue.len()))
+        })?;
+        match result {
+            Ok(change) => self.tell(change),
+            Err(crate::proto::flow::BadLimits { high, low }) => Err(pyo3::exceptions::PyValueError::new_err(
+                format!("high ({high}) must be >= low ({low}) must be >= 0"),
+            )),
+        }
+    }
+}

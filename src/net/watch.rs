@@ -1,0 +1,293 @@
+//! `add_reader`, `add_writer` and the waits of `sock_*`: descriptors that somebody else reads and writes.
+//!
+//! One watch per descriptor, with a waiter for each direction. A callback waits level-triggered until it is removed; a
+//! `sock_*` operation waits for one event. As in asyncio, a new waiter in a direction replaces the one before.
+
+use std::os::fd::RawFd;
+
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+use super::{Endpoint, with_driver};
+use crate::driver::{Driver, Interest, Token};
+use crate::event_loop::EventLoop;
+use crate::event_loop::handle::{self, HandleRef};
+use crate::event_loop::turn;
+use crate::py::Owned;
+use crate::py::call;
+use crate::py::names::names;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Direction {
+    Read,
+    Write,
+}
+
+/// Who waits for a direction.
+#[derive(Default)]
+pub enum Waiter {
+    #[default]
+    Nobody,
+    /// A callback, run at every readiness until removed.
+    Callback(HandleRef),
+    /// A `SockCall`, resumed once.
+    Once(Owned),
+}
+
+#[derive(Default)]
+pub struct Watch {
+    reader: Waiter,
+    writer: Waiter,
+}
+
+impl Watch {
+    fn slot(&mut self, direction: Direction) -> &mut Waiter {
+        match direction {
+            Direction::Read => &mut self.reader,
+            Direction::Write => &mut self.writer,
+        }
+    }
+
+    /// One callback makes the whole registration level-triggered.
+    fn interest(&self) -> Interest {
+        let waits = |waiter: &Waiter| !matches!(waiter, Waiter::Nobody);
+        let stays = |waiter: &Waiter| matches!(waiter, Waiter::Callback(_));
+        Interest {
+            readable: waits(&self.reader),
+            writable: waits(&self.writer),
+            oneshot: !stays(&self.reader) && !stays(&self.writer),
+        }
+    }
+
+    pub fn visit<E>(&self, visit: &mut impl FnMut(&Owned) -> Result<(), E>) -> Result<(), E> {
+        for waiter in [&self.reader, &self.writer] {
+            match waiter {
+                Waiter::Nobody => {}
+                Waiter::Callback(handle) => visit(handle.as_object())?,
+                Waiter::Once(operation) => visit(operation)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The descriptor behind a file object, or the number itself; errors as `selectors` raises them.
+pub fn fileno(file: &Bound<'_, PyAny>) -> PyResult<RawFd> {
+    let fd: RawFd = if file.is_instance_of::<pyo3::types::PyInt>() {
+        file.extract()?
+    } else {
+        let number = file.call_method0(names().fileno.bind(file.py())).and_then(|number| number.extract());
+        number.map_err(|error| match invalid_file(file) {
+            Ok(invalid) => {
+                invalid.set_cause(file.py(), Some(error));
+                invalid
+            }
+            Err(error) => error,
+        })?
+    };
+    if fd < 0 {
+        return Err(PyValueError::new_err(format!("Invalid file descriptor: {fd}")));
+    }
+    Ok(fd)
+}
+
+fn invalid_file(file: &Bound<'_, PyAny>) -> PyResult<PyErr> {
+    Ok(PyValueError::new_err(format!("Invalid file object: {}", file.repr()?)))
+}
+
+/// RuntimeError when a live transport uses the descriptor.
+pub fn ensure_no_transport(event_loop: &Bound<'_, EventLoop>, fd: RawFd, file: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = event_loop.py();
+    let transport = event_loop.get().with(py, |core| {
+        let driver = core.driver.as_ref()?;
+        match driver.data(driver.token(fd)?)? {
+            Endpoint::Stream(transport) => Some(transport.clone_ref(py)),
+            _ => None,
+        }
+    })?;
+    match transport {
+        Some(transport) => Err(PyRuntimeError::new_err(format!(
+            "File descriptor {} is used by transport {}",
+            file.repr()?,
+            transport.bind(py).repr()?
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Puts a waiter into place and returns the watch's token and the waiter that was there.
+pub fn wait(
+    event_loop: &Bound<'_, EventLoop>,
+    fd: RawFd,
+    direction: Direction,
+    waiter: Waiter,
+) -> PyResult<(Token, Waiter)> {
+    with_driver(event_loop, |driver| {
+        let known = driver.token(fd).filter(|&token| matches!(driver.data(token), Some(Endpoint::Watch(_))));
+        let token = known.unwrap_or_else(|| driver.register_watch(fd, Endpoint::Watch(Box::default())));
+        let Some(Endpoint::Watch(watch)) = driver.data_mut(token) else {
+            unreachable!("found or made above");
+        };
+        let former = std::mem::replace(watch.slot(direction), waiter);
+        let interest = watch.interest();
+        if let Err(error) = driver.watch(token, interest) {
+            take(driver, token, direction);
+            return Err(PyErr::from(error));
+        }
+        Ok((token, former))
+    })?
+}
+
+/// Removes the waiter of a direction; the watch goes with its last waiter.
+fn take(driver: &mut Driver<Endpoint>, token: Token, direction: Direction) -> Waiter {
+    let Some(Endpoint::Watch(watch)) = driver.data_mut(token) else {
+        return Waiter::Nobody;
+    };
+    let waiter = std::mem::take(watch.slot(direction));
+    let interest = watch.interest();
+    if interest.readable || interest.writable {
+        // It only takes away: what was registered stays valid, unless the descriptor was closed meanwhile.
+        let _ = driver.watch(token, interest);
+    } else {
+        driver.deregister(token);
+    }
+    waiter
+}
+
+/// Removes a `sock_*` operation that gave up waiting, if it still waits.
+pub fn forget(event_loop: &Bound<'_, EventLoop>, token: Token, direction: Direction, operation: *const ()) -> PyResult<()> {
+    let removed = with_driver(event_loop, |driver| {
+        let Some(Endpoint::Watch(watch)) = driver.data_mut(token) else { return Waiter::Nobody };
+        let waits = matches!(watch.slot(direction), Waiter::Once(it) if it.as_ptr() as *const () == operation);
+        if waits { take(driver, token, direction) } else { Waiter::Nobody }
+    })?;
+    drop(removed);
+    Ok(())
+}
+
+/// A watched descriptor is ready.
+pub fn dispatch(event_loop: &Bound<'_, EventLoop>, token: Token, readable: bool, writable: bool) -> PyResult<()> {
+    if readable {
+        resume(event_loop, token, Direction::Read)?;
+    }
+    if writable {
+        resume(event_loop, token, Direction::Write)?;
+    }
+    rearm(event_loop, token)
+}
+
+fn resume(event_loop: &Bound<'_, EventLoop>, token: Token, direction: Direction) -> PyResult<()> {
+    let py = event_loop.py();
+    let waiter = event_loop.get().with(py, |core| {
+        let Some(Endpoint::Watch(watch)) = core.driver.as_mut().and_then(|driver| driver.data_mut(token)) else {
+            return Waiter::Nobody;
+        };
+        match watch.slot(direction) {
+            Waiter::Callback(handle) => Waiter::Callback(handle.clone_ref(py)),
+            Waiter::Once(operation) => Waiter::Once(operation.clone_ref(py)),
+            Waiter::Nobody => Waiter::Nobody,
+        }
+    })?;
+    match waiter {
+        Waiter::Callback(handle) if handle.is_cancelled() => {
+            drop(with_driver(event_loop, |driver| take(driver, token, direction))?);
+            Ok(())
+        }
+        Waiter::Callback(handle) => turn::run_handle(event_loop, &handle),
+        Waiter::Once(operation) => {
+            if super::sock::resume(event_loop, &operation)? {
+                forget(event_loop, token, direction, operation.as_ptr() as *const ())?;
+            }
+            Ok(())
+        }
+        Waiter::Nobody => Ok(()),
+    }
+}
+
+/// After a one-shot event, waits again for whoever is still there.
+fn rearm(event_loop: &Bound<'_, EventLoop>, token: Token) -> PyResult<()> {
+    let failed = with_driver(event_loop, |driver| {
+        let Some(Endpoint::Watch(watch)) = driver.data(token) else { return Ok(()) };
+        let interest = watch.interest();
+        if interest.oneshot { driver.watch(token, interest) } else { Ok(()) }
+    })?;
+    // The descriptor was closed under its waiter; nothing will come of it any more, as with asyncio's selectors.
+    if let Err(error) = failed {
+        tracing::debug!(%error, "a watched descriptor is gone");
+    }
+    Ok(())
+}
+
+fn add(event_loop: &Bound<'_, EventLoop>, args: &Bound<'_, PyTuple>, direction: Direction, method: &str) -> PyResult<()> {
+    let py = event_loop.py();
+    let lp = event_loop.get();
+    if args.len() < 2 {
+        return Err(PyTypeError::new_err(format!("{method}() missing required positional arguments: fd and callback")));
+    }
+    let (file, callback) = (args.get_item(0)?, args.get_item(1)?);
+    let fd = fileno(&file)?;
+    lp.check_open()?;
+    lp.check_thread(py)?;
+    ensure_no_transport(event_loop, fd, &file)?;
+    let rest = args.get_slice(2, args.len());
+    let handle = lp.make_handle(event_loop, &callback, &rest, None)?;
+    let (_, former) = wait(event_loop, fd, direction, Waiter::Callback(handle))?;
+    if let Waiter::Callback(former) = former {
+        handle::cancel(py, &former)?;
+    }
+    Ok(())
+}
+
+fn remove(event_loop: &Bound<'_, EventLoop>, file: &Bound<'_, PyAny>, direction: Direction) -> PyResult<bool> {
+    let py = event_loop.py();
+    let lp = event_loop.get();
+    let fd = fileno(file)?;
+    if lp.shared.is_closed() {
+        return Ok(false);
+    }
+    ensure_no_transport(event_loop, fd, file)?;
+    let former = lp.with(py, |core| {
+        let driver = core.driver.as_mut()?;
+        let token = driver.token(fd)?;
+        Some(take(driver, token, direction))
+    })?;
+    match former {
+        Some(Waiter::Callback(handle)) => {
+            handle::cancel(py, &handle)?;
+            Ok(true)
+        }
+        Some(Waiter::Once(_)) => Ok(true),
+        _ => Ok(false),
+    }
+}
+
+#[pymethods]
+impl EventLoop {
+    /// Call `callback(*args)` whenever the descriptor is readable, until remove_reader().
+    #[pyo3(signature = (*args))]
+    fn add_reader(slf: &Bound<'_, Self>, args: &Bound<'_, PyTuple>) -> PyResult<()> {
+        add(slf, args, Direction::Read, "add_reader")
+    }
+
+    /// Stop watching for readability; whether there was a callback.
+    fn remove_reader(slf: &Bound<'_, Self>, fd: &Bound<'_, PyAny>) -> PyResult<bool> {
+        remove(slf, fd, Direction::Read)
+    }
+
+    /// Call `callback(*args)` whenever the descriptor is writable, until remove_writer().
+    #[pyo3(signature = (*args))]
+    fn add_writer(slf: &Bound<'_, Self>, args: &Bound<'_, PyTuple>) -> PyResult<()> {
+        add(slf, args, Direction::Write, "add_writer")
+    }
+
+    /// Stop watching for writability; whether there was a callback.
+    fn remove_writer(slf: &Bound<'_, Self>, fd: &Bound<'_, PyAny>) -> PyResult<bool> {
+        remove(slf, fd, Direction::Write)
+    }
+}
+
+/// Whether a future is done (cancelled, most often).
+pub fn is_done(py: Python<'_>, future: &Owned) -> PyResult<bool> {
+    call::method0(py, future, names().done)?.bind(py).is_truthy()
+}

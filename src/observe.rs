@@ -1,0 +1,21 @@
+//! Structured events on the terminal: `TOKIOLOOP_LOG=debug` (a level, or `tracing` directives).
+//!
+//! Without the variable nothing is installed and an event costs one relaxed load. An application that has its own
+//! `tracing` subscriber in this process keeps it.
+
+use tracing_subscriber::EnvFilter;
+
+/// The environment variable.
+const VARIABLE: &str = "TOKIOLOOP_LOG";
+
+/// Starts printing to standard error if the environment asks for it.
+pub fn init() {
+    let Ok(filter) = EnvFilter::try_from_env(VARIABLE) else { return };
+    // An error means that a subscriber is installed already.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_thread_ids(true)
+        .try_init();
+}

@@ -1,0 +1,56 @@
+//! The buffer protocol, for data that is not exact `bytes`.
+
+use std::mem::MaybeUninit;
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+/// A contiguous view of a bytes-like object, released when dropped (attached, like every view).
+pub struct BufferView {
+    view: Box<ffi::Py_buffer>,
+}
+
+impl BufferView {
+    pub fn readable(object: &Bound<'_, PyAny>) -> PyResult<Self> {
+        Self::get(object, ffi::PyBUF_SIMPLE)
+    }
+
+    pub fn writable(object: &Bound<'_, PyAny>) -> PyResult<Self> {
+        Self::get(object, ffi::PyBUF_WRITABLE)
+    }
+
+    fn get(object: &Bound<'_, PyAny>, flags: std::ffi::c_int) -> PyResult<Self> {
+        let mut view = Box::new(MaybeUninit::<ffi::Py_buffer>::uninit());
+        // SAFETY: attached; on success the view is filled in. It is boxed because its address must not change.
+        if unsafe { ffi::PyObject_GetBuffer(object.as_ptr(), view.as_mut_ptr(), flags) } != 0 {
+            return Err(PyErr::fetch(object.py()));
+        }
+        // SAFETY: filled in by the successful call.
+        Ok(Self { view: unsafe { Box::from_raw(Box::into_raw(view).cast()) } })
+    }
+
+    pub fn as_ptr(&self) -> *mut u8 {
+        self.view.buf.cast()
+    }
+
+    pub fn len(&self) -> usize {
+        self.view.len as usize
+    }
+
+    /// The bytes. Another thread may change them while we look, as with every Python buffer; they are only
+    /// ever handed to the kernel or copied.
+    pub fn bytes(&self) -> &[u8] {
+        if self.view.len == 0 {
+            return &[];
+        }
+        // SAFETY: the exporter keeps the memory valid until the view is released.
+        unsafe { std::slice::from_raw_parts(self.as_ptr(), self.len()) }
+    }
+}
+
+impl Drop for BufferView {
+    fn drop(&mut self) {
+        // SAFETY: a successful GetBuffer is released exactly once.
+        unsafe { ffi::PyBuffer_Release(&mut *self.view) };
+    }
+}

@@ -1,0 +1,65 @@
+//! Calls without intermediate objects: arguments on the stack, bound methods never made.
+
+use std::ptr;
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+use super::Owned;
+use super::names::Name;
+
+/// `object.name()`; null with an exception set on failure.
+///
+/// # Safety
+/// Attached; `object` is alive.
+#[inline]
+pub unsafe fn method0_raw(object: *mut ffi::PyObject, name: Name) -> *mut ffi::PyObject {
+    let args = [ptr::null_mut(), object];
+    // SAFETY: one argument at args[1]; args[0] is scratch for the callee, as the flag says.
+    unsafe {
+        ffi::PyObject_VectorcallMethod(
+            name.as_ptr(),
+            args.as_ptr().add(1),
+            1 | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET,
+            ptr::null_mut(),
+        )
+    }
+}
+
+/// `object.name(arg)`; null with an exception set on failure.
+///
+/// # Safety
+/// Attached; both objects are alive.
+#[inline]
+pub unsafe fn method1_raw(
+    object: *mut ffi::PyObject,
+    name: Name,
+    arg: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    let args = [ptr::null_mut(), object, arg];
+    // SAFETY: two arguments at args[1..]; args[0] is scratch.
+    unsafe {
+        ffi::PyObject_VectorcallMethod(
+            name.as_ptr(),
+            args.as_ptr().add(1),
+            2 | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET,
+            ptr::null_mut(),
+        )
+    }
+}
+
+pub fn method0(py: Python<'_>, object: &Owned, name: Name) -> PyResult<Owned> {
+    // SAFETY: attached and alive.
+    unsafe { Owned::steal_or_err(py, method0_raw(object.as_ptr(), name)) }
+}
+
+pub fn method1(py: Python<'_>, object: &Owned, name: Name, arg: &Bound<'_, PyAny>) -> PyResult<Owned> {
+    // SAFETY: attached and alive.
+    unsafe { Owned::steal_or_err(py, method1_raw(object.as_ptr(), name, arg.as_ptr())) }
+}
+
+/// Whether an error must leave the loop at once instead of being reported.
+pub fn is_fatal(py: Python<'_>, error: &PyErr) -> bool {
+    error.is_instance_of::<pyo3::exceptions::PyKeyboardInterrupt>(py)
+        || error.is_instance_of::<pyo3::exceptions::PySystemExit>(py)
+}

@@ -1,0 +1,47 @@
+//! Python objects that are imported at first use and kept.
+
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+
+macro_rules! imports {
+    ($($(#[$doc:meta])* $name:ident = $module:literal . $attribute:literal;)*) => {
+        $(
+            $(#[$doc])*
+            pub fn $name(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+                static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+                CELL.import(py, $module, $attribute)
+            }
+        )*
+    };
+}
+
+imports! {
+    asyncio_future = "asyncio"."Future";
+    asyncio_task = "asyncio"."Task";
+    asyncio_transport = "asyncio"."Transport";
+    buffered_protocol = "asyncio"."BufferedProtocol";
+    iscoroutine = "asyncio.coroutines"."iscoroutine";
+    iscoroutinefunction = "inspect"."iscoroutinefunction";
+    is_debug_mode = "asyncio.coroutines"."_is_debug_mode";
+    format_callback_source = "asyncio.format_helpers"."_format_callback_source";
+    extract_stack = "asyncio.format_helpers"."extract_stack";
+    get_running_loop_or_none = "asyncio"."_get_running_loop";
+    set_running_loop = "asyncio"."_set_running_loop";
+    asyncio_get_event_loop = "asyncio.events"."get_event_loop";
+    asyncio_get_running_loop = "asyncio.events"."get_running_loop";
+    transport_socket = "asyncio.trsock"."TransportSocket";
+    logger = "asyncio.log"."logger";
+    coroutine_abc = "collections.abc"."Coroutine";
+    socket_type = "socket"."socket";
+    address_family = "socket"."AddressFamily";
+    socket_kind = "socket"."SocketKind";
+    gaierror = "socket"."gaierror";
+    get_asyncgen_hooks = "sys"."get_asyncgen_hooks";
+    set_asyncgen_hooks = "sys"."set_asyncgen_hooks";
+    get_origin_depth = "sys"."get_coroutine_origin_tracking_depth";
+    set_origin_depth = "sys"."set_coroutine_origin_tracking_depth";
+    getframe = "sys"."_getframe";
+    set_wakeup_fd = "signal"."set_wakeup_fd";
+    threads_by_ident = "threading"."_active";
+    warn = "warnings"."warn";
+}

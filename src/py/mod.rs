@@ -1,0 +1,17 @@
+//! Everything that touches CPython's C API directly: owned pointers, interned names, imports, contexts, calls,
+//! types made from specs. The layers above use these and pyo3's safe types.
+//!
+//! Rules kept here for all of them:
+//! - [`Owned`] is dropped attached to the interpreter only. The loop's thread is attached whenever it runs Rust code
+//!   other than the wait; what native threads post carries no Python object.
+//! - No Rust borrow of loop or transport state is alive across a call into Python.
+
+pub mod buffer;
+pub mod call;
+pub mod context;
+pub mod imports;
+pub mod names;
+pub mod owned;
+pub mod raw;
+
+pub use owned::Owned;

@@ -1,0 +1,113 @@
+//! A strong reference that costs nothing beyond the reference count.
+//!
+//! pyo3's `Py` asks at every drop whether the thread is attached. State that only the loop's thread touches
+//! knows that it is, so it holds [`Owned`].
+
+use std::ptr::NonNull;
+
+use pyo3::prelude::*;
+use pyo3::{Borrowed, ffi};
+
+/// A strong reference to a Python object.
+///
+/// Invariant: dropped and cloned only by a thread that is attached to the interpreter. Whoever stores one in a
+/// place that another thread can reach keeps this.
+#[repr(transparent)]
+pub struct Owned(NonNull<ffi::PyObject>);
+
+// SAFETY: a reference may move between threads as long as each use is attached (the invariant above).
+unsafe impl Send for Owned {}
+
+impl Owned {
+    /// Takes over a new reference.
+    ///
+    /// # Safety
+    /// `ptr` is a strong reference that nobody else will release; the thread is attached.
+    #[inline]
+    pub unsafe fn steal(ptr: *mut ffi::PyObject) -> Self {
+        debug_assert!(!ptr.is_null());
+        // SAFETY: non-null is promised.
+        Self(unsafe { NonNull::new_unchecked(ptr) })
+    }
+
+    /// Takes over the result of a C call, or the error it raised.
+    ///
+    /// # Safety
+    /// As for [`steal`](Self::steal), or null with an exception set.
+    pub unsafe fn steal_or_err(py: Python<'_>, ptr: *mut ffi::PyObject) -> PyResult<Self> {
+        match NonNull::new(ptr) {
+            Some(ptr) => Ok(Self(ptr)),
+            None => Err(PyErr::fetch(py)),
+        }
+    }
+
+    /// Makes a new reference to a borrowed object.
+    ///
+    /// # Safety
+    /// `ptr` is a live object; the thread is attached.
+    #[inline]
+    pub unsafe fn borrow(ptr: *mut ffi::PyObject) -> Self {
+        // SAFETY: promised.
+        unsafe {
+            ffi::Py_INCREF(ptr);
+            Self::steal(ptr)
+        }
+    }
+
+    #[inline]
+    pub fn as_ptr(&self) -> *mut ffi::PyObject {
+        self.0.as_ptr()
+    }
+
+    /// A view as pyo3's own reference type.
+    pub fn as_py(&self) -> &Py<PyAny> {
+        // SAFETY: both are transparent wrappers of one non-null object pointer.
+        unsafe { &*(&raw const *self).cast() }
+    }
+
+    /// Gives the reference away.
+    #[inline]
+    pub fn into_ptr(self) -> *mut ffi::PyObject {
+        let ptr = self.0.as_ptr();
+        std::mem::forget(self);
+        ptr
+    }
+
+    #[inline]
+    pub fn bind<'a, 'py>(&'a self, py: Python<'py>) -> Borrowed<'a, 'py, PyAny> {
+        // SAFETY: `self` keeps the object alive for 'a.
+        unsafe { Borrowed::from_ptr(py, self.as_ptr()) }
+    }
+
+    /// A second reference; the token proves that the thread is attached.
+    pub fn clone_ref(&self, _py: Python<'_>) -> Self {
+        // SAFETY: `self` is alive and the thread attached.
+        unsafe { Self::borrow(self.as_ptr()) }
+    }
+
+    pub fn into_bound(self, py: Python<'_>) -> Bound<'_, PyAny> {
+        // SAFETY: the reference moves over.
+        unsafe { Bound::from_owned_ptr(py, self.into_ptr()) }
+    }
+}
+
+impl Drop for Owned {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: the invariant: attached, and this is our reference.
+        unsafe { ffi::Py_DECREF(self.as_ptr()) };
+    }
+}
+
+impl<T> From<Bound<'_, T>> for Owned {
+    fn from(bound: Bound<'_, T>) -> Self {
+        // SAFETY: a Bound is a strong reference held by an attached thread.
+        unsafe { Self::steal(bound.into_ptr()) }
+    }
+}
+
+impl<T> From<&Bound<'_, T>> for Owned {
+    fn from(bound: &Bound<'_, T>) -> Self {
+        Self::from(bound.clone())
+    }
+}

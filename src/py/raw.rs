@@ -1,0 +1,288 @@
+//! Types made from C specs, for the few objects that are made per callback or touched per packet: a pyclass
+//! instance costs more than twice as much to allocate, and pyo3 can't derive from a Python class.
+//!
+//! A raw object is a `#[repr(C)]` struct behind the object header (or behind its Python base's fields). Its
+//! functions enter Rust through [`enter`] (slow paths) or [`enter_hot`].
+
+use std::ffi::{CStr, c_int, c_uint, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
+
+use pyo3::exceptions::PySystemError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+/// What a C function pointer of a type returns; `FAILED` with an exception set means an error.
+pub trait Returned: Copy {
+    const FAILED: Self;
+}
+
+impl Returned for *mut ffi::PyObject {
+    const FAILED: Self = ptr::null_mut();
+}
+
+impl Returned for c_int {
+    const FAILED: Self = -1;
+}
+
+/// Runs the body of a C function: an error or a panic becomes a Python exception.
+///
+/// # Safety
+/// The thread is attached. Tells pyo3 so, which makes every pyo3 type usable inside.
+pub unsafe fn enter<R: Returned>(body: impl FnOnce(Python<'_>) -> PyResult<R>) -> R {
+    let mut body = Some(body);
+    let run = |_: Python<'_>| {
+        let body = body.take().expect("called once");
+        // SAFETY: attached, as promised.
+        unsafe { enter_hot(body) }
+    };
+    match Python::try_attach(run) {
+        Some(result) => result,
+        // The interpreter is going down; this thread is attached all the same, since Python called us.
+        // SAFETY: as said.
+        None => unsafe { enter_hot(body.take().expect("try_attach did not run it")) },
+    }
+}
+
+/// As [`enter`], without telling pyo3: the body must not drop a `Py` or a `PyErr`.
+///
+/// # Safety
+/// The thread is attached.
+#[inline]
+pub unsafe fn enter_hot<R: Returned>(body: impl FnOnce(Python<'_>) -> PyResult<R>) -> R {
+    // SAFETY: promised by the caller.
+    let py = unsafe { Python::assume_attached() };
+    match catch_unwind(AssertUnwindSafe(|| body(py))) {
+        Ok(Ok(value)) => value,
+        Ok(Err(error)) => fail(Some(error)),
+        Err(_) => fail(None),
+    }
+}
+
+/// Raises the error, or for None says that Rust panicked.
+#[cold]
+fn fail<R: Returned>(error: Option<PyErr>) -> R {
+    let error = error.unwrap_or_else(|| {
+        PySystemError::new_err("tokioloop: a Rust function panicked; this is a bug")
+    });
+    // Raising may drop pyo3's references, which must know that the thread is attached.
+    let mut error = Some(error);
+    if Python::try_attach(|py| error.take().expect("called once").restore(py)).is_none() {
+        // The interpreter is going down: no way to tell pyo3. The error object is leaked with the process.
+        std::mem::forget(error.take());
+        // SAFETY: attached, since Python called us; the text is static.
+        unsafe {
+            ffi::PyErr_SetString(ffi::PyExc_RuntimeError, c"tokioloop: failed during interpreter shutdown".as_ptr());
+        }
+    }
+    R::FAILED
+}
+
+/// A new reference to None.
+#[inline]
+pub fn none(py: Python<'_>) -> *mut ffi::PyObject {
+    py.None().into_ptr()
+}
+
+pub fn boolean(py: Python<'_>, value: bool) -> *mut ffi::PyObject {
+    value.into_pyobject(py).map_or(ptr::null_mut(), |object| object.to_owned().into_any().into_ptr())
+}
+
+/// Checks a `nargs` count given to a fast-call method.
+pub fn expect_args(name: &str, nargs: isize, min: isize, max: isize) -> PyResult<()> {
+    if nargs < min || nargs > max {
+        let wanted = if min == max { format!("{min}") } else { format!("{min} to {max}") };
+        return Err(pyo3::exceptions::PyTypeError::new_err(format!(
+            "{name}() takes {wanted} positional arguments but {nargs} were given"
+        )));
+    }
+    Ok(())
+}
+
+pub fn method(
+    name: &'static CStr,
+    function: ffi::PyMethodDefPointer,
+    flags: c_int,
+    doc: &'static CStr,
+) -> ffi::PyMethodDef {
+    ffi::PyMethodDef { ml_name: name.as_ptr(), ml_meth: function, ml_flags: flags, ml_doc: doc.as_ptr() }
+}
+
+pub fn no_args(
+    name: &'static CStr,
+    function: unsafe extern "C" fn(*mut ffi::PyObject, *mut ffi::PyObject) -> *mut ffi::PyObject,
+    doc: &'static CStr,
+) -> ffi::PyMethodDef {
+    method(name, ffi::PyMethodDefPointer { PyCFunction: function }, ffi::METH_NOARGS, doc)
+}
+
+pub fn one_arg(
+    name: &'static CStr,
+    function: unsafe extern "C" fn(*mut ffi::PyObject, *mut ffi::PyObject) -> *mut ffi::PyObject,
+    doc: &'static CStr,
+) -> ffi::PyMethodDef {
+    method(name, ffi::PyMethodDefPointer { PyCFunction: function }, ffi::METH_O, doc)
+}
+
+pub type FastKeywords = unsafe extern "C" fn(
+    *mut ffi::PyObject,
+    *const *mut ffi::PyObject,
+    ffi::Py_ssize_t,
+    *mut ffi::PyObject,
+) -> *mut ffi::PyObject;
+
+pub fn fast_keywords(name: &'static CStr, function: FastKeywords, doc: &'static CStr) -> ffi::PyMethodDef {
+    method(
+        name,
+        ffi::PyMethodDefPointer { PyCFunctionFastWithKeywords: function },
+        ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
+        doc,
+    )
+}
+
+pub fn getter(name: &'static CStr, get: ffi::getter, doc: &'static CStr) -> ffi::PyGetSetDef {
+    ffi::PyGetSetDef {
+        name: name.as_ptr(),
+        get: Some(get),
+        set: None,
+        doc: doc.as_ptr(),
+        closure: ptr::null_mut(),
+    }
+}
+
+/// The layout, functions and flags of a type to be made.
+pub struct TypeSpec {
+    pub name: &'static CStr,
+    /// Size of the whole struct, the base's fields included.
+    pub basicsize: c_int,
+    pub flags: std::ffi::c_ulong,
+    pub slots: Vec<(c_int, *mut c_void)>,
+    pub methods: Vec<ffi::PyMethodDef>,
+    pub getset: Vec<ffi::PyGetSetDef>,
+    pub members: Vec<ffi::PyMemberDef>,
+}
+
+impl TypeSpec {
+    /// Makes the type and adds it to the module under `name`.
+    pub fn build_and_add(
+        self,
+        module: &Bound<'_, PyModule>,
+        name: &str,
+        base: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<*mut ffi::PyTypeObject> {
+        let made = self.build(module, base)?;
+        // SAFETY: the type just made.
+        module.add(name, unsafe { Bound::from_borrowed_ptr(module.py(), made.cast()) })?;
+        Ok(made)
+    }
+
+    /// Makes the type. What the spec points to lives as long as the process, as the type does.
+    pub fn build(self, module: &Bound<'_, PyModule>, base: Option<&Bound<'_, PyAny>>) -> PyResult<*mut ffi::PyTypeObject> {
+        let mut slots: Vec<ffi::PyType_Slot> =
+            self.slots.iter().map(|&(slot, pfunc)| ffi::PyType_Slot { slot, pfunc }).collect();
+        let mut table = |slot, start: *mut c_void| slots.push(ffi::PyType_Slot { slot, pfunc: start });
+        // C tables end with a zeroed entry.
+        table(ffi::Py_tp_methods, leak(self.methods, ffi::PyMethodDef::zeroed()).cast());
+        table(ffi::Py_tp_getset, leak(self.getset, ffi::PyGetSetDef::default()).cast());
+        table(ffi::Py_tp_members, leak(self.members, member(ptr::null(), 0, 0, 0)).cast());
+        table(0, ptr::null_mut());
+        let spec = Box::leak(Box::new(ffi::PyType_Spec {
+            name: self.name.as_ptr(),
+            basicsize: self.basicsize,
+            itemsize: 0,
+            flags: self.flags as c_uint,
+            slots: slots.leak().as_mut_ptr(),
+        }));
+        let base = base.map_or(ptr::null_mut(), |base| base.as_ptr());
+        // SAFETY: the spec is complete and lives for ever; the module is alive.
+        let made = unsafe { ffi::PyType_FromModuleAndSpec(module.as_ptr(), spec, base) };
+        if made.is_null() {
+            return Err(PyErr::fetch(module.py()));
+        }
+        // SAFETY: a live type, not yet seen by another thread.
+        unsafe { share_cheaply(made) };
+        Ok(made.cast())
+    }
+}
+
+fn leak<T>(mut table: Vec<T>, end: T) -> *mut T {
+    table.push(end);
+    table.leak().as_mut_ptr()
+}
+
+/// A member entry; used for `__weaklistoffset__`.
+pub fn member(name: *const std::ffi::c_char, kind: c_int, offset: isize, flags: c_int) -> ffi::PyMemberDef {
+    ffi::PyMemberDef { name, type_code: kind, offset, flags, doc: ptr::null() }
+}
+
+/// Where the list of weak references stands, from the start of the object. (3.13 ignores Py_RELATIVE_OFFSET here.)
+pub fn weaklist_member(offset: usize) -> ffi::PyMemberDef {
+    member(c"__weaklistoffset__".as_ptr(), ffi::Py_T_PYSSIZET, offset as isize, ffi::Py_READONLY)
+}
+
+/// Takes a type's reference count out of the allocation path. Every instance holds a reference to its heap type;
+/// with several threads that count is the one cache line they all fight for. On free-threaded 3.13 there is no
+/// API for it, so the type is made immortal, as CPython itself does with its static types; 3.14 has a call.
+///
+/// # Safety
+/// `object` is alive and not yet shared with another thread. It is never freed afterwards.
+pub unsafe fn share_cheaply(object: *mut ffi::PyObject) {
+    #[cfg(all(Py_GIL_DISABLED, not(Py_3_14)))]
+    // SAFETY: nobody else sees the object yet; the two stores are what CPython's own immortalisation does.
+    unsafe {
+        use std::sync::atomic::Ordering;
+        (*object).ob_ref_local.store(u32::MAX, Ordering::Relaxed);
+        (*object).ob_ref_shared.store(0, Ordering::Relaxed);
+    }
+    #[cfg(all(Py_GIL_DISABLED, Py_3_14))]
+    // SAFETY: a live object; the call returns 0 where it does not apply.
+    unsafe {
+        unsafe extern "C" {
+            fn PyUnstable_Object_EnableDeferredRefcount(object: *mut ffi::PyObject) -> c_int;
+        }
+        PyUnstable_Object_EnableDeferredRefcount(object);
+    }
+    #[cfg(not(Py_GIL_DISABLED))]
+    let _ = object;
+}
+
+/// Whether the caller holds the only reference and no other thread can make one.
+///
+/// # Safety
+/// `object` is alive; the caller holds a reference and no weak reference to it exists.
+#[inline]
+pub unsafe fn is_unique(object: *mut ffi::PyObject) -> bool {
+    #[cfg(Py_GIL_DISABLED)]
+    // SAFETY: alive. Owned by this thread, counted once here and nowhere else: nobody else has it.
+    unsafe {
+        use std::sync::atomic::Ordering;
+        (*object).ob_tid == thread_tag()
+            && (*object).ob_ref_local.load(Ordering::Relaxed) == 1
+            && (*object).ob_ref_shared.load(Ordering::Relaxed) == 0
+    }
+    #[cfg(not(Py_GIL_DISABLED))]
+    // SAFETY: alive; the GIL orders the count.
+    unsafe {
+        ffi::Py_REFCNT(object) == 1
+    }
+}
+
+/// What CPython stores in `ob_tid` of this thread's objects: the thread pointer, which on Linux is pthread_self().
+#[cfg(Py_GIL_DISABLED)]
+#[inline]
+fn thread_tag() -> usize {
+    crate::sys::thread::current_id()
+}
+
+/// Visits an optional reference during garbage collection.
+///
+/// # Safety
+/// Called from tp_traverse with its own arguments.
+#[inline]
+pub unsafe fn visit(object: *mut ffi::PyObject, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
+    if object.is_null() {
+        return 0;
+    }
+    // SAFETY: promised.
+    unsafe { visit(object, arg) }
+}

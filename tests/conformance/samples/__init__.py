@@ -1,0 +1,1 @@
+"""Tiny test modules and loops with which `test_lane` tries the runner itself."""

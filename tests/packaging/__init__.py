@@ -1,0 +1,1 @@
+"""What the project promises about itself as a package: import, contents, set-up."""

@@ -1,0 +1,37 @@
+"""An asyncio event loop written in Rust, made for free-threaded CPython: one loop per thread.
+
+import tokioloop
+
+tokioloop.run(main())                              # instead of asyncio.run(main())
+asyncio.run(main(), loop_factory=tokioloop.TokioLoop)
+"""
+
+import sys as _sys
+
+if (
+    _sys.implementation.name != "cpython"
+    or _sys.version_info < (3, 13)
+    or not _sys.platform.startswith("linux")
+):  # pragma: no cover - the condition for everything that follows
+    raise ImportError(
+        "tokioloop supports CPython 3.13 or later on Linux; this is "
+        f"{_sys.implementation.name} {_sys.version_info.major}.{_sys.version_info.minor} on {_sys.platform}"
+    )
+
+from ._install import install, is_installed, uninstall
+from ._policy import EventLoopPolicy
+from ._run import run
+from ._tokioloop import __version__
+from .loop import TokioLoop, loops, new_event_loop
+
+__all__ = (
+    "EventLoopPolicy",
+    "TokioLoop",
+    "__version__",
+    "install",
+    "is_installed",
+    "loops",
+    "new_event_loop",
+    "run",
+    "uninstall",
+)

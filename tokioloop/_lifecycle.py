@@ -1,0 +1,122 @@
+"""A loop's life: run until done, async generators, close, and the warning for a loop left open."""
+
+import warnings
+from asyncio import Future, ensure_future, gather, isfuture
+from collections.abc import AsyncGenerator, Awaitable, Coroutine, Generator
+from typing import Any, cast
+from weakref import WeakSet
+
+from ._errors import Errors
+from ._executor import Executor
+from ._log import logger
+from ._signals import Signals
+
+type _AsyncGen = AsyncGenerator[Any, Any]
+
+
+class Lifecycle(Signals, Executor, Errors):
+    """What happens to a loop as a whole."""
+
+    # Made when the first async generator starts: most loops never see one.
+    _asyncgens: "WeakSet[_AsyncGen] | None" = None
+    _asyncgens_shutdown_called: bool = False
+
+    def run_until_complete[T](self, future: Generator[Any, None, T] | Awaitable[T]) -> T:
+        """Run until *future* is done and return its result or raise its exception.
+
+        A coroutine is wrapped in a task first. Raises RuntimeError if the loop is closed, already running,
+        or stopped before the future is done.
+        """
+        self._check_closed()
+        self._check_running()
+        ours = not isfuture(future)
+        task = cast(
+            "Future[T]", ensure_future(cast("Coroutine[Any, Any, T]", future), loop=cast("Any", self))
+        )
+        if ours:
+            # A task that does not get done raises below; a second complaint at its end would be noise.
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+        task.add_done_callback(_stop_when_done)
+        try:
+            self.run_forever()
+        except BaseException:
+            if ours and task.done() and not task.cancelled():
+                # The caller never sees this task: mark its exception as retrieved.
+                task.exception()
+            raise
+        finally:
+            task.remove_done_callback(_stop_when_done)
+        if not task.done():
+            raise RuntimeError("Event loop stopped before Future completed.")
+        return task.result()
+
+    def close(self) -> None:
+        """Close the loop: drop what is queued, let the default executor's threads end, restore signals.
+
+        A second call does nothing. Raises RuntimeError while the loop runs.
+        """
+        if not self.is_closed():
+            if self.get_debug() and not self.is_running():
+                logger.debug("Close %r", self)
+            super().close()
+            self._drop_executor()
+        if self._signal_handlers:
+            self._drop_signal_handlers()
+
+    def __del__(self) -> None:
+        if self.is_closed():
+            return
+        warnings.warn(f"unclosed event loop {self!r}", ResourceWarning, stacklevel=1, source=self)
+        if not self.is_running():
+            self.close()
+
+    # Async generators. Native installs these two as the thread's hooks while the loop runs.
+
+    def _asyncgen_firstiter_hook(self, agen: _AsyncGen) -> None:
+        if self._asyncgens_shutdown_called:
+            warnings.warn(
+                f"asynchronous generator {agen!r} was scheduled after loop.shutdown_asyncgens() call",
+                ResourceWarning,
+                stacklevel=2,
+                source=self,
+            )
+        live = self._asyncgens
+        if live is None:
+            live = self._asyncgens = WeakSet()
+        live.add(agen)
+
+    def _asyncgen_finalizer_hook(self, agen: _AsyncGen) -> None:
+        # The collector calls this in whichever thread it runs.
+        if self._asyncgens is not None:
+            self._asyncgens.discard(agen)
+        if not self.is_closed():
+            self._post(self.create_task, agen.aclose())
+
+    async def shutdown_asyncgens(self) -> None:
+        """Close every async generator that was iterated on this loop and is still open.
+
+        One that fails to close is reported through the exception handler.
+        """
+        self._check_thread()
+        self._asyncgens_shutdown_called = True
+        if not self._asyncgens:
+            return
+        closing = list(self._asyncgens)
+        self._asyncgens.clear()
+        results = await gather(*[agen.aclose() for agen in closing], return_exceptions=True)
+        for agen, result in zip(closing, results, strict=True):
+            if isinstance(result, Exception):
+                self.call_exception_handler(
+                    {
+                        "message": f"an error occurred during closing of asynchronous generator {agen!r}",
+                        "exception": result,
+                        "asyncgen": agen,
+                    }
+                )
+
+
+def _stop_when_done(future: "Future[Any]") -> None:
+    if not future.cancelled() and isinstance(future.exception(), (SystemExit, KeyboardInterrupt)):
+        # The exception itself has left run_forever.
+        return
+    future.get_loop().stop()

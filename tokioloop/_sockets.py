@@ -1,0 +1,45 @@
+"""Small facts about sockets that several rooms need."""
+
+import socket
+from typing import Any, NoReturn
+
+try:
+    import ssl
+except ImportError:  # pragma: no cover - an interpreter built without OpenSSL
+    ssl = None  # type: ignore[assignment]
+
+
+def refuse_ssl_socket(sock: object) -> None:
+    """TypeError for an ``ssl.SSLSocket``, whose own buffering a loop cannot drive."""
+    if ssl is not None and isinstance(sock, ssl.SSLSocket):
+        raise TypeError("Socket cannot be of type SSLSocket")
+
+
+def not_built(what: str) -> NoReturn:
+    """Raise for a part of asyncio's interface that this version does not have."""
+    raise NotImplementedError(f"{what} is not supported by this version of tokioloop")
+
+
+def check_ssl_timeouts(ssl_given: object, handshake: float | None, shutdown: float | None) -> None:
+    """ValueError for a TLS timeout without TLS."""
+    if handshake is not None and not ssl_given:
+        raise ValueError("ssl_handshake_timeout is only meaningful with ssl")
+    if shutdown is not None and not ssl_given:
+        raise ValueError("ssl_shutdown_timeout is only meaningful with ssl")
+
+
+def check_stream(sock: socket.socket) -> None:
+    """ValueError for what is no stream socket, of whatever family."""
+    if sock.type != socket.SOCK_STREAM:
+        raise ValueError(f"A Stream Socket was expected, got {sock!r}")
+
+
+def check_unix_stream(sock: socket.socket) -> None:
+    """ValueError for what is no Unix stream socket."""
+    if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_STREAM:
+        raise ValueError(f"A UNIX Domain Stream Socket was expected, got {sock!r}")
+
+
+def is_abstract(path: Any) -> bool:
+    """Tell whether a Unix address (str or bytes) lives outside the file system."""
+    return path[0] in (0, "\x00")

@@ -1,0 +1,148 @@
+"""Types of the native module: what runs per callback, per packet or per timer lives there."""
+
+import asyncio
+import traceback
+from asyncio import AbstractEventLoop, AbstractServer, Future, Task, Transport
+from asyncio.protocols import BaseProtocol
+from collections.abc import Awaitable, Buffer, Callable, Coroutine, Generator
+from contextvars import Context
+from socket import AddressFamily, SocketKind, socket
+from typing import Any, Protocol
+
+type _Address = tuple[Any, ...] | str | Buffer
+type _SockAddr = tuple[str, int] | tuple[str, int, int, int]
+type _AddrInfo = tuple[AddressFamily, SocketKind, int, str, _SockAddr]
+
+class _HasFileno(Protocol):
+    def fileno(self) -> int: ...
+
+type _FileDescriptorLike = int | _HasFileno
+
+class _TaskFactory(Protocol):
+    def __call__(
+        self,
+        loop: AbstractEventLoop,
+        coro: Coroutine[Any, Any, Any] | Generator[Any, None, Any],
+        /,
+        **kwargs: Any,
+    ) -> Future[Any]: ...
+
+__version__: str
+
+class Handle(asyncio.Handle):
+    _callback: Callable[..., object] | None
+    _args: tuple[Any, ...]
+    _cancelled: bool
+    _loop: EventLoop
+    _source_traceback: traceback.StackSummary | None
+
+class TimerHandle(Handle, asyncio.TimerHandle):
+    _when: float
+
+class EventLoop:
+    """The native core of one loop: ready queue, timers, inbox, driver and transports.
+
+    A loop belongs to one thread at a time. While it runs, a method called from another thread raises
+    ``RuntimeError`` naming both threads, except for those that say they may be called from any thread.
+    """
+
+    slow_callback_duration: float
+
+    def __init__(self) -> None: ...
+
+    # Running.
+    def run_forever(self) -> None: ...
+    def stop(self) -> None: ...
+    def close(self) -> None: ...
+    def is_running(self) -> bool: ...
+    def is_closed(self) -> bool: ...
+    def time(self) -> float: ...
+    def get_debug(self) -> bool: ...
+    def set_debug(self, enabled: bool) -> None: ...
+
+    # Scheduling.
+    def call_soon[*Ts](
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
+    ) -> Handle: ...
+    def call_soon_threadsafe[*Ts](
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
+    ) -> Handle: ...
+    def call_later[*Ts](
+        self,
+        delay: float,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
+        context: Context | None = None,
+    ) -> TimerHandle: ...
+    def call_at[*Ts](
+        self,
+        when: float,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
+        context: Context | None = None,
+    ) -> TimerHandle: ...
+    def create_future(self) -> Future[Any]: ...
+    def create_task[T](
+        self,
+        coro: Coroutine[Any, Any, T] | Generator[Any, None, T],
+        *,
+        name: object = None,
+        context: Context | None = None,
+        **kwargs: Any,
+    ) -> Task[T]: ...
+    def set_task_factory(self, factory: _TaskFactory | None) -> None: ...
+    def get_task_factory(self) -> _TaskFactory | None: ...
+
+    # Checks and handles, for the Python layer.
+    def _check_closed(self) -> None: ...
+    def _check_running(self) -> None: ...
+    def _check_thread(self) -> None: ...
+    def _make_handle(
+        self, callback: Callable[..., object], args: tuple[Any, ...], context: Context | None = None
+    ) -> Handle: ...
+    def _schedule(self, handle: Handle) -> None: ...
+    @property
+    def _current_handle(self) -> Handle | None: ...
+
+    # Descriptor watching.
+    def add_reader[*Ts](
+        self, fd: _FileDescriptorLike, callback: Callable[[*Ts], Any], *args: *Ts
+    ) -> None: ...
+    def remove_reader(self, fd: _FileDescriptorLike) -> bool: ...
+    def add_writer[*Ts](
+        self, fd: _FileDescriptorLike, callback: Callable[[*Ts], Any], *args: *Ts
+    ) -> None: ...
+    def remove_writer(self, fd: _FileDescriptorLike) -> bool: ...
+
+    # Sockets.
+    async def sock_recv(self, sock: socket, nbytes: int) -> bytes: ...
+    async def sock_recv_into(self, sock: socket, buf: Buffer) -> int: ...
+    async def sock_sendall(self, sock: socket, data: Buffer) -> None: ...
+    async def sock_accept(self, sock: socket) -> tuple[socket, Any]: ...
+    def _sock_connect(self, sock: socket, address: _Address) -> Awaitable[None]: ...
+
+    # Transports and servers.
+    def _make_socket_transport(
+        self,
+        sock: socket,
+        protocol: BaseProtocol,
+        waiter: Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+        server: AbstractServer | None = None,
+    ) -> Transport: ...
+    def _accept(
+        self, sock: socket, protocol_factory: Callable[[], BaseProtocol], server: AbstractServer, backlog: int
+    ) -> None: ...
+    def _stop_accept(self, sock: socket) -> None: ...
+
+    # Name resolution on the shared runtime's blocking pool.
+    def _resolve(
+        self, host: bytes | None, port: bytes | None, family: int, type: int, proto: int, flags: int
+    ) -> Future[list[_AddrInfo]]: ...
+    def _resolve_name(self, sockaddr: tuple[Any, ...], flags: int) -> Future[tuple[str, str]]: ...
+
+def get_running_loop() -> AbstractEventLoop: ...
+def get_event_loop() -> AbstractEventLoop: ...
+def loops() -> dict[int, EventLoop]: ...
+def _bound_loop() -> EventLoop | None: ...
+def _bind(loop: EventLoop | None) -> None: ...

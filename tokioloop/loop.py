@@ -1,0 +1,32 @@
+"""The loop class: the native core, the Python rooms around it, and asyncio's interface on top."""
+
+import asyncio
+from typing import cast
+
+from . import _tokioloop
+from ._connect import Connect
+from ._later import Later
+from ._lifecycle import Lifecycle
+from ._serve import Serve
+
+
+class TokioLoop(Connect, Serve, Lifecycle, Later, asyncio.AbstractEventLoop):  # type: ignore[misc]
+    """An asyncio event loop: make one in each thread that needs one, run it there, close it at the end.
+
+    It may be made in one thread and run in another. While it runs, only its own thread may call it, but for
+    ``call_soon_threadsafe``, ``stop``, ``is_running``, ``is_closed``, ``time``, ``get_debug`` and ``repr``:
+    anything else raises RuntimeError naming both threads.
+    """
+
+
+def new_event_loop() -> TokioLoop:
+    """Return a new loop, bound to the calling thread if that has no live loop yet. May be called anywhere."""
+    return TokioLoop()
+
+
+def loops() -> dict[int, TokioLoop]:
+    """Return this process's live loops by the ident of the thread they run in or are bound to.
+
+    A snapshot, safe to take from any thread; loops may start and end while it is looked at.
+    """
+    return cast("dict[int, TokioLoop]", _tokioloop.loops())
