@@ -27,8 +27,8 @@ def main() -> int:
     )
     running.add_argument("--loops", default=LOOPS, help=f"comma-separated (default: {LOOPS})")
     running.add_argument("--rounds", type=int, help="default 5, with --quick 3")
-    running.add_argument("--seconds", type=float, help="of one measurement; default 0.5, with --quick 0.1")
-    running.add_argument("--quick", action="store_true", help="about two minutes instead of ten; rougher")
+    running.add_argument("--seconds", type=float, help="of one measurement; default 0.3, with --quick 0.1")
+    running.add_argument("--quick", action="store_true", help="two to three minutes instead of ten; rougher")
     running.add_argument(
         "--out", type=Path, default=Path(OUT), help=f"directory to write to (default: {OUT})"
     )
@@ -55,7 +55,7 @@ def _run(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     except ValueError as error:
         parser.error(str(error))
     rounds = options.rounds or (3 if options.quick else 5)
-    seconds = options.seconds or (0.1 if options.quick else 0.5)
+    seconds = options.seconds or (0.1 if options.quick else 0.3)
     return _render(run(Plan(chosen, loops, rounds, seconds)), options.out)
 
 

@@ -27,7 +27,7 @@ LABELS, BARS, VALUES = 330, 420, 130
 WIDTH = LABELS + BARS + VALUES
 BAR, GAP, HEAD = 14, 12, 66
 #: Bars are cut off at so many times uvloop's figure.
-MOST = 4.0
+MOST = 3.0
 
 
 def charts(summary: Summary) -> dict[str, str]:
@@ -79,7 +79,8 @@ def _frame(title: str, height: int) -> list[str]:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
         ' font-family="system-ui, sans-serif">',
         "<style>.head{font-size:16px;font-weight:600}.name{font-size:12px;font-weight:600}"
-        ".title,.value{font-size:10px;fill:#555}.legend{font-size:11px}</style>",
+        ".title,.value{font-size:10px;fill:#555}.value{paint-order:stroke;stroke:#fff;stroke-width:3px}"
+        ".legend{font-size:11px}</style>",
         f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
         _text(12, 24, f"{title} (less is better; the dashed line is uvloop)", "head"),
     ]

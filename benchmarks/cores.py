@@ -1,7 +1,7 @@
-"""Keeps the server and its load generator on cores of their own.
+"""Places threads and processes on cores, so that a row is always measured in the same setting.
 
-Left to itself the scheduler now runs the two in turn on one core and now side by side, and an echo costs half as
-much CPU again in the second case: side by side, always, is what can be compared.
+Left to itself the scheduler now runs two threads in turn on one core and now side by side. An echo costs half as
+much CPU again side by side as in turn, a wake several times as much: without a place, figures jump between the two.
 """
 
 from __future__ import annotations
@@ -10,27 +10,31 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+#: The cores this process was given, as it was imported; empty where the system places nothing.
+GIVEN = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
 
-class Cores:
-    """The cores this process may use, split where there are two: the last for the server, the others for the load."""
 
-    def __init__(self) -> None:
-        self._all = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
+def take_last() -> None:
+    """Binds the calling thread, and what it starts, to the last core: a server, or all threads of a row."""
+    if len(GIVEN) > 1:
+        os.sched_setaffinity(0, GIVEN[-1:])
 
-    def take_server(self) -> None:
-        """Binds the calling thread, and what it starts, to the server's core."""
-        if len(self._all) > 1:
-            os.sched_setaffinity(0, self._all[-1:])
 
-    @contextmanager
-    def load(self) -> Iterator[None]:
-        """Processes started within run on the load's cores."""
-        if len(self._all) < 2:
-            yield
-            return
-        own = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, self._all[:-1])
-        try:
-            yield
-        finally:
-            os.sched_setaffinity(0, own)
+def take_others() -> None:
+    """Binds the calling thread, and what it starts, to all cores but the last: the other side of a row."""
+    if len(GIVEN) > 1:
+        os.sched_setaffinity(0, GIVEN[:-1])
+
+
+@contextmanager
+def others() -> Iterator[None]:
+    """Processes started within run on the other cores."""
+    if len(GIVEN) < 2:
+        yield
+        return
+    own = os.sched_getaffinity(0)
+    take_others()
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, own)

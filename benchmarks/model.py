@@ -73,6 +73,8 @@ class Row:
     floor: tuple[str, ...] | None = None
     #: Also run on two threads with a loop each, as row `NAME@2`.
     two_threads: bool = False
+    #: All threads of the row share a core (see `cores`).
+    one_core: bool = False
     #: The field of a measurement that the row is about, and its unit.
     figure: str = "cpu_us"
     unit: str = "us CPU"

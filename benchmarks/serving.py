@@ -11,8 +11,7 @@ from pathlib import Path
 from socket import AF_INET, AF_UNIX, SO_REUSEPORT, SOL_SOCKET, socket
 from statistics import median
 
-from . import loadgen
-from .cores import Cores
+from . import cores, loadgen
 from .model import Loop, LoopFactory, Measurement, Row, Serve
 
 #: A row that is held against the floor is measured in so many slices, each followed by one of the floor.
@@ -25,15 +24,15 @@ type Report = dict[str, float]
 class Load:
     """The load generator's runs of one row against one server."""
 
-    def __init__(self, row: Row, where: tuple[str, ...], pid: int, cores: Cores | None) -> None:
+    def __init__(self, row: Row, where: tuple[str, ...], pid: int, *, apart: bool) -> None:
         self._arguments = (*row.load, *where, "--server-pid", str(pid), "--warm-up", str(WARM_UP))
-        self._cores = cores
+        self._apart = apart
 
     def start(self, seconds: float) -> int:
         """Starts a run; the report comes from the descriptor, which the caller closes."""
         with ExitStack() as stack:
-            if self._cores:
-                stack.enter_context(self._cores.load())
+            if self._apart:
+                stack.enter_context(cores.others())
             child = loadgen.start(*self._arguments, "--seconds", str(seconds))
         assert child.stdout is not None
         return os.dup(child.stdout.fileno())
@@ -46,15 +45,14 @@ class Load:
 
 def alone(row: Row, serve: Serve, make: LoopFactory, seconds: float) -> Measurement:
     """Serves on this thread with no other thread in the process."""
-    cores = Cores()
-    cores.take_server()
+    cores.take_last()
     with ExitStack() as stack:
         path = _unix_path(row, stack)
         [listener] = _listeners(1, path, stack)
-        load = Load(row, _where(listener, path), os.getpid(), cores)
+        load = Load(row, _where(listener, path), os.getpid(), apart=True)
         if row.target is None or row.target.floor is None:
             return _merged(_serve_loads(serve, make(), listener, iter([(load, seconds)])))
-        beside = _floor(row, cores, stack)
+        beside = _floor(row, stack)
         each = [(load, seconds / SLICES), (beside, seconds / SLICES)]
         reports = _serve_loads(serve, make(), listener, iter(each * SLICES))
         own, floor = _merged(reports[::2]), _merged(reports[1::2])
@@ -82,7 +80,7 @@ def beside(row: Row, serve: Serve, make: LoopFactory, seconds: float, threads: i
         for thread in running:
             thread.start()
         ready.wait()
-        report = Load(row, _where(listeners[0], None), os.getpid(), None).run(seconds)
+        report = Load(row, _where(listeners[0], None), os.getpid(), apart=False).run(seconds)
         for loop in loops:
             loop.call_soon_threadsafe(loop.stop)
         for thread in running:
@@ -92,20 +90,19 @@ def beside(row: Row, serve: Serve, make: LoopFactory, seconds: float, threads: i
 
 def floor(row: Row, seconds: float) -> Measurement:
     """The plain-Rust server in a server's place. Raises LookupError where it cannot stand in."""
-    cores = Cores()
-    cores.take_server()
+    cores.take_last()
     with ExitStack() as stack:
-        return _merged([_floor(row, cores, stack).run(seconds)])
+        return _merged([_floor(row, stack).run(seconds)])
 
 
-def _floor(row: Row, cores: Cores, stack: ExitStack) -> Load:
+def _floor(row: Row, stack: ExitStack) -> Load:
     if row.floor is None:
         raise LookupError(f"the floor does not serve {row.name}")
     path = _unix_path(row, stack)
     child = loadgen.Floor(*(("--unix", str(path)) if path else ("--port", "0")), *row.floor)
     stack.callback(child.close)
     where = ("--unix", str(path)) if path else ("--addr", f"127.0.0.1:{child.where['port']}")
-    return Load(row, where, child.pid, cores)
+    return Load(row, where, child.pid, apart=True)
 
 
 def _unix_path(row: Row, stack: ExitStack) -> Path | None:

@@ -73,11 +73,19 @@ def _cpu(summary: Summary) -> str:
                 "-" if times is None else f"{times:.2f}x",
                 "-" if over is None else f"{over - 1:+.0%}",
                 str(row.target) if row.target else "",
-                "" if met is None else "yes" if met else "**no**",
+                _verdict(
+                    met, failed=row.target is not None and summary.failure(row.name, SUBJECT) is not None
+                ),
             ]
         rows.append(cells)
     title = "## CPU time per operation, microseconds (user and system; memory rows: bytes)\n\n"
     return title + _table(head, rows) if rows else ""
+
+
+def _verdict(met: bool | None, *, failed: bool) -> str:
+    if failed or met is False:
+        return "**failed**" if failed else "**no**"
+    return "yes" if met else ""
 
 
 def _named(row: Row) -> str:

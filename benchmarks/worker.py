@@ -14,7 +14,7 @@ import threading
 import time
 from contextlib import suppress
 
-from . import peers, serving
+from . import cores, peers, serving
 from .model import Body, Loop, LoopFactory, Measurement, Row, per_operation
 from .rows import split
 
@@ -24,6 +24,8 @@ def measure(row: Row, threads: int, peer: str, seconds: float) -> Measurement:
     if peer == peers.FLOOR:
         return serving.floor(row, seconds)
     make = peers.factory(peer)
+    if row.one_core:
+        cores.take_last()
     if row.serve is not None:
         if threads == 1:
             return serving.alone(row, row.serve, make, seconds)
@@ -100,7 +102,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.worker", description=__doc__)
     parser.add_argument("row", help="a row's name, or NAME@2 for two threads")
     parser.add_argument("loop", choices=[*peers.FACTORIES, peers.FLOOR])
-    parser.add_argument("--seconds", type=float, default=1.0, help="measured time")
+    parser.add_argument("--seconds", type=float, default=0.3, help="measured time")
     options = parser.parse_args()
     row, threads = split(options.row)
     found = measure(row, threads, options.loop, options.seconds)

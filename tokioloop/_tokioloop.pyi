@@ -29,6 +29,7 @@ class _TaskFactory(Protocol):
 
 __version__: str
 
+# To type checkers handles are asyncio's, which is what programs call them; at run time they are classes of their own.
 class Handle(asyncio.Handle):
     _callback: Callable[..., object] | None
     _args: tuple[Any, ...]

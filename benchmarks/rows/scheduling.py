@@ -211,5 +211,12 @@ ROWS = (
         body=gather,
         two_threads=True,
     ),
-    Row("executor", "run_in_executor round trip, default executor", "scheduling", 1_000, body=executor),
+    Row(
+        "executor",
+        "run_in_executor round trip, default executor, one core",
+        "scheduling",
+        1_000,
+        body=executor,
+        one_core=True,
+    ),
 )

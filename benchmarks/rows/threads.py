@@ -1,10 +1,12 @@
-"""Rows that cross threads."""
+"""Rows that cross threads: on one core, where a figure is what the loops spend, and with a core for each side."""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
+from .. import cores
 from ..model import Loop, LoopFactory, Measurement, Row, Target, per_operation
 
 BATCH = 1000
@@ -14,12 +16,13 @@ def _nothing() -> None:
     pass
 
 
-def threadsafe_burst(loop: Loop, n: int) -> int:
-    """Another thread posts 1000 callbacks and waits until the last has run, over and over."""
+def threadsafe_burst(loop: Loop, n: int, place: Callable[[], None] = _nothing) -> int:
+    """Another thread, which `place` puts on its core, posts 1000 callbacks and waits until the last has run, over and over."""
     batches = max(1, n // BATCH)
     ran = threading.Semaphore(0)
 
     def post() -> None:
+        place()
         for _ in range(batches):
             for _ in range(BATCH - 1):
                 loop.call_soon_threadsafe(_nothing)
@@ -34,7 +37,12 @@ def threadsafe_burst(loop: Loop, n: int) -> int:
     return batches * BATCH
 
 
-def threadsafe_latency(make: LoopFactory, n: int) -> Measurement:
+def threadsafe_burst_apart(loop: Loop, n: int) -> int:
+    cores.take_last()
+    return threadsafe_burst(loop, n, cores.take_others)
+
+
+def threadsafe_latency(make: LoopFactory, n: int, place: Callable[[], None] = _nothing) -> Measurement:
     """Two loops in two threads wake each other in turn: an operation is one wake of a parked loop."""
     ready = threading.Barrier(2)
     loops = [make(), make()]
@@ -50,6 +58,7 @@ def threadsafe_latency(make: LoopFactory, n: int) -> Measurement:
                 loop.call_soon_threadsafe(loop.stop)
 
     def other() -> None:
+        place()
         ready.wait()
         loops[1].run_forever()
 
@@ -72,21 +81,42 @@ def threadsafe_latency(make: LoopFactory, n: int) -> Measurement:
     return per_operation(n, wall, cpu)
 
 
+def threadsafe_latency_apart(make: LoopFactory, n: int) -> Measurement:
+    cores.take_last()
+    return threadsafe_latency(make, n, cores.take_others)
+
+
 ROWS = (
     Row(
         "threadsafe_burst",
-        "call_soon_threadsafe from another thread, by the thousand",
+        "call_soon_threadsafe from another thread, by the thousand, one core",
         "threads",
         20_000,
         body=threadsafe_burst,
+        one_core=True,
         target=Target(times=4.0),
     ),
     Row(
         "threadsafe_latency",
-        "call_soon_threadsafe between two loops in turn, per wake",
+        "call_soon_threadsafe between two loops in turn, per wake, one core",
         "threads",
         20_000,
         special=threadsafe_latency,
+        one_core=True,
         target=Target(times=1.5),
+    ),
+    Row(
+        "threadsafe_burst_apart",
+        "threadsafe_burst, each thread on a core of its own",
+        "threads",
+        20_000,
+        body=threadsafe_burst_apart,
+    ),
+    Row(
+        "threadsafe_latency_apart",
+        "threadsafe_latency, each loop on a core of its own",
+        "threads",
+        5_000,
+        special=threadsafe_latency_apart,
     ),
 )

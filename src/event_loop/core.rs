@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use slotmap::{SlotMap, new_key_type};
 
 use super::handle::HandleRef;
-use super::post::Post;
+use super::post::{Outcome, Post};
 use crate::driver::Driver;
 use crate::inbox::Inbox;
 use crate::metrics::Counters;
@@ -29,6 +29,8 @@ pub struct Core {
     /// Handles to use again: their fields are empty but for the loop.
     pub free: Vec<HandleRef>,
     pub inbox: Inbox<Post>,
+    /// Outcomes taken out of the inbox whose futures are not told yet.
+    pub finished: VecDeque<(PendingKey, Outcome)>,
     /// Made at first need: a loop that never waits has no descriptors.
     pub driver: Option<Driver<Endpoint>>,
     pub pending: SlotMap<PendingKey, Owned>,
@@ -48,6 +50,7 @@ impl Core {
             ready: VecDeque::new(),
             timers: DeadlineQueue::default(),
             free: Vec::new(),
+            finished: VecDeque::new(),
             inbox,
             driver: None,
             pending: SlotMap::with_key(),
@@ -68,6 +71,19 @@ impl Core {
             self.driver = Some(driver);
         }
         Ok(self.driver.as_mut().expect("made above"))
+    }
+
+    /// Takes what other threads sent, in the order it was sent.
+    #[inline]
+    pub fn take_posts(&mut self) {
+        for post in self.inbox.drain() {
+            match post {
+                // SAFETY: only Handles are posted as calls.
+                Post::Call(object) => self.ready.push_back(unsafe { HandleRef::from_owned(object) }),
+                Post::Stop => self.stopping = true,
+                Post::Finished(key, outcome) => self.finished.push_back((key, outcome)),
+            }
+        }
     }
 
     /// Shows every Python object that the core holds to the garbage collector. What waits in the inbox is left out: other

@@ -30,6 +30,7 @@ pub(super) fn build(module: &Bound<'_, PyModule>) -> PyResult<*mut ffi::PyTypeOb
             raw::no_args(c"_run", run, c"Run the callback now; errors go to the loop's exception handler."),
         ],
         getset: vec![
+            raw::getter(c"__class__", get_class, c"asyncio's class of the same name, so that isinstance() holds."),
             raw::getter(c"_callback", get_callback, c"The callback, or None once cancelled."),
             raw::getter(c"_args", get_args, c"The arguments as a tuple, or None once cancelled."),
             raw::getter(c"_loop", get_loop, c"The loop."),
@@ -168,6 +169,16 @@ unsafe extern "C" fn run(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *
                 super::turn::run_handle(&event_loop, &handle)?;
             }
             Ok(raw::none(py))
+        })
+    }
+}
+
+unsafe extern "C" fn get_class(object: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
+    // SAFETY: called by Python, attached, with a Handle.
+    unsafe {
+        raw::enter(|py| {
+            let class = if handle::is_timer(object) { imports::asyncio_timer_handle(py)? } else { imports::asyncio_handle(py)? };
+            Ok(class.clone().into_ptr())
         })
     }
 }

@@ -55,7 +55,7 @@ unsafe impl Send for EventLoop {}
 
 impl EventLoop {
     fn create(py: Python<'_>) -> PyResult<Self> {
-        let debug = imports::is_debug_mode(py)?.call0()?.is_truthy()?;
+        let debug = imports::coroutines(py)?.call_method0(names()._is_debug_mode.bind(py))?.is_truthy()?;
         let inbox = Inbox::new();
         let shared = Arc::new(Shared::new(inbox.sender(), debug));
         Ok(Self { shared, core: UnsafeCell::new(Core::new(inbox)) })

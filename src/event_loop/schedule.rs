@@ -169,6 +169,14 @@ pub unsafe extern "C" fn call_soon_threadsafe(
                 handle.set_traceback(handle_type::source_traceback(py)?);
             }
             let result = handle.as_object().clone_ref(py);
+            if let Ok(_claim) = event_loop.shared.claim() {
+                // The loop does not run: straight onto the queue, behind what was posted before.
+                // Claimed, for two pushes that call no Python.
+                let core = event_loop.core_mut();
+                core.take_posts();
+                core.ready.push_back(handle);
+                return Ok(result.into_ptr());
+            }
             match event_loop.shared.inbox.post(Post::Call(handle.into_object())) {
                 Ok(()) => Ok(result.into_ptr()),
                 // Closed since the check above.

@@ -9,7 +9,6 @@ use pyo3::prelude::*;
 use pyo3::{Borrowed, ffi};
 
 use super::handle::HandleRef;
-use super::post::Post;
 use super::{EventLoop, handle_type};
 use crate::driver::Driver;
 use crate::net;
@@ -141,23 +140,11 @@ fn dispatch(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
 fn drain_inbox(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
     let py = event_loop.py();
     let lp = event_loop.get();
-    let mut outcome = Ok(());
-    for post in lp.with(py, |core| core.inbox.drain())? {
-        match post {
-            // SAFETY: only Handles are posted as calls.
-            Post::Call(object) => unsafe {
-                let handle = HandleRef::from_owned(object);
-                lp.with(py, |core| core.ready.push_back(handle))?;
-            },
-            Post::Stop => lp.with(py, |core| core.stopping = true)?,
-            Post::Finished(key, result) => {
-                if let Err(error) = net::dns::finish(event_loop, key, result) {
-                    outcome = Err(error); // The other posts must not be lost.
-                }
-            }
-        }
+    lp.with(py, |core| core.take_posts())?;
+    while let Some((key, outcome)) = lp.with(py, |core| core.finished.pop_front())? {
+        net::dns::finish(event_loop, key, outcome)?;
     }
-    outcome
+    Ok(())
 }
 
 fn move_due_timers(py: Python<'_>, lp: &EventLoop) -> PyResult<()> {

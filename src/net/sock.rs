@@ -1,5 +1,6 @@
 //! `sock_recv`, `sock_recv_into`, `sock_sendall`, `sock_accept` and `sock_connect`, as awaitables that try the system
-//! call when they are first awaited and make a future only if they must wait.
+//! call when they are first awaited and make a future only if they must wait; the future is no more than a wake-up, the
+//! system call is made by whoever awaits.
 //!
 //! A [`SockCall`] behaves as the coroutine that asyncio's method would return: nothing happens before it is awaited, it
 //! can be wrapped in a task, and cancelling that ends the wait. Its state is touched on the loop's thread
@@ -43,7 +44,7 @@ impl Operation {
 enum State {
     /// Not awaited yet.
     New(Operation),
-    /// Waits for readiness; `steps` is the future's own iterator.
+    /// Waits for readiness; `steps` is the iterator of the future that tells of it.
     Waiting { operation: Operation, token: Token, future: Owned, steps: Owned },
     /// Returned, raised or closed.
     Done,
@@ -316,14 +317,24 @@ impl SockCall {
                     Attempt::MustWait => Self::wait(slf, operation).map(Some),
                 }
             }
-            State::Waiting { operation, token, future, steps } => {
-                let next = steps.bind(py).call_method0("__next__");
-                if next.is_ok() {
-                    this.state.put(State::Waiting { operation, token, future, steps });
-                } else {
-                    watch::forget(event_loop, token, operation.direction(), slf.as_ptr() as *const ())?;
+            State::Waiting { mut operation, token, future, steps } => {
+                match steps.bind(py).call_method0("__next__") {
+                    Ok(pending) => {
+                        this.state.put(State::Waiting { operation, token, future, steps });
+                        Ok(Some(pending))
+                    }
+                    // The future is done: there is something to do.
+                    Err(done) if done.is_instance_of::<PyStopIteration>(py) => {
+                        match attempt(event_loop, this.sock.bind(py), &mut operation)? {
+                            Attempt::Ready(value) => Err(stop(value)),
+                            Attempt::MustWait => Self::wait(slf, operation).map(Some),
+                        }
+                    }
+                    Err(cancelled) => {
+                        watch::forget(event_loop, token, operation.direction(), slf.as_ptr() as *const ())?;
+                        Err(cancelled)
+                    }
                 }
-                next.map(Some)
             }
             State::Done => Err(PyRuntimeError::new_err("cannot reuse already awaited coroutine")),
         }
@@ -367,37 +378,15 @@ fn stop(value: Bound<'_, PyAny>) -> PyErr {
     PyStopIteration::new_err((value.unbind(),))
 }
 
-/// The descriptor is ready: tries again. True when the call is over and waits no more.
-pub fn resume(event_loop: &Bound<'_, EventLoop>, operation: &Owned) -> PyResult<bool> {
-    let py = event_loop.py();
+/// The descriptor is ready: wakes whoever awaits the call. The system call is made when that one runs again, so that a
+/// cancellation in between loses nothing.
+pub fn resume(py: Python<'_>, operation: &Owned) -> PyResult<()> {
     let call = operation.bind(py).cast::<SockCall>()?.to_owned();
-    let this = call.get();
-    match this.state.take() {
-        State::Waiting { mut operation, token, future, steps } => {
-            let done = if watch::is_done(py, &future)? {
-                true // Cancelled: nothing may be read now, it would be lost.
-            } else {
-                match attempt(event_loop, this.sock.bind(py), &mut operation) {
-                    Ok(Attempt::MustWait) => false,
-                    Ok(Attempt::Ready(value)) => {
-                        super::dns::settle(py, &future, Ok(value))?;
-                        true
-                    }
-                    Err(error) => {
-                        let error = crate::event_loop::turn::let_fatal_through(py, error)?;
-                        super::dns::settle(py, &future, Err(error))?;
-                        true
-                    }
-                }
-            };
-            this.state.put(State::Waiting { operation, token, future, steps });
-            Ok(done)
-        }
-        other => {
-            this.state.put(other);
-            Ok(true)
-        }
-    }
+    let future = match &*call.get().state.0.lock().borrow() {
+        State::Waiting { future, .. } => future.clone_ref(py),
+        _ => return Ok(()),
+    };
+    super::dns::settle(py, &future, Ok(py.None().into_bound(py)))
 }
 
 #[pymethods]

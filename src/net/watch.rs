@@ -196,10 +196,8 @@ fn resume(event_loop: &Bound<'_, EventLoop>, token: Token, direction: Direction)
         }
         Waiter::Callback(handle) => turn::run_handle(event_loop, &handle),
         Waiter::Once(operation) => {
-            if super::sock::resume(event_loop, &operation)? {
-                forget(event_loop, token, direction, operation.as_ptr() as *const ())?;
-            }
-            Ok(())
+            forget(event_loop, token, direction, operation.as_ptr() as *const ())?;
+            super::sock::resume(py, &operation)
         }
         Waiter::Nobody => Ok(()),
     }

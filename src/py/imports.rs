@@ -17,12 +17,14 @@ macro_rules! imports {
 
 imports! {
     asyncio_future = "asyncio"."Future";
+    asyncio_handle = "asyncio"."Handle";
+    asyncio_timer_handle = "asyncio"."TimerHandle";
     asyncio_task = "asyncio"."Task";
     asyncio_transport = "asyncio"."Transport";
     buffered_protocol = "asyncio"."BufferedProtocol";
     iscoroutine = "asyncio.coroutines"."iscoroutine";
     iscoroutinefunction = "inspect"."iscoroutinefunction";
-    is_debug_mode = "asyncio.coroutines"."_is_debug_mode";
+    coroutines = "asyncio"."coroutines";
     format_callback_source = "asyncio.format_helpers"."_format_callback_source";
     extract_stack = "asyncio.format_helpers"."extract_stack";
     get_running_loop_or_none = "asyncio"."_get_running_loop";

@@ -52,7 +52,7 @@ names! {
     pause_writing resume_writing
     _attach _detach
     set_result set_exception done
-    fileno close gettimeout
+    fileno close gettimeout _is_debug_mode
 }
 
 static NAMES: OnceLock<Names> = OnceLock::new();

@@ -16,6 +16,7 @@ How a test meets the subject (`substitute`, `catalogue`):
 - In test_tasks and test_futures, `new_test_loop()` makes the subject unless the test makes up the time, which no real
   loop can follow. Those tests, and test_unix_events' for asyncio's own pipe transports and child watchers, run
   unchanged on asyncio's `TestLoop`: they say that nothing around it was disturbed, and no more.
+- A mock that a test puts into asyncio's modules reaches what the subject uses in that place (`mirror`).
 - Tests that only make sense of asyncio's inner parts are excepted as `private`.
 
 A test that starts another interpreter has asyncio's loop there. Each test's loops are counted, and the report says

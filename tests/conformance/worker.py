@@ -25,7 +25,7 @@ from typing import Any
 
 from test import support  # type: ignore[import-not-found]
 
-from . import catalogue, substitute
+from . import catalogue, mirror, substitute
 
 TAIL = 12_000
 """Bytes of a test's output that are kept."""
@@ -45,6 +45,7 @@ def main() -> int:
     # Ending by an exception, so that `_wait` takes the running child along.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     substitute.install(options.loop)
+    mirror.install(options.loop)
     suite = catalogue.load(options.package, options.modules)
     if len(os.listdir("/proc/self/task")) != 1:
         raise RuntimeError("something started threads at import: forking tests from here would not be safe")

@@ -14,10 +14,7 @@ pub fn of_process(pid: i32) -> io::Result<Duration> {
     if code != 0 {
         return Err(io::Error::from_raw_os_error(code));
     }
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is a valid place to write to; a wrong clock is reported by the return value.
     if unsafe { libc::clock_gettime(clock, &mut time) } != 0 {
         return Err(io::Error::last_os_error());

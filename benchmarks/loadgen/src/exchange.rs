@@ -31,12 +31,7 @@ impl Echo {
             state ^= state >> 27;
             (state.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 56) as u8
         });
-        Echo {
-            bytes: bytes.take(size + SHIFTS).collect(),
-            size,
-            start: SHIFTS - 1,
-            seen: 0,
-        }
+        Echo { bytes: bytes.take(size + SHIFTS).collect(), size, start: SHIFTS - 1, seen: 0 }
     }
 }
 
@@ -54,10 +49,7 @@ impl Exchange for Echo {
         let from = self.seen;
         self.seen += bytes.len();
         if self.seen > self.size {
-            return Err(format!(
-                "echo of {} bytes where {} were sent",
-                self.seen, self.size
-            ));
+            return Err(format!("echo of {} bytes where {} were sent", self.seen, self.size));
         }
         if self.request()[from..self.seen] != *bytes {
             return Err(format!("echo differs within bytes {from}..{}", self.seen));
@@ -86,21 +78,13 @@ const MAX_HEAD: usize = 64 * 1024;
 impl Http {
     pub fn new(host: &str, path: &str, body: Body) -> Http {
         let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nAccept: */*\r\n\r\n");
-        Http {
-            request: request.into_bytes(),
-            body,
-            buffer: Vec::new(),
-        }
+        Http { request: request.into_bytes(), body, buffer: Vec::new() }
     }
 
     /// Whether `data` is a whole and right reply; Ok(false) when it goes on.
     fn check(&self, data: &[u8]) -> Result<bool, String> {
         let Some(end) = data.windows(4).position(|w| w == b"\r\n\r\n") else {
-            return if data.len() > MAX_HEAD {
-                Err("no end of the reply's head".into())
-            } else {
-                Ok(false)
-            };
+            return if data.len() > MAX_HEAD { Err("no end of the reply's head".into()) } else { Ok(false) };
         };
         let (head, body) = (&data[..end], &data[end + 4..]);
         if !head.starts_with(b"HTTP/1.1 200 ") {
@@ -223,14 +207,8 @@ mod tests {
     #[test]
     fn http_may_be_asked_for_a_length_only() {
         let mut http = Http::new("localhost", "/", Body::Length(3));
-        assert_eq!(
-            http.reply(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc"),
-            Ok(true)
-        );
+        assert_eq!(http.reply(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc"), Ok(true));
         http.next();
-        assert!(
-            http.reply(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab")
-                .is_err()
-        );
+        assert!(http.reply(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab").is_err());
     }
 }

@@ -43,12 +43,8 @@ pub fn serve(listen: &Listen, once: bool, limit: Duration) -> io::Result<()> {
     match listen {
         Listen::Port(port) => {
             let mut listener = TcpListener::bind(([127, 0, 0, 1], *port).into())?;
-            poll.registry()
-                .register(&mut listener, LISTENER, Interest::READABLE)?;
-            println!(
-                "{}",
-                json!({"port": listener.local_addr()?.port(), "pid": std::process::id()})
-            );
+            poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+            println!("{}", json!({"port": listener.local_addr()?.port(), "pid": std::process::id()}));
             run(poll, once, limit, || {
                 let (stream, _) = listener.accept()?;
                 stream.set_nodelay(true)?;
@@ -57,8 +53,7 @@ pub fn serve(listen: &Listen, once: bool, limit: Duration) -> io::Result<()> {
         }
         Listen::Unix(path) => {
             let mut listener = UnixListener::bind(path)?;
-            poll.registry()
-                .register(&mut listener, LISTENER, Interest::READABLE)?;
+            poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
             println!("{}", json!({"unix": path, "pid": std::process::id()}));
             let ended = run(poll, once, limit, || Ok(listener.accept()?.0));
             std::fs::remove_file(path).ok();
@@ -112,11 +107,7 @@ fn run<S: Stream>(
                     });
                     let interests = Interest::READABLE | Interest::WRITABLE;
                     poll.registry().register(&mut stream, Token(index), interests)?;
-                    connections[index] = Some(Connection {
-                        stream,
-                        unsent: Vec::new(),
-                        sent: 0,
-                    });
+                    connections[index] = Some(Connection { stream, unsent: Vec::new(), sent: 0 });
                 },
                 Token(index) => {
                     let Some(connection) = &mut connections[index] else {
@@ -142,10 +133,7 @@ fn run<S: Stream>(
         // A slot is given anew only in the next turn: the rest of this one's events may still name it.
         free.append(&mut closed);
     }
-    println!(
-        "{}",
-        json!({"cpu_s": cpu::own().as_secs_f64(), "receives": requests})
-    );
+    println!("{}", json!({"cpu_s": cpu::own().as_secs_f64(), "receives": requests}));
     Ok(())
 }
 

@@ -75,11 +75,7 @@ fn parse() -> Result<Options, String> {
     read(&mut parser, &mut options).map_err(|error| error.to_string())?;
     let number = |name: &str, value: f64| {
         let fits = value.is_finite() && (0.0..=3600.0).contains(&value);
-        if fits {
-            Ok(())
-        } else {
-            Err(format!("{name} must be between 0 and 3600"))
-        }
+        if fits { Ok(()) } else { Err(format!("{name} must be between 0 and 3600")) }
     };
     number("--seconds", options.seconds.unwrap_or(1.0))?;
     number("--warm-up", options.warm_up)?;
@@ -202,9 +198,5 @@ fn load(options: Options) -> Result<ExitCode, String> {
             println!("{name:>20}  {value}");
         }
     }
-    Ok(if report["errors"] == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if report["errors"] == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

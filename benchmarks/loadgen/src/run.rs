@@ -42,16 +42,11 @@ const PROGRESS: Duration = Duration::from_millis(500);
 pub fn run(plan: &Plan, exchange: &dyn Fn(usize) -> Box<dyn Exchange>) -> Result<Value, String> {
     let shared = Shared::default();
     let timed = matches!(plan.bound, Bound::Time(_));
-    shared
-        .phase
-        .store(if timed { WARM_UP } else { MEASURE }, Ordering::Relaxed);
+    shared.phase.store(if timed { WARM_UP } else { MEASURE }, Ordering::Relaxed);
     let threads = plan.threads.clamp(1, plan.connections.max(1));
     let mut workers = Vec::new();
     for number in 0..threads {
-        let share = (number..plan.connections)
-            .step_by(threads)
-            .map(exchange)
-            .collect();
+        let share = (number..plan.connections).step_by(threads).map(exchange).collect();
         let quota = match plan.bound {
             Bound::Time(_) => u64::MAX,
             Bound::Requests(all) => all / threads as u64 + u64::from((number as u64) < all % threads as u64),
@@ -63,10 +58,7 @@ pub fn run(plan: &Plan, exchange: &dyn Fn(usize) -> Box<dyn Exchange>) -> Result
     let seen: Vec<Seen> = thread::scope(|scope| {
         let mut first_cpu = server_cpu(plan);
         let mut first = Instant::now();
-        let running: Vec<_> = workers
-            .into_iter()
-            .map(|worker| scope.spawn(|| worker.run()))
-            .collect();
+        let running: Vec<_> = workers.into_iter().map(|worker| scope.spawn(|| worker.run())).collect();
         let alive = || shared.finished.load(Ordering::Relaxed) < threads;
         if timed {
             let begun = Instant::now();
@@ -81,20 +73,13 @@ pub fn run(plan: &Plan, exchange: &dyn Fn(usize) -> Box<dyn Exchange>) -> Result
             first = Instant::now();
             shared.phase.store(MEASURE, Ordering::Relaxed);
         }
-        let length = if let Bound::Time(length) = plan.bound {
-            length
-        } else {
-            LIMIT
-        };
+        let length = if let Bound::Time(length) = plan.bound { length } else { LIMIT };
         watch(plan, &shared, first, length, &alive);
         window.seconds = first.elapsed().as_secs_f64();
         window.cpu = first_cpu.and_then(|from| Some(server_cpu(plan)?.saturating_sub(from)));
         window.requests = shared.replies.load(Ordering::Relaxed);
         shared.phase.store(STOP, Ordering::Relaxed);
-        running
-            .into_iter()
-            .map(|thread| thread.join().expect("a worker never panics"))
-            .collect()
+        running.into_iter().map(|thread| thread.join().expect("a worker never panics")).collect()
     });
     let mut out = report(&window, seen);
     if let Bound::Requests(all) = plan.bound
@@ -102,11 +87,8 @@ pub fn run(plan: &Plan, exchange: &dyn Fn(usize) -> Box<dyn Exchange>) -> Result
         && out["errors"] == 0
     {
         out["errors"] = json!(1);
-        out["first_error"] = json!(format!(
-            "{} of {all} requests within {} s",
-            window.requests,
-            LIMIT.as_secs()
-        ));
+        out["first_error"] =
+            json!(format!("{} of {all} requests within {} s", window.requests, LIMIT.as_secs()));
     }
     Ok(out)
 }

@@ -15,13 +15,8 @@ pub enum Target {
 
 impl Target {
     pub fn tcp(text: &str) -> Result<Target, String> {
-        let mut found = text
-            .to_socket_addrs()
-            .map_err(|e| format!("--addr {text}: {e}"))?;
-        found
-            .next()
-            .map(Target::Tcp)
-            .ok_or_else(|| format!("--addr {text}: no address"))
+        let mut found = text.to_socket_addrs().map_err(|e| format!("--addr {text}: {e}"))?;
+        found.next().map(Target::Tcp).ok_or_else(|| format!("--addr {text}: no address"))
     }
 
     /// A non-blocking stream. A TCP one may still be connecting; a Unix one is connected.

@@ -173,9 +173,7 @@ impl<'a> Worker<'a> {
             connection.connected = false;
             let opened = self.target.connect().and_then(|mut stream| {
                 let interests = Interest::READABLE | Interest::WRITABLE;
-                self.poll
-                    .registry()
-                    .register(&mut stream, Token(index), interests)?;
+                self.poll.registry().register(&mut stream, Token(index), interests)?;
                 Ok(stream)
             });
             match opened {
@@ -212,9 +210,7 @@ impl<'a> Worker<'a> {
         if self.shared.phase.load(Ordering::Relaxed) == MEASURE {
             self.done += 1;
             self.shared.replies.fetch_add(1, Ordering::Relaxed);
-            self.seen
-                .latency_ns
-                .saturating_record(connection.started.elapsed().as_nanos() as u64);
+            self.seen.latency_ns.saturating_record(connection.started.elapsed().as_nanos() as u64);
         }
     }
 

@@ -1,0 +1,45 @@
+"""Mocks that a test puts into asyncio's modules are put into the subject's place for the same thing as well.
+
+`mock.patch("asyncio.base_events.logger")` means the logger of the loop. The subject logs to the same logger by a name of
+its own; without this, such a test would watch a loop that is not there.
+"""
+
+import importlib
+import sys
+import types
+from typing import Any
+
+PLACES: dict[str, dict[tuple[str, str], tuple[tuple[str, str], ...]]] = {
+    "tokioloop.TokioLoop": {
+        ("asyncio.base_events", "logger"): (("tokioloop._errors", "logger"),),
+        ("asyncio.base_events", "socket"): (("tokioloop._serve", "socket"),),
+        ("asyncio.unix_events", "socket"): (("tokioloop._serve", "socket"),),
+        ("asyncio.unix_events", "signal"): (("tokioloop._signals", "signal"),),
+    },
+}
+"""By subject: the module and name that tests patch, and where the subject holds the same object."""
+
+
+class MirrorError(Exception):
+    """A place in the table is not there, or holds something else than asyncio does."""
+
+
+def install(subject: str) -> None:
+    """Makes the modules of asyncio named in the table hand on what is set in them. Stays for the process's life."""
+    places = PLACES.get(subject, {})
+    for (module, name), targets in places.items():
+        original = getattr(importlib.import_module(module), name)
+        for target, attribute in targets:
+            if getattr(importlib.import_module(target), attribute, None) is not original:
+                raise MirrorError(f"{target}.{attribute} is not what {module}.{name} is: correct the table")
+
+    class Mirrored(types.ModuleType):
+        """A module that hands on."""
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            super().__setattr__(name, value)
+            for target, attribute in places.get((self.__name__, name), ()):
+                setattr(sys.modules[target], attribute, value)
+
+    for module in {module for module, _ in places}:
+        sys.modules[module].__class__ = Mirrored
