@@ -22,12 +22,16 @@ new_key_type! {
     pub struct PendingKey;
 }
 
+/// How many handles of each kind a loop keeps for reuse: enough for a burst of a thousand, some 100 KiB at the most.
+const FREE_HANDLES: usize = 1024;
+
 pub struct Core {
     /// Handles to run, oldest first.
     pub ready: VecDeque<HandleRef>,
     pub timers: DeadlineQueue<HandleRef>,
     /// Handles to use again: their fields are empty but for the loop.
     pub free: Vec<HandleRef>,
+    pub free_timers: Vec<HandleRef>,
     pub inbox: Inbox<Post>,
     /// Outcomes taken out of the inbox whose futures are not told yet.
     pub finished: VecDeque<(PendingKey, Outcome)>,
@@ -50,6 +54,7 @@ impl Core {
             ready: VecDeque::new(),
             timers: DeadlineQueue::default(),
             free: Vec::new(),
+            free_timers: Vec::new(),
             finished: VecDeque::new(),
             inbox,
             driver: None,
@@ -73,6 +78,15 @@ impl Core {
         Ok(self.driver.as_mut().expect("made above"))
     }
 
+    /// Keeps an emptied handle to be used again.
+    #[inline]
+    pub fn keep(&mut self, handle: HandleRef) {
+        let free = if handle.is_timer() { &mut self.free_timers } else { &mut self.free };
+        if free.len() < FREE_HANDLES {
+            free.push(handle);
+        }
+    }
+
     /// Takes what other threads sent, in the order it was sent.
     #[inline]
     pub fn take_posts(&mut self) {
@@ -89,7 +103,12 @@ impl Core {
     /// Shows every Python object that the core holds to the garbage collector. What waits in the inbox is left out: other
     /// threads add to it at any time; it counts as referenced from outside until it is drained.
     pub fn visit<E>(&self, mut visit: impl FnMut(&Owned) -> Result<(), E>) -> Result<(), E> {
-        let handles = self.ready.iter().chain(self.timers.iter()).chain(&self.free).chain(&self.current_handle);
+        let handles = [&self.free, &self.free_timers]
+            .into_iter()
+            .flatten()
+            .chain(&self.ready)
+            .chain(self.timers.iter())
+            .chain(&self.current_handle);
         for handle in handles {
             visit(handle.as_object())?;
         }
@@ -111,7 +130,7 @@ impl Core {
         Remains {
             _ready: std::mem::take(&mut self.ready),
             _timers: self.timers.take_all(),
-            _free: std::mem::take(&mut self.free),
+            _free: [std::mem::take(&mut self.free), std::mem::take(&mut self.free_timers)],
             _posts: self.inbox.close().collect(),
             _driver: self.driver.take(),
             _pending: self.pending.drain().map(|(_, future)| future).collect(),
@@ -124,7 +143,7 @@ impl Core {
 struct Remains {
     _ready: VecDeque<HandleRef>,
     _timers: Vec<HandleRef>,
-    _free: Vec<HandleRef>,
+    _free: [Vec<HandleRef>; 2],
     _posts: Vec<Post>,
     _driver: Option<Driver<Endpoint>>,
     _pending: Vec<Owned>,

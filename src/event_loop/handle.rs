@@ -206,6 +206,7 @@ impl HandleRef {
     /// As for [`make`](Self::make).
     pub unsafe fn make_timer(
         py: Python<'_>,
+        reuse: Option<HandleRef>,
         when: f64,
         event_loop: *mut ffi::PyObject,
         callback: *mut ffi::PyObject,
@@ -214,7 +215,10 @@ impl HandleRef {
     ) -> PyResult<Self> {
         // SAFETY: as promised.
         unsafe {
-            let handle = Self::allocate(py, types().timer, event_loop)?;
+            let handle = match reuse {
+                Some(handle) => handle,
+                None => Self::allocate(py, types().timer, event_loop)?,
+            };
             handle.fill(callback, args, context);
             (*handle.raw()).when = when;
             (*handle.raw()).state.store(SCHEDULED, Ordering::Relaxed);
@@ -330,17 +334,17 @@ impl HandleRef {
         unsafe { (*self.raw()).state.fetch_and(!SCHEDULED, Ordering::Relaxed) };
     }
 
-    /// Whether it may be used again: the loop's is the only reference and nothing was attached to it. Timers are not.
+    pub fn is_timer(&self) -> bool {
+        is_timer(self.0.as_ptr())
+    }
+
+    /// Empties the handle for another use, if the loop's is the only reference and nothing was attached to it.
     #[inline]
-    pub fn recycle(self, py: Python<'_>) -> Option<Self> {
-        let _ = py;
+    pub fn recycle(self, _py: Python<'_>) -> Option<Self> {
         let handle = self.raw();
         // SAFETY: alive; with a count of one nobody else can touch the fields while they are emptied.
         unsafe {
-            if ffi::Py_TYPE(self.0.as_ptr()) != types().handle
-                || !(*handle).weaklist.is_null()
-                || !raw::is_unique(self.0.as_ptr())
-            {
+            if !(*handle).weaklist.is_null() || !raw::is_unique(self.0.as_ptr()) {
                 return None;
             }
             clear_fields(handle);
@@ -427,6 +431,12 @@ pub fn cancel(py: Python<'_>, handle: &HandleRef) -> PyResult<()> {
         }
         (released, dead)
     })?;
+    let (released, dead) = released;
     drop(released);
+    for timer in dead {
+        if let Some(timer) = timer.recycle(py) {
+            event_loop.get().with(py, |core| core.keep(timer))?;
+        }
+    }
     Ok(())
 }

@@ -118,14 +118,21 @@ unsafe fn soon(py: Python<'_>, object: *mut ffi::PyObject, method: &str, call: &
         call.check_callback(py, method)?;
     }
     let context = call.context(py)?;
-    let reuse = if event_loop.shared.is_mine() { event_loop.with(py, |core| core.free.pop())? } else { None };
+    let mine = event_loop.shared.is_mine();
+    // SAFETY: the loop's own thread; the borrow ends with the statement.
+    let reuse = if mine { unsafe { event_loop.core_mut().free.pop() } } else { None };
     // SAFETY: all alive; `reuse` is this loop's.
     let handle = unsafe { HandleRef::make(py, reuse, object, call.callback, call.args, context)? };
     if debug {
         handle.set_traceback(handle_type::source_traceback(py)?);
     }
     let result = handle.as_object().clone_ref(py);
-    event_loop.with(py, move |core| core.ready.push_back(handle))?;
+    if mine {
+        // SAFETY: as above.
+        unsafe { event_loop.core_mut().ready.push_back(handle) };
+    } else {
+        event_loop.with(py, move |core| core.ready.push_back(handle))?;
+    }
     Ok(result)
 }
 
@@ -164,7 +171,10 @@ pub unsafe extern "C" fn call_soon_threadsafe(
                 call.check_callback(py, "call_soon_threadsafe")?;
             }
             let context = call.context(py)?;
+            // Both were just made here and will be released by the loop's thread.
+            raw::count_atomically(context.as_ptr());
             let handle = HandleRef::make(py, None, object, call.callback, call.args, context)?;
+            raw::count_atomically(handle.as_object().as_ptr());
             if event_loop.shared.is_debug() {
                 handle.set_traceback(handle_type::source_traceback(py)?);
             }
@@ -197,8 +207,9 @@ unsafe fn at(py: Python<'_>, object: *mut ffi::PyObject, method: &str, call: &Ca
         call.check_callback(py, method)?;
     }
     let context = call.context(py)?;
-    // SAFETY: all alive.
-    let handle = unsafe { HandleRef::make_timer(py, when, object, call.callback, call.args, context)? };
+    let reuse = event_loop.with(py, |core| core.free_timers.pop())?;
+    // SAFETY: all alive; `reuse` is this loop's.
+    let handle = unsafe { HandleRef::make_timer(py, reuse, when, object, call.callback, call.args, context)? };
     if debug {
         handle.set_traceback(handle_type::source_traceback(py)?);
     }

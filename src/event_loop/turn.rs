@@ -23,9 +23,6 @@ const POLL_INTERVAL_NS: u64 = 10_000;
 /// The longest sleep; keeps timeouts within what the kernel takes.
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 
-/// How many handles a loop keeps for reuse.
-const FREE_HANDLES: usize = 128;
-
 /// Runs turns until the loop is stopped or an error must leave it.
 pub(super) fn run(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
     let py = event_loop.py();
@@ -120,7 +117,7 @@ fn detached<R>(wait: impl FnOnce() -> R) -> R {
 /// Hands out what the driver has done, each source at most once per turn.
 fn dispatch(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
     let lp = event_loop.get();
-    // SAFETY: owned while running; the borrow ends with each statement.
+    // SAFETY: owned while running; each borrow ends with its statement.
     let driver = || unsafe { lp.core_mut().driver.as_mut() };
     let Some(count) = driver().map(|driver| {
         driver.collect();
@@ -183,10 +180,7 @@ fn run_ready(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
             run_handle(event_loop, &handle)?;
         }
         if let Some(handle) = handle.recycle(py) {
-            let core = core();
-            if core.free.len() < FREE_HANDLES {
-                core.free.push(handle);
-            }
+            core().keep(handle);
         }
     }
     Ok(())

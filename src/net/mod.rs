@@ -39,32 +39,26 @@ impl Endpoint {
     }
 }
 
-/// What a dispatch needs of the endpoint, taken out so that no borrow of the driver lasts into Python.
-enum Target {
-    Stream(Owned),
-    Listener,
-    Watch,
-    Signals,
-}
-
 /// Hands a completion to its owner. Only errors that must leave the loop are returned.
+///
+/// The caller is the loop's own thread, inside a run.
+#[inline]
 pub fn dispatch(event_loop: &Bound<'_, EventLoop>, token: Token, completion: Completion) -> PyResult<()> {
     let py = event_loop.py();
-    let target = event_loop.get().with(py, |core| {
-        Some(match core.driver.as_ref()?.data(token)? {
-            Endpoint::Stream(transport) => Target::Stream(transport.clone_ref(py)),
-            Endpoint::Listener(_) => Target::Listener,
-            Endpoint::Watch(_) => Target::Watch,
-            Endpoint::Signals => Target::Signals,
-        })
-    })?;
-    match (target, completion) {
-        (Some(Target::Stream(transport)), completion) => stream::dispatch(event_loop, &transport, completion),
-        (Some(Target::Watch), Completion::Polled { readable, writable }) => {
+    // SAFETY: this thread owns the core while it runs; each arm takes what it needs out before Python is called.
+    let Some(driver) = (unsafe { event_loop.get().core_mut().driver.as_mut() }) else { return Ok(()) };
+    match (driver.data(token), completion) {
+        (Some(Endpoint::Stream(transport)), Completion::Received(len)) if len > 0 => {
+            stream::Delivery::new(py, transport, driver.received(len))?.deliver(py)
+        }
+        (Some(Endpoint::Stream(transport)), completion) => {
+            stream::dispatch(&transport.clone_ref(py).into_bound(py), completion)
+        }
+        (Some(Endpoint::Watch(_)), Completion::Polled { readable, writable }) => {
             watch::dispatch(event_loop, token, readable, writable)
         }
-        (Some(Target::Listener), completion) => listener::dispatch(event_loop, token, completion),
-        (Some(Target::Signals), _) => signal::dispatch(event_loop),
+        (Some(Endpoint::Listener(_)), completion) => listener::dispatch(event_loop, token, completion),
+        (Some(Endpoint::Signals), _) => signal::dispatch(event_loop),
         // Closed since the completion was made; a Polled is for watches only.
         _ => Ok(()),
     }

@@ -31,6 +31,8 @@ macro_rules! names {
     ($($name:ident)*) => {
         pub struct Names {
             $(pub $name: Name,)*
+            /// The number -1.
+            pub minus_one: Name,
             /// `("loop",)`.
             pub loop_keyword: Name,
         }
@@ -38,6 +40,7 @@ macro_rules! names {
         fn make(py: Python<'_>) -> PyResult<Names> {
             Ok(Names {
                 $($name: Name(PyString::intern(py, stringify!($name).trim_start_matches("r#")).into_ptr()),)*
+                minus_one: Name((-1i32).into_pyobject(py)?.into_ptr()),
                 loop_keyword: Name(PyTuple::new(py, [PyString::intern(py, "loop")])?.into_ptr()),
             })
         }

@@ -6,10 +6,10 @@ use std::sync::atomic::Ordering;
 
 use pyo3::exceptions::{PyImportError, PyResourceWarning, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyTuple};
 use pyo3::{Borrowed, ffi};
 
-use super::{Phase, Stream, Transport};
+use super::{Phase, Stream, Transport, write};
 use crate::py::raw;
 use crate::py::{Owned, imports};
 use crate::sys;
@@ -86,7 +86,7 @@ fn spec(offset: usize) -> raw::TypeSpec {
             (ffi::Py_tp_doc, doc.as_ptr() as *mut c_void),
         ],
         methods: vec![
-            raw::one_arg(c"write", write, c"write($self, data)\n--\n\nSend bytes; what the kernel does not take now is kept and sent later."),
+            raw::one_arg(c"write", write_method, c"write($self, data)\n--\n\nSend bytes; what the kernel does not take now is kept and sent later."),
             raw::one_arg(c"writelines", writelines, c"writelines($self, list_of_data)\n--\n\nSend several pieces at once."),
             raw::no_args(c"write_eof", write_eof, c"Half-close once everything is sent."),
             raw::no_args(c"can_write_eof", can_write_eof, c"True."),
@@ -188,7 +188,31 @@ impl IntoResult for Bound<'_, PyAny> {
     }
 }
 
-method!(write(transport, data) transport.write(&data));
+unsafe extern "C" fn write_method(object: *mut ffi::PyObject, data: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: called by Python, attached, with a transport and an argument that stays alive.
+    unsafe {
+        let mut sent = None;
+        if ffi::PyBytes_CheckExact(data) != 0 {
+            let bytes: Borrowed<'_, '_, PyBytes> =
+                Borrowed::from_ptr(Python::assume_attached(), data).cast_unchecked();
+            sent = write::send_at_once(object, bytes.as_bytes());
+            if let Some(write::Sent::All) = sent {
+                return ffi::Py_NewRef(ffi::Py_None());
+            }
+        }
+        raw::enter(|py| {
+            let object = Bound::from_borrowed_ptr(py, object);
+            let data = Bound::from_borrowed_ptr(py, data);
+            let transport = Transport::new(&object);
+            match sent {
+                Some(sent) => transport.write_bytes(data.cast()?, sent)?,
+                None => transport.write(&data)?,
+            }
+            Ok(raw::none(py))
+        })
+    }
+}
+
 method!(writelines(transport, lines) transport.writelines(&lines));
 method!(write_eof(transport) transport.write_eof());
 method!(can_write_eof(_transport) Ok(true));

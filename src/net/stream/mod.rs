@@ -36,6 +36,7 @@ use crate::sys;
 
 pub use class::init;
 pub use extra::Extra;
+pub use read::Delivery;
 
 /// Where a transport is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -131,9 +132,8 @@ impl<'a, 'py> Transport<'a, 'py> {
     /// Looks at or changes the stream. `f` must not call into Python. RuntimeError when another thread runs the loop.
     fn with<R>(self, f: impl FnOnce(&mut Stream) -> R) -> PyResult<R> {
         let stream = class::stream_of(self.object.as_ptr());
-        // SAFETY: the loop is set once, when the transport is made, and alive with it.
-        let event_loop = unsafe { (*stream).event_loop.bind(self.py()).cast_unchecked::<EventLoop>() };
-        let lp = event_loop.get();
+        // SAFETY: the transport is alive in our hands.
+        let lp = unsafe { loop_of(stream) };
         let claim = lp.shared.claim().map_err(|foreign| lp.wrong_thread(self.py(), foreign))?;
         // SAFETY: claimed, and `f` does not come back here.
         let result = f(unsafe { &mut *stream });
@@ -188,6 +188,21 @@ impl<'a, 'py> Transport<'a, 'py> {
         })?;
         drop(former);
         self.apply_read_mode()
+    }
+}
+
+/// The loop of a stream, from any thread: it is set once, when the transport is made.
+///
+/// # Safety
+/// `stream` is that of a live transport and not used longer than it.
+#[inline]
+unsafe fn loop_of<'a>(stream: *const Stream) -> &'a EventLoop {
+    // SAFETY: promised; the transport holds the loop.
+    unsafe {
+        let py = Python::assume_attached();
+        let event_loop = (*stream).event_loop.as_ptr();
+        let event_loop = pyo3::Borrowed::from_ptr(py, event_loop).cast_unchecked::<EventLoop>();
+        &*(&raw const *event_loop.get())
     }
 }
 
@@ -267,18 +282,14 @@ pub fn start(object: &Bound<'_, PyAny>, waiter: Option<&Bound<'_, PyAny>>) -> Py
     made
 }
 
-/// Hands a completion of the driver to the transport. Only errors that must leave the loop are returned.
-pub fn dispatch(event_loop: &Bound<'_, EventLoop>, transport: &Owned, completion: Completion) -> PyResult<()> {
-    let py = event_loop.py();
-    let object = transport.bind(py).to_owned();
-    let transport = Transport::new(&object);
+/// Hands a completion of the driver to the transport; bytes that came in take the shorter way of [`Delivery`]. Only
+/// errors that must leave the loop are returned.
+pub fn dispatch(object: &Bound<'_, PyAny>, completion: Completion) -> PyResult<()> {
+    let transport = Transport::new(object);
     match completion {
-        Completion::Received(0) => transport.end_of_stream(),
-        Completion::Received(len) => transport.received(event_loop, len),
+        Completion::Received(_) => transport.end_of_stream(),
         Completion::Readable => transport.readable(),
-        Completion::ReadFailed(error) => {
-            transport.fatal(error.into(), "Fatal read error on socket transport")
-        }
+        Completion::ReadFailed(error) => transport.fatal(error.into(), "Fatal read error on socket transport"),
         Completion::Writable => transport.flush(),
         _ => Ok(()),
     }

@@ -7,83 +7,115 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use super::{Phase, Transport};
-use crate::event_loop::EventLoop;
-use crate::py::buffer::BufferView;
+use crate::driver::ReadMode;
+use crate::net::with_driver;
 use crate::py::names::names;
-use crate::py::{Owned, call, context};
+use crate::py::{Owned, buffer, call, context};
 
-impl<'py> Transport<'_, 'py> {
-    /// Bytes came in: `protocol.data_received(data)`.
-    pub(super) fn received(self, event_loop: &Bound<'py, EventLoop>, len: usize) -> PyResult<()> {
-        let py = self.py();
-        let data = event_loop.get().with(py, |core| {
-            let received = core.driver.as_ref().expect("it received").received(len);
-            // SAFETY: attached; copies `len` bytes. Making a bytes object runs no Python code.
-            unsafe { ffi::PyBytes_FromStringAndSize(received.as_ptr().cast(), len as isize) }
-        })?;
-        // SAFETY: a new reference, or null with MemoryError set.
-        let data = unsafe { Owned::steal_or_err(py, data)? };
-        let (protocol, context) = self.with(|stream| {
-            // SAFETY: `protocol` is alive in `public.objects`; borrowed for the call below, during which a
-            // `set_protocol` may release it, hence the reference.
-            (unsafe { Owned::borrow(stream.protocol) }, stream.context.clone_ref(py))
-        })?;
+/// Bytes on their way to `protocol.data_received`: what the call needs, taken out of the transport so that no borrow
+/// of it lasts into Python, where the transport may be closed or given another protocol.
+pub struct Delivery {
+    transport: Owned,
+    protocol: Owned,
+    context: Owned,
+    data: Owned,
+}
+
+impl Delivery {
+    /// Copies the bytes into an exact `bytes` object. On the loop's thread, inside a run.
+    #[inline]
+    pub fn new(py: Python<'_>, transport: &Owned, received: &[u8]) -> PyResult<Self> {
+        // SAFETY: attached; runs no Python code.
+        let data = unsafe { ffi::PyBytes_FromStringAndSize(received.as_ptr().cast(), received.len() as isize) };
+        // SAFETY: a new reference or null with MemoryError set; the stream is this thread's, its objects alive.
+        unsafe {
+            let data = Owned::steal_or_err(py, data)?;
+            let stream = super::class::stream_of(transport.as_ptr());
+            Ok(Self {
+                transport: transport.clone_ref(py),
+                protocol: Owned::borrow((*stream).protocol),
+                context: (*stream).context.clone_ref(py),
+                data,
+            })
+        }
+    }
+
+    #[inline]
+    pub fn deliver(self, py: Python<'_>) -> PyResult<()> {
         // SAFETY: attached, all alive.
         let result = unsafe {
-            context::run_raw(context.as_ptr(), || {
-                call::method1_raw(protocol.as_ptr(), names().data_received, data.as_ptr())
+            context::run_raw(self.context.as_ptr(), || {
+                call::method1_raw(self.protocol.as_ptr(), names().data_received, self.data.as_ptr())
             })
         };
         if result.is_null() {
-            return self.fatal(PyErr::fetch(py), "Fatal error: protocol.data_received() call failed.");
+            let object = self.transport.into_bound(py);
+            let message = "Fatal error: protocol.data_received() call failed.";
+            return Transport::new(&object).fatal(PyErr::fetch(py), message);
         }
         // SAFETY: a new reference.
         unsafe { ffi::Py_DECREF(result) };
         Ok(())
     }
+}
 
+impl<'py> Transport<'_, 'py> {
     /// There is something to read: straight into the buffer that a BufferedProtocol offers.
     pub(super) fn readable(self) -> PyResult<()> {
         let py = self.py();
-        let context = self.context()?;
-        let protocol = self.protocol();
-        let offered = context::run(py, &context, || {
-            let buffer = protocol.call_method1(names().get_buffer.bind(py), (-1,))?;
-            if buffer.len()? == 0 {
-                return Err(PyRuntimeError::new_err("get_buffer() returned an empty buffer"));
-            }
-            BufferView::writable(&buffer)
+        let (context, protocol) = self.with(|stream| {
+            // SAFETY: alive in `public.objects`.
+            (stream.context.clone_ref(py), unsafe { Owned::borrow(stream.protocol) })
+        })?;
+        let hint = names().minus_one;
+        // SAFETY: attached, all alive.
+        let offered = unsafe {
+            context::run_raw(context.as_ptr(), || {
+                call::method1_raw(protocol.as_ptr(), names().get_buffer, hint.as_ptr())
+            })
+        };
+        // SAFETY: a new reference or null with an exception set.
+        let received = unsafe { Owned::steal_or_err(py, offered) }.and_then(|buffer| {
+            buffer::with_writable(&buffer.into_bound(py), |start, len| self.receive_into(start, len))?
         });
-        let buffer = match offered {
-            Ok(buffer) => buffer,
+        let count = match received {
+            Ok(Ok(Some(count))) => count,
+            Ok(Ok(None)) => return Ok(()),
+            Ok(Err(error)) => return self.fatal(error.into(), "Fatal read error on socket transport"),
             Err(error) => return self.fatal(error, "Fatal error: protocol.get_buffer() call failed."),
         };
-        // `get_buffer` may have closed or paused the transport, or replaced the protocol.
-        let Some(token) = self.with(|stream| {
-            stream.token.filter(|_| stream.read_mode() == crate::driver::ReadMode::Readiness)
-        })?
-        else {
-            return Ok(());
-        };
-        let received = crate::net::with_driver(&self.event_loop(), |driver| {
-            // SAFETY: the view keeps the memory valid.
-            unsafe { driver.recv_into(token, buffer.as_ptr(), buffer.len()) }
-        })?;
-        drop(buffer);
-        match received {
-            Ok(0) => self.end_of_stream(),
-            Ok(count) => {
-                let updated = context::run(py, &context, || {
-                    protocol.call_method1(names().buffer_updated.bind(py), (count,))
-                });
-                match updated {
-                    Ok(_) => Ok(()),
-                    Err(error) => self.fatal(error, "Fatal error: protocol.buffer_updated() call failed."),
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
-            Err(error) => self.fatal(error.into(), "Fatal read error on socket transport"),
+        if count == 0 {
+            return self.end_of_stream();
         }
+        let count: Owned = count.into_pyobject(py)?.into();
+        // SAFETY: attached, all alive.
+        let result = unsafe {
+            context::run_raw(context.as_ptr(), || {
+                call::method1_raw(protocol.as_ptr(), names().buffer_updated, count.as_ptr())
+            })
+        };
+        // SAFETY: a new reference or null with an exception set.
+        match unsafe { Owned::steal_or_err(py, result) } {
+            Ok(_) => Ok(()),
+            Err(error) => self.fatal(error, "Fatal error: protocol.buffer_updated() call failed."),
+        }
+    }
+
+    /// Receives into offered memory: how much, 0 at the end of the stream, None when there is nothing to do after all.
+    fn receive_into(self, start: *mut u8, len: usize) -> PyResult<io::Result<Option<usize>>> {
+        if len == 0 {
+            return Err(PyRuntimeError::new_err("get_buffer() returned an empty buffer"));
+        }
+        // `get_buffer` may have closed or paused the transport, or replaced the protocol.
+        let token = self.with(|stream| stream.token.filter(|_| stream.read_mode() == ReadMode::Readiness))?;
+        let Some(token) = token else { return Ok(Ok(None)) };
+        // SAFETY: the caller holds the view, which keeps the memory valid.
+        let received = with_driver(&self.event_loop(), |driver| unsafe { driver.recv_into(token, start, len) })?;
+        Ok(match received {
+            Ok(count) => Ok(Some(count)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        })
     }
 
     /// The peer sends no more: the protocol decides whether the other direction stays open.
@@ -105,8 +137,8 @@ impl<'py> Transport<'_, 'py> {
     fn stop_reading(self) -> PyResult<()> {
         let token = self.with(|stream| stream.token)?;
         match token {
-            Some(token) => crate::net::with_driver(&self.event_loop(), |driver| {
-                driver.set_read_mode(token, crate::driver::ReadMode::Paused);
+            Some(token) => with_driver(&self.event_loop(), |driver| {
+                driver.set_read_mode(token, ReadMode::Paused);
             }),
             None => Ok(()),
         }

@@ -13,7 +13,7 @@ use crate::event_loop::{self, turn};
 use crate::net;
 use crate::proto::flow::FlowChange;
 use crate::proto::write_queue::MAX_SLICES;
-use crate::py::buffer::BufferView;
+use crate::py::buffer::{self, BufferView};
 use crate::py::names::names;
 use crate::py::imports;
 use crate::sys;
@@ -21,7 +21,7 @@ use crate::sys;
 /// From this many writes into a lost connection on, each is logged.
 const LOG_LOST_WRITES: u32 = 5;
 
-/// Bytes to send, as the caller gave them: `bytes` are kept, what may change is copied if it must wait.
+/// A piece of `writelines`, as the caller gave it: `bytes` are kept, what may change is copied if it must wait.
 enum Data<'py> {
     Bytes(Bound<'py, PyBytes>),
     View(BufferView),
@@ -32,15 +32,7 @@ impl<'py> Data<'py> {
         if let Ok(bytes) = object.cast_exact::<PyBytes>() {
             return Ok(Data::Bytes(bytes.clone()));
         }
-        let accepted = object.is_instance_of::<PyBytes>()
-            || object.is_instance_of::<PyByteArray>()
-            || object.is_instance_of::<PyMemoryView>();
-        if !accepted {
-            return Err(PyTypeError::new_err(format!(
-                "data argument must be a bytes-like object, not {}",
-                object.get_type().name()?.repr()?
-            )));
-        }
+        check_type(object)?;
         match BufferView::readable(object) {
             Ok(view) => Ok(Data::View(view)),
             // A memoryview with gaps: flattened by a copy.
@@ -64,6 +56,57 @@ impl<'py> Data<'py> {
     }
 }
 
+fn check_type(object: &Bound<'_, PyAny>) -> PyResult<()> {
+    let accepted = object.is_instance_of::<PyBytes>()
+        || object.is_instance_of::<PyByteArray>()
+        || object.is_instance_of::<PyMemoryView>();
+    if accepted {
+        return Ok(());
+    }
+    Err(PyTypeError::new_err(format!(
+        "data argument must be a bytes-like object, not {}",
+        object.get_type().name()?.repr()?
+    )))
+}
+
+/// The way of nearly every write: an open transport with nothing queued, on its loop's thread. None when that does not hold
+/// and nothing was done.
+///
+/// # Safety
+/// Attached; `object` is a transport.
+#[inline]
+pub(super) unsafe fn send_at_once(object: *mut pyo3::ffi::PyObject, data: &[u8]) -> Option<Sent> {
+    // SAFETY: the loop is set for the transport's life; the rest is touched only if this thread owns the loop.
+    unsafe {
+        let stream = super::class::stream_of(object);
+        let event_loop = super::loop_of(stream);
+        if !event_loop.shared.is_mine() || data.is_empty() {
+            return None;
+        }
+        let stream = &*stream;
+        if stream.phase != Phase::Open || stream.eof_requested || !stream.queue.is_empty() {
+            return None;
+        }
+        let driver = event_loop.core_mut().driver.as_mut()?;
+        Some(match driver.send(stream.token?, data) {
+            Ok(sent) if sent == data.len() => Sent::All,
+            Ok(sent) => Sent::Rest(sent),
+            Err(error) => Sent::Failed(error),
+        })
+    }
+}
+
+/// What became of a piece.
+pub(super) enum Sent {
+    /// All of it is gone (or there was nothing to do).
+    All,
+    /// The kernel took so many bytes; the rest must wait.
+    Rest(usize),
+    /// The connection is lost, and it is time to say so.
+    Lost,
+    Failed(io::Error),
+}
+
 /// What a write finds.
 enum Gate {
     Send,
@@ -73,20 +116,58 @@ enum Gate {
 }
 
 impl<'py> Transport<'_, 'py> {
+    /// Sends one piece. Exact `bytes` are looked at in place and kept if they must wait; what may change afterwards is
+    /// copied then.
     pub(super) fn write(self, object: &Bound<'py, PyAny>) -> PyResult<()> {
-        let data = Data::new(object)?;
-        match self.gate(data.bytes().is_empty(), "write")? {
-            Gate::Ignore => Ok(()),
-            Gate::Log => self.log_lost_write(),
-            Gate::Queue => self.enqueue(&data, 0),
-            Gate::Send => {
-                let sent = self.send(|driver, token| driver.send(token, data.bytes()))?;
-                match sent {
-                    Ok(sent) if sent == data.bytes().len() => Ok(()),
-                    Ok(sent) => self.enqueue(&data, sent),
-                    Err(error) => self.fatal(error.into(), "Fatal write error on socket transport"),
-                }
-            }
+        if let Ok(bytes) = object.cast_exact::<PyBytes>() {
+            return self.write_bytes(bytes, self.try_send(bytes.as_bytes())?);
+        }
+        check_type(object)?;
+        let py = self.py();
+        let outcome = buffer::with_bytes(object, |data| {
+            let outcome = self.try_send(data)?;
+            let rest = match outcome {
+                Sent::Rest(sent) => Some(Chunk((&PyBytes::new(py, &data[sent..])).into())),
+                _ => None,
+            };
+            Ok::<_, PyErr>((outcome, rest))
+        });
+        match outcome {
+            Ok(Ok((_, Some(rest)))) => self.enqueue(rest, 0),
+            Ok(Ok((done, None))) => self.after_write(done),
+            Ok(Err(error)) => Err(error),
+            // A memoryview with gaps: flattened by a copy.
+            Err(_) => self.write(&object.call_method0("tobytes")?),
+        }
+    }
+
+    /// Goes on after an attempt to send exact `bytes`.
+    pub(super) fn write_bytes(self, bytes: &Bound<'py, PyBytes>, sent: Sent) -> PyResult<()> {
+        match sent {
+            Sent::Rest(sent) => self.enqueue(Chunk(bytes.into()), sent),
+            done => self.after_write(done),
+        }
+    }
+
+    /// Tries to send at once. Calls no Python: the bytes may be a view that is held meanwhile.
+    fn try_send(self, data: &[u8]) -> PyResult<Sent> {
+        match self.gate(data.is_empty(), "write")? {
+            Gate::Ignore => Ok(Sent::All),
+            Gate::Log => Ok(Sent::Lost),
+            Gate::Queue => Ok(Sent::Rest(0)),
+            Gate::Send => Ok(match self.send(|driver, token| driver.send(token, data))? {
+                Ok(sent) if sent == data.len() => Sent::All,
+                Ok(sent) => Sent::Rest(sent),
+                Err(error) => Sent::Failed(error),
+            }),
+        }
+    }
+
+    fn after_write(self, sent: Sent) -> PyResult<()> {
+        match sent {
+            Sent::Lost => self.log_lost_write(),
+            Sent::Failed(error) => self.fatal(error.into(), "Fatal write error on socket transport"),
+            Sent::All | Sent::Rest(_) => Ok(()),
         }
     }
 
@@ -143,10 +224,9 @@ impl<'py> Transport<'_, 'py> {
         if flush_now { self.flush() } else { Ok(()) }
     }
 
-    fn enqueue(self, data: &Data<'py>, sent: usize) -> PyResult<()> {
-        let (chunk, gone) = data.keep(self.py(), sent);
+    fn enqueue(self, chunk: Chunk, sent: usize) -> PyResult<()> {
         let change = self.with(|stream| {
-            stream.queue.push(chunk, gone);
+            stream.queue.push(chunk, sent);
             stream.publish_size();
             stream.flow.grown(stream.queue.len())
         })?;
