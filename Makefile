@@ -46,7 +46,7 @@ test-rust: ## the Rust layers below Python, and the load generator
 
 test-loom: ## loom's model of the inbox and its wake flag
 	@echo '==> loom models (a minute or two the first time)'
-	@cargo test --quiet --no-default-features --features loom --release loom
+	@cargo test --quiet --no-default-features --features loom --profile loom loom
 
 test-python: ## pytest; ARGS go to pytest
 	@$(ENVIRONMENT) --group test --extension release

@@ -84,7 +84,7 @@ impl<T> Default for Inbox<T> {
     }
 }
 
-/// Run with `cargo test --no-default-features --features loom --release loom`.
+/// Run with `cargo test --no-default-features --features loom --profile loom loom`.
 #[cfg(all(test, feature = "loom"))]
 mod loom_tests {
     use super::*;

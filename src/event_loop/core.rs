@@ -15,6 +15,7 @@ use crate::inbox::Inbox;
 use crate::metrics::Counters;
 use crate::net::Endpoint;
 use crate::py::Owned;
+use crate::py::errors::OrOsError;
 use crate::timer::DeadlineQueue;
 
 new_key_type! {
@@ -71,7 +72,7 @@ impl Core {
     /// The driver, made now if this is its first use.
     pub fn driver(&mut self) -> PyResult<&mut Driver<Endpoint>> {
         if self.driver.is_none() {
-            let driver = Driver::new()?;
+            let driver = Driver::new().or_os_error()?;
             self.inbox.set_waker(driver.waker());
             self.driver = Some(driver);
         }

@@ -22,13 +22,15 @@ struct Call<'a> {
     context: Option<*mut ffi::PyObject>,
 }
 
+/// Reads the arguments: `lead` names the positional ones before `*args` (the callback last).
+///
 /// # Safety
 /// The arguments are those of a fast call with keywords.
 #[inline]
 unsafe fn parse<'a>(
     py: Python<'_>,
     method: &str,
-    timed: bool,
+    lead: &'static [&'static str],
     args: *const *mut ffi::PyObject,
     nargs: isize,
     keywords: *mut ffi::PyObject,
@@ -36,31 +38,90 @@ unsafe fn parse<'a>(
     // SAFETY: `nargs` positional arguments, then one value per keyword name.
     let positional = unsafe { slice::from_raw_parts(args, nargs as usize) };
     let mut context = None;
+    let mut named = [None; 2];
     if !keywords.is_null() {
         // SAFETY: `keywords` is a tuple of str, and the values follow the positional arguments.
         unsafe {
             for index in 0..ffi::PyTuple_GET_SIZE(keywords) {
                 let name = ffi::PyTuple_GET_ITEM(keywords, index);
-                if name != names().context.as_ptr()
-                    && ffi::PyUnicode_Compare(name, names().context.as_ptr()) != 0
-                {
-                    let name: Borrowed<'_, '_, PyAny> = Borrowed::from_ptr(py, name);
-                    return Err(PyTypeError::new_err(format!(
-                        "{method}() got an unexpected keyword argument {}",
-                        name.repr()?
-                    )));
-                }
                 let value = *args.offset(nargs + index);
-                if value != ffi::Py_None() {
-                    context = Some(value);
+                if name == names().context.as_ptr() || is_text(name, "context") {
+                    context = (value != ffi::Py_None()).then_some(value);
+                } else {
+                    *named_place(py, method, lead, positional.len(), name, &mut named)? = Some(value);
                 }
             }
         }
     }
-    match *positional {
-        [when, callback, ref args @ ..] if timed => Ok(Call { when: Some(when), callback, args, context }),
-        [callback, ref args @ ..] if !timed => Ok(Call { when: None, callback, args, context }),
-        _ => Err(PyTypeError::new_err(format!("{method}() missing required positional arguments"))),
+    if positional.len() >= lead.len() {
+        let (when, rest) = if lead.len() == 2 { (Some(positional[0]), &positional[1..]) } else { (None, positional) };
+        return Ok(Call { when, callback: rest[0], args: &rest[1..], context });
+    }
+    for (place, value) in positional.iter().enumerate() {
+        named[place] = Some(*value);
+    }
+    match (lead.len(), named) {
+        (1, [Some(callback), _]) => Ok(Call { when: None, callback, args: &[], context }),
+        (2, [when @ Some(_), Some(callback)]) => Ok(Call { when, callback, args: &[], context }),
+        _ => {
+            let missing: Vec<_> = lead.iter().zip(named).filter(|(_, value)| value.is_none()).map(|(name, _)| *name).collect();
+            Err(missing_arguments(method, &missing))
+        }
+    }
+}
+
+/// CPython's words for arguments that are not there.
+pub(super) fn missing_arguments(method: &str, names: &[&str]) -> PyErr {
+    let quoted: Vec<_> = names.iter().map(|name| format!("'{name}'")).collect();
+    let plural = if names.len() == 1 { "" } else { "s" };
+    PyTypeError::new_err(format!(
+        "{method}() missing {} required positional argument{plural}: {}",
+        names.len(),
+        quoted.join(" and ")
+    ))
+}
+
+/// Whether a keyword's name is `text`.
+///
+/// # Safety
+/// Attached; `name` is a str.
+pub(super) unsafe fn is_text(name: *mut ffi::PyObject, text: &str) -> bool {
+    // SAFETY: promised; the bytes are compared at once.
+    unsafe {
+        let mut len = 0;
+        let start = ffi::PyUnicode_AsUTF8AndSize(name, &mut len);
+        if start.is_null() {
+            ffi::PyErr_Clear(); // Lone surrogates: no name of ours.
+            return false;
+        }
+        slice::from_raw_parts(start.cast::<u8>(), len as usize) == text.as_bytes()
+    }
+}
+
+/// Where the value of a leading argument goes that is given by name.
+#[cold]
+fn named_place<'n>(
+    py: Python<'_>,
+    method: &str,
+    lead: &[&str],
+    given: usize,
+    name: *mut ffi::PyObject,
+    named: &'n mut [Option<*mut ffi::PyObject>; 2],
+) -> PyResult<&'n mut Option<*mut ffi::PyObject>> {
+    // SAFETY: a str of the caller's keyword tuple.
+    let (place, text) = unsafe {
+        let text: Borrowed<'_, '_, PyAny> = Borrowed::from_ptr(py, name);
+        (lead.iter().position(|lead| is_text(name, lead)), text)
+    };
+    match place {
+        Some(place) if place < given => {
+            Err(PyTypeError::new_err(format!("{method}() got multiple values for argument {}", text.repr()?)))
+        }
+        Some(place) => Ok(&mut named[place]),
+        None => Err(PyTypeError::new_err(format!(
+            "{method}() got an unexpected keyword argument {}",
+            text.repr()?
+        ))),
     }
 }
 
@@ -145,7 +206,7 @@ pub unsafe extern "C" fn call_soon(
     // SAFETY: called by Python as a fast call with keywords; the fast path drops no `Py`.
     unsafe {
         raw::enter_hot(|py| {
-            let call = parse(py, "call_soon", false, args, nargs, keywords)?;
+            let call = parse(py, "call_soon", &["callback"], args, nargs, keywords)?;
             Ok(soon(py, object, "call_soon", &call)?.into_ptr())
         })
     }
@@ -160,7 +221,7 @@ pub unsafe extern "C" fn call_soon_threadsafe(
     // SAFETY: called by Python as a fast call with keywords.
     unsafe {
         raw::enter_hot(|py| {
-            let call = parse(py, "call_soon_threadsafe", false, args, nargs, keywords)?;
+            let call = parse(py, "call_soon_threadsafe", &["callback"], args, nargs, keywords)?;
             let borrowed = loop_of(py, object);
             let event_loop = borrowed.get();
             event_loop.check_open()?;
@@ -242,7 +303,7 @@ pub unsafe extern "C" fn call_later(
     // SAFETY: called by Python as a fast call with keywords.
     unsafe {
         raw::enter_hot(|py| {
-            let call = parse(py, "call_later", true, args, nargs, keywords)?;
+            let call = parse(py, "call_later", &["delay", "callback"], args, nargs, keywords)?;
             let delay = seconds(py, call.when.expect("timed"), "delay must not be None")?;
             Ok(at(py, object, "call_later", &call, super::time() + delay)?.into_ptr())
         })
@@ -258,7 +319,7 @@ pub unsafe extern "C" fn call_at(
     // SAFETY: called by Python as a fast call with keywords.
     unsafe {
         raw::enter_hot(|py| {
-            let call = parse(py, "call_at", true, args, nargs, keywords)?;
+            let call = parse(py, "call_at", &["when", "callback"], args, nargs, keywords)?;
             let when = seconds(py, call.when.expect("timed"), "when cannot be None")?;
             Ok(at(py, object, "call_at", &call, when)?.into_ptr())
         })

@@ -44,10 +44,13 @@ unsafe extern "C" fn create_task(
             let lp = event_loop.get();
             lp.check_open()?;
             lp.check_thread(py)?;
-            if nargs != 1 {
+            if nargs > 1 {
                 return Err(PyTypeError::new_err(format!(
                     "create_task() takes 1 positional argument but {nargs} were given"
                 )));
+            }
+            if nargs == 0 {
+                return create_named(&event_loop, args, keywords);
             }
             let coro = *args;
             if keywords.is_null() || ffi::PyTuple_GET_SIZE(keywords) == 0 {
@@ -66,6 +69,32 @@ unsafe extern "C" fn create_task(
             let coro = Bound::from_borrowed_ptr(py, coro);
             Ok(task_with_options(&event_loop, &coro, &options)?.into_ptr())
         })
+    }
+}
+
+/// `create_task(coro=coro, ...)`.
+unsafe fn create_named(
+    event_loop: &Bound<'_, EventLoop>,
+    args: *const *mut ffi::PyObject,
+    keywords: *mut ffi::PyObject,
+) -> PyResult<*mut ffi::PyObject> {
+    let py = event_loop.py();
+    let options = PyDict::new(py);
+    if !keywords.is_null() {
+        // SAFETY: a tuple of names, with one value each in `args`.
+        unsafe {
+            let names = Bound::from_borrowed_ptr(py, keywords).cast_into_unchecked::<PyTuple>();
+            for (index, name) in names.iter().enumerate() {
+                options.set_item(name, Borrowed::<PyAny>::from_ptr(py, *args.add(index)))?;
+            }
+        }
+    }
+    match options.get_item("coro")? {
+        Some(coro) => {
+            options.del_item("coro")?;
+            Ok(task_with_options(event_loop, &coro, &options)?.into_ptr())
+        }
+        None => Err(super::schedule::missing_arguments("create_task", &["coro"])),
     }
 }
 

@@ -13,6 +13,7 @@ use super::{EventLoop, handle_type};
 use crate::driver::Driver;
 use crate::net;
 use crate::py::call;
+use crate::py::errors::OrOsError;
 use crate::py::names::names;
 use crate::sys::clock::monotonic_ns;
 
@@ -60,7 +61,7 @@ fn poll(event_loop: &Bound<'_, EventLoop>, last_poll: &mut u64) -> PyResult<()> 
         }
         *last_poll = now;
         core.counters.polls += 1;
-        driver.wait(Some(Duration::ZERO))?;
+        driver.wait(Some(Duration::ZERO)).or_os_error()?;
     } else {
         let timeout = match next_timeout(core) {
             (timeout, None) => timeout,
@@ -74,11 +75,11 @@ fn poll(event_loop: &Bound<'_, EventLoop>, last_poll: &mut u64) -> PyResult<()> 
         // SAFETY: see above; `driver` points into the core.
         unsafe {
             if timeout == Some(Duration::ZERO) || (*driver).pending() > 0 {
-                (*driver).wait(Some(Duration::ZERO))?;
+                (*driver).wait(Some(Duration::ZERO)).or_os_error()?;
             } else {
                 core.counters.parks += 1;
                 let waited = core.inbox.park(|| detached(|| (*driver).wait(timeout)));
-                waited.unwrap_or_else(|| (*driver).wait(Some(Duration::ZERO)))?;
+                waited.unwrap_or_else(|| (*driver).wait(Some(Duration::ZERO))).or_os_error()?;
             }
         }
         *last_poll = monotonic_ns();

@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 
-use pyo3::exceptions::{PyOSError, PyRuntimeError};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 
@@ -13,6 +13,7 @@ use crate::event_loop::post::{Outcome, Post};
 use crate::event_loop::task;
 use crate::py::Owned;
 use crate::py::call;
+use crate::py::errors::{OrOsError, os_error};
 use crate::py::imports;
 use crate::py::names::names;
 use crate::runtime;
@@ -33,7 +34,8 @@ fn spawn<'py>(
     runtime::spawn_blocking(move || {
         // A loop closed meanwhile wants no answer.
         let _ = inbox.post(Post::Finished(key, work()));
-    })?;
+    })
+    .or_os_error()?;
     Ok(future.into_bound(py))
 }
 
@@ -131,7 +133,7 @@ fn names_pair<'py>(py: Python<'py>, host: &CString, service: &CString) -> PyResu
 
 fn python_error(py: Python<'_>, error: ResolveError) -> PyErr {
     match error {
-        ResolveError::System(error) => PyOSError::new_err((error.raw_os_error(), error.to_string())),
+        ResolveError::System(error) => os_error(error),
         ResolveError::Resolver { code, message } => {
             match imports::gaierror(py).and_then(|class| class.call1((code, message.clone()))) {
                 Ok(error) => PyErr::from_value(error),

@@ -12,6 +12,7 @@ use super::{Endpoint, watch, with_driver};
 use crate::driver::{Completion, Token};
 use crate::event_loop::turn;
 use crate::event_loop::{self, EventLoop};
+use crate::py::errors::{OrOsError, os_error};
 use crate::py::{Owned, context, imports};
 
 /// How long accepting pauses when the system is out of descriptors or memory, in seconds; asyncio's ACCEPT_RETRY_DELAY.
@@ -105,7 +106,7 @@ fn failed(event_loop: &Bound<'_, EventLoop>, token: Token, error: io::Error) -> 
     let report = PyDict::new(py);
     let message = if exhausted { "socket.accept() out of system resource" } else { "socket.accept() failed" };
     report.set_item("message", message)?;
-    report.set_item("exception", PyErr::from(error).into_value(py))?;
+    report.set_item("exception", os_error(error).into_value(py))?;
     report.set_item("socket", imports::transport_socket(py)?.call1((sock.bind(py),))?)?;
     event_loop::report(event_loop, &report)?;
     let callback = event_loop.getattr("_resume_accept")?;
@@ -145,7 +146,8 @@ impl EventLoop {
             server: server.map(Owned::from),
             context: context::copy_current(slf.py())?,
         };
-        with_driver(slf, |driver| driver.register_listener(fd, Endpoint::Listener(Box::new(listener))))??;
+        with_driver(slf, |driver| driver.register_listener(fd, Endpoint::Listener(Box::new(listener))))?
+            .or_os_error()?;
         Ok(())
     }
 

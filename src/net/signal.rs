@@ -7,6 +7,7 @@ use pyo3::types::PyDict;
 use super::{Endpoint, with_driver};
 use crate::driver::{Interest, Token};
 use crate::event_loop::EventLoop;
+use crate::py::errors::{OrOsError, os_error};
 use crate::py::imports;
 use crate::py::names::names;
 use crate::sys;
@@ -26,12 +27,13 @@ fn set_wakeup_fd(py: Python<'_>, fd: i32) -> PyResult<i32> {
 /// Makes the loop hear of signals. Call on the main thread. None where Python refuses (a subinterpreter).
 pub fn install(event_loop: &Bound<'_, EventLoop>) -> PyResult<Option<Installed>> {
     let py = event_loop.py();
-    let (read, write) = sys::signal::wakeup_pair()?;
+    let (read, write) = sys::signal::wakeup_pair().or_os_error()?;
     let Ok(former_fd) = set_wakeup_fd(py, write) else { return Ok(None) };
     let token = with_driver(event_loop, |driver| {
         let token = driver.register_watch(read, Endpoint::Signals);
         driver.watch(token, Interest { readable: true, ..Interest::default() }).map(|()| token)
-    })??;
+    })?
+    .or_os_error()?;
     Ok(Some(Installed { token, former_fd }))
 }
 
@@ -39,7 +41,7 @@ pub fn install(event_loop: &Bound<'_, EventLoop>) -> PyResult<Option<Installed>>
 pub fn uninstall(event_loop: &Bound<'_, EventLoop>, installed: Installed) -> PyResult<()> {
     let py = event_loop.py();
     with_driver(event_loop, |driver| driver.deregister(installed.token))?;
-    let (_, write) = sys::signal::wakeup_pair()?;
+    let (_, write) = sys::signal::wakeup_pair().or_os_error()?;
     let current = set_wakeup_fd(py, installed.former_fd)?;
     if current != write {
         set_wakeup_fd(py, current)?;
@@ -54,7 +56,7 @@ pub fn dispatch(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
     let count = match sys::signal::read_wakeup(&mut numbers) {
         Ok(count) => count,
         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => 0,
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(os_error(error)),
     };
     // What a Python handler raises leaves the loop, but the numbers are out of the socket: they must not be lost.
     let handlers = py.check_signals();

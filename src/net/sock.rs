@@ -20,6 +20,7 @@ use super::address;
 use crate::driver::Token;
 use crate::event_loop::{EventLoop, task};
 use crate::py::buffer::BufferView;
+use crate::py::errors::{OrOsError, os_error};
 use crate::py::names::names;
 use crate::py::{Owned, imports};
 use crate::sys;
@@ -90,6 +91,9 @@ fn attempt<'py>(
 ) -> PyResult<Attempt<'py>> {
     let py = event_loop.py();
     let fd = descriptor(sock)?;
+    if fd < 0 {
+        return Err(os_error(io::Error::from_raw_os_error(libc::EBADF)));
+    }
     let result = match operation {
         Operation::Receive { limit } => return receive(py, fd, *limit),
         // SAFETY: the view keeps the memory valid.
@@ -109,7 +113,7 @@ fn attempt<'py>(
     match result {
         Ok(n) => Ok(Attempt::Ready(n.into_pyobject(py)?.into_any())),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Attempt::MustWait),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(os_error(error)),
     }
 }
 
@@ -133,7 +137,7 @@ fn receive(py: Python<'_>, fd: RawFd, limit: usize) -> PyResult<Attempt<'_>> {
     match result {
         Ok(bytes) => Ok(Attempt::Ready(bytes.into_any())),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Attempt::MustWait),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(os_error(error)),
     }
 }
 
@@ -172,13 +176,13 @@ fn accept(py: Python<'_>, fd: RawFd) -> PyResult<Attempt<'_>> {
             Ok(Attempt::Ready((connection, peer).into_pyobject(py)?.into_any()))
         }
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Attempt::MustWait),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(os_error(error)),
     }
 }
 
 /// A `socket.socket` that takes over a connected, non-blocking descriptor.
 pub fn python_socket(py: Python<'_>, fd: RawFd) -> PyResult<Bound<'_, PyAny>> {
-    let (family, kind, protocol) = sys::socket::kind(fd)?;
+    let (family, kind, protocol) = sys::socket::kind(fd).or_os_error()?;
     let options = PyDict::new(py);
     options.set_item("fileno", fd)?;
     let sock = imports::socket_type(py)?.call((family, kind, protocol), Some(&options))?;
@@ -200,7 +204,7 @@ fn connect<'py>(
         Ok(PyOSError::new_err((code, text)))
     };
     if *started {
-        return match sys::socket::take_error(fd)? {
+        return match sys::socket::take_error(fd).or_os_error()? {
             None => Ok(Attempt::Ready(py.None().into_bound(py))),
             Some(error) => Err(failed(error.raw_os_error().unwrap_or(libc::EIO))?),
         };
@@ -213,7 +217,7 @@ fn connect<'py>(
             *started = true;
             Ok(Attempt::MustWait)
         }
-        code => Err(PyErr::from(io::Error::from_raw_os_error(code))),
+        code => Err(os_error(io::Error::from_raw_os_error(code))),
     }
 }
 

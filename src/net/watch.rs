@@ -5,7 +5,7 @@
 
 use std::os::fd::RawFd;
 
-use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
@@ -16,6 +16,7 @@ use crate::event_loop::handle::{self, HandleRef};
 use crate::event_loop::turn;
 use crate::py::Owned;
 use crate::py::call;
+use crate::py::errors::os_error;
 use crate::py::names::names;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -123,6 +124,11 @@ pub fn wait(
     direction: Direction,
     waiter: Waiter,
 ) -> PyResult<(Token, Waiter)> {
+    let first = event_loop.get().with(event_loop.py(), |core| core.driver.is_none())?;
+    if first && !crate::sys::socket::is_open(fd) {
+        // The driver's own descriptor would be the next to get this number.
+        return Err(os_error(std::io::Error::from_raw_os_error(libc::EBADF)));
+    }
     with_driver(event_loop, |driver| {
         let known = driver.token(fd).filter(|&token| matches!(driver.data(token), Some(Endpoint::Watch(_))));
         let token = known.unwrap_or_else(|| driver.register_watch(fd, Endpoint::Watch(Box::default())));
@@ -133,7 +139,7 @@ pub fn wait(
         let interest = watch.interest();
         if let Err(error) = driver.watch(token, interest) {
             take(driver, token, direction);
-            return Err(PyErr::from(error));
+            return Err(os_error(error));
         }
         Ok((token, former))
     })?
@@ -217,19 +223,20 @@ fn rearm(event_loop: &Bound<'_, EventLoop>, token: Token) -> PyResult<()> {
     Ok(())
 }
 
-fn add(event_loop: &Bound<'_, EventLoop>, args: &Bound<'_, PyTuple>, direction: Direction, method: &str) -> PyResult<()> {
+fn add(
+    event_loop: &Bound<'_, EventLoop>,
+    file: &Bound<'_, PyAny>,
+    callback: &Bound<'_, PyAny>,
+    args: &Bound<'_, PyTuple>,
+    direction: Direction,
+) -> PyResult<()> {
     let py = event_loop.py();
     let lp = event_loop.get();
-    if args.len() < 2 {
-        return Err(PyTypeError::new_err(format!("{method}() missing required positional arguments: fd and callback")));
-    }
-    let (file, callback) = (args.get_item(0)?, args.get_item(1)?);
-    let fd = fileno(&file)?;
+    let fd = fileno(file)?;
     lp.check_open()?;
     lp.check_thread(py)?;
-    ensure_no_transport(event_loop, fd, &file)?;
-    let rest = args.get_slice(2, args.len());
-    let handle = lp.make_handle(event_loop, &callback, &rest, None)?;
+    ensure_no_transport(event_loop, fd, file)?;
+    let handle = lp.make_handle(event_loop, callback, args, None)?;
     let (_, former) = wait(event_loop, fd, direction, Waiter::Callback(handle))?;
     if let Waiter::Callback(former) = former {
         handle::cancel(py, &former)?;
@@ -263,9 +270,14 @@ fn remove(event_loop: &Bound<'_, EventLoop>, file: &Bound<'_, PyAny>, direction:
 #[pymethods]
 impl EventLoop {
     /// Call `callback(*args)` whenever the descriptor is readable, until remove_reader().
-    #[pyo3(signature = (*args))]
-    fn add_reader(slf: &Bound<'_, Self>, args: &Bound<'_, PyTuple>) -> PyResult<()> {
-        add(slf, args, Direction::Read, "add_reader")
+    #[pyo3(signature = (fd, callback, *args))]
+    fn add_reader(
+        slf: &Bound<'_, Self>,
+        fd: &Bound<'_, PyAny>,
+        callback: &Bound<'_, PyAny>,
+        args: &Bound<'_, PyTuple>,
+    ) -> PyResult<()> {
+        add(slf, fd, callback, args, Direction::Read)
     }
 
     /// Stop watching for readability; whether there was a callback.
@@ -274,9 +286,14 @@ impl EventLoop {
     }
 
     /// Call `callback(*args)` whenever the descriptor is writable, until remove_writer().
-    #[pyo3(signature = (*args))]
-    fn add_writer(slf: &Bound<'_, Self>, args: &Bound<'_, PyTuple>) -> PyResult<()> {
-        add(slf, args, Direction::Write, "add_writer")
+    #[pyo3(signature = (fd, callback, *args))]
+    fn add_writer(
+        slf: &Bound<'_, Self>,
+        fd: &Bound<'_, PyAny>,
+        callback: &Bound<'_, PyAny>,
+        args: &Bound<'_, PyTuple>,
+    ) -> PyResult<()> {
+        add(slf, fd, callback, args, Direction::Write)
     }
 
     /// Stop watching for writability; whether there was a callback.

@@ -9,6 +9,7 @@
 pub mod buffer;
 pub mod call;
 pub mod context;
+pub mod errors;
 pub mod imports;
 pub mod names;
 pub mod owned;

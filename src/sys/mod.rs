@@ -8,6 +8,17 @@ pub mod signal;
 pub mod socket;
 pub mod thread;
 
+/// The system's words for an error number, as `strerror(3)` has them.
+pub fn error_text(code: i32) -> String {
+    let mut text = [0u8; 256];
+    // SAFETY: the buffer is valid for its length; the result is checked to be a terminated string.
+    let found = unsafe { libc::strerror_r(code, text.as_mut_ptr().cast(), text.len()) } == 0;
+    match std::ffi::CStr::from_bytes_until_nul(&text) {
+        Ok(text) if found => text.to_string_lossy().into_owned(),
+        _ => format!("Unknown error {code}"),
+    }
+}
+
 /// Turns libc's -1 into the thread's `errno`.
 pub(crate) fn check(result: impl Into<i64>) -> std::io::Result<i64> {
     match result.into() {

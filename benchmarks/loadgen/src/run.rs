@@ -75,6 +75,11 @@ pub fn run(plan: &Plan, exchange: &dyn Fn(usize) -> Box<dyn Exchange>) -> Result
         }
         let length = if let Bound::Time(length) = plan.bound { length } else { LIMIT };
         watch(plan, &shared, first, length, &alive);
+        // A server that got no core in a short window is waited for; one that is stuck loses its connections.
+        while alive() && shared.replies.load(Ordering::Relaxed) == 0 && first.elapsed() < length + WARM_LIMIT
+        {
+            thread::sleep(STEP);
+        }
         window.seconds = first.elapsed().as_secs_f64();
         window.cpu = first_cpu.and_then(|from| Some(server_cpu(plan)?.saturating_sub(from)));
         window.requests = shared.replies.load(Ordering::Relaxed);

@@ -30,6 +30,7 @@ use crate::driver::{Completion, ReadMode, Token};
 use crate::event_loop::EventLoop;
 use crate::proto::flow::FlowControl;
 use crate::proto::write_queue::WriteQueue;
+use crate::py::errors::{OrOsError, os_error};
 use crate::py::names::names;
 use crate::py::{Owned, imports};
 use crate::sys;
@@ -219,7 +220,7 @@ pub struct Parts<'py> {
 pub fn make<'py>(event_loop: &Bound<'py, EventLoop>, parts: Parts<'py>) -> PyResult<Bound<'py, PyAny>> {
     let py = event_loop.py();
     let Parts { fd, protocol, context, server, extra } = parts;
-    let (family, kind, protocol_number) = sys::socket::kind(fd)?;
+    let (family, kind, protocol_number) = sys::socket::kind(fd).or_os_error()?;
     if kind == libc::SOCK_STREAM && protocol_number == libc::IPPROTO_TCP {
         // As asyncio: small writes are not held back. A socket that is gone already shows that at the first read.
         let _ = sys::socket::set_nodelay(fd);
@@ -253,7 +254,7 @@ pub fn make<'py>(event_loop: &Bound<'py, EventLoop>, parts: Parts<'py>) -> PyRes
     let registered = super::with_driver(event_loop, |driver| {
         driver.register_stream(fd, family, super::Endpoint::Stream((&object).into()))
     })
-    .and_then(|registered| Ok(registered?));
+    .and_then(OrOsError::or_os_error);
     let transport = Transport::new(&object);
     match registered {
         Ok(token) => transport.with(|stream| stream.token = Some(token))?,
@@ -289,7 +290,7 @@ pub fn dispatch(object: &Bound<'_, PyAny>, completion: Completion) -> PyResult<(
     match completion {
         Completion::Received(_) => transport.end_of_stream(),
         Completion::Readable => transport.readable(),
-        Completion::ReadFailed(error) => transport.fatal(error.into(), "Fatal read error on socket transport"),
+        Completion::ReadFailed(error) => transport.fatal(os_error(error), "Fatal read error on socket transport"),
         Completion::Writable => transport.flush(),
         _ => Ok(()),
     }

@@ -9,6 +9,7 @@ use pyo3::prelude::*;
 use super::{Phase, Transport};
 use crate::driver::ReadMode;
 use crate::net::with_driver;
+use crate::py::errors::os_error;
 use crate::py::names::names;
 use crate::py::{Owned, buffer, call, context};
 
@@ -81,7 +82,7 @@ impl<'py> Transport<'_, 'py> {
         let count = match received {
             Ok(Ok(Some(count))) => count,
             Ok(Ok(None)) => return Ok(()),
-            Ok(Err(error)) => return self.fatal(error.into(), "Fatal read error on socket transport"),
+            Ok(Err(error)) => return self.fatal(os_error(error), "Fatal read error on socket transport"),
             Err(error) => return self.fatal(error, "Fatal error: protocol.get_buffer() call failed."),
         };
         if count == 0 {

@@ -15,6 +15,7 @@ use crate::proto::flow::FlowChange;
 use crate::proto::write_queue::MAX_SLICES;
 use crate::py::buffer::{self, BufferView};
 use crate::py::names::names;
+use crate::py::errors::os_error;
 use crate::py::imports;
 use crate::sys;
 
@@ -166,7 +167,7 @@ impl<'py> Transport<'_, 'py> {
     fn after_write(self, sent: Sent) -> PyResult<()> {
         match sent {
             Sent::Lost => self.log_lost_write(),
-            Sent::Failed(error) => self.fatal(error.into(), "Fatal write error on socket transport"),
+            Sent::Failed(error) => self.fatal(os_error(error), "Fatal write error on socket transport"),
             Sent::All | Sent::Rest(_) => Ok(()),
         }
     }
@@ -189,7 +190,7 @@ impl<'py> Transport<'_, 'py> {
                     pieces.iter().take(MAX_SLICES).map(|piece| IoSlice::new(piece.bytes())).collect();
                 match self.send(|driver, token| driver.send_vectored(token, &slices))? {
                     Ok(sent) => return self.enqueue_rest(&pieces, sent),
-                    Err(error) => return self.fatal(error.into(), "Fatal write error on socket transport"),
+                    Err(error) => return self.fatal(os_error(error), "Fatal write error on socket transport"),
                 }
             }
         }
@@ -289,7 +290,7 @@ impl<'py> Transport<'_, 'py> {
             drop(done);
             let (sent, offered) = match result {
                 Ok(counts) => counts,
-                Err(error) => return self.fatal(error.into(), "Fatal write error on socket transport"),
+                Err(error) => return self.fatal(os_error(error), "Fatal write error on socket transport"),
             };
             let (change, left) = self.with(|stream| (stream.flow.shrunk(stream.queue.len()), stream.queue.len()))?;
             self.tell(change)?;
@@ -328,7 +329,7 @@ impl<'py> Transport<'_, 'py> {
             Ok(()) => Ok(()),
             // The peer is gone already; reading will tell.
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(os_error(error)),
         }
     }
 
