@@ -4,12 +4,13 @@
 //! come back here. What must be dropped (a decref may run Python code) is moved out first.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use pyo3::prelude::*;
 use slotmap::{SlotMap, new_key_type};
 
 use super::handle::HandleRef;
-use super::post::{Outcome, Post};
+use super::post::{Outcome, Post, RemoteCall};
 use crate::driver::Driver;
 use crate::inbox::Inbox;
 use crate::metrics::Counters;
@@ -26,9 +27,16 @@ new_key_type! {
 /// How many handles of each kind a loop keeps for reuse: enough for a burst of a thousand, some 100 KiB at the most.
 const FREE_HANDLES: usize = 1024;
 
+/// An item of the ready queue.
+pub enum Ready {
+    Handle(HandleRef),
+    /// A call from another thread, run without a Handle.
+    Remote(Arc<RemoteCall>),
+}
+
 pub struct Core {
-    /// Handles to run, oldest first.
-    pub ready: VecDeque<HandleRef>,
+    /// What to run, oldest first.
+    pub ready: VecDeque<Ready>,
     pub timers: DeadlineQueue<HandleRef>,
     /// Handles to use again: their fields are empty but for the loop.
     pub free: Vec<HandleRef>,
@@ -40,6 +48,10 @@ pub struct Core {
     pub driver: Option<Driver<Endpoint>>,
     pub pending: SlotMap<PendingKey, Owned>,
     pub stopping: bool,
+    /// Something was posted since the loop last slept.
+    pub posted: bool,
+    /// How many more times the loop sleeps without yielding first.
+    pub yields_to_skip: u8,
     pub task_factory: Option<Owned>,
     pub slow_callback_duration: f64,
     /// The thread's coroutine origin depth before debug mode raised it.
@@ -61,6 +73,8 @@ impl Core {
             driver: None,
             pending: SlotMap::with_key(),
             stopping: false,
+            posted: false,
+            yields_to_skip: 0,
             task_factory: None,
             slow_callback_duration: 0.1,
             origin_depth: None,
@@ -88,17 +102,20 @@ impl Core {
         }
     }
 
-    /// Takes what other threads sent, in the order it was sent.
+    /// Takes what other threads sent, in the order it was sent; how many messages there were.
     #[inline]
-    pub fn take_posts(&mut self) {
+    pub fn take_posts(&mut self) -> usize {
+        let mut count = 0;
         for post in self.inbox.drain() {
+            count += 1;
             match post {
-                // SAFETY: only Handles are posted as calls.
-                Post::Call(object) => self.ready.push_back(unsafe { HandleRef::from_owned(object) }),
+                Post::Call(call) => self.ready.push_back(Ready::Remote(call)),
                 Post::Stop => self.stopping = true,
                 Post::Finished(key, outcome) => self.finished.push_back((key, outcome)),
             }
         }
+        self.posted |= count > 0;
+        count
     }
 
     /// Shows every Python object that the core holds to the garbage collector. What waits in the inbox is left out: other
@@ -107,11 +124,16 @@ impl Core {
         let handles = [&self.free, &self.free_timers]
             .into_iter()
             .flatten()
-            .chain(&self.ready)
             .chain(self.timers.iter())
             .chain(&self.current_handle);
         for handle in handles {
             visit(handle.as_object())?;
+        }
+        for ready in &self.ready {
+            match ready {
+                Ready::Handle(handle) => visit(handle.as_object())?,
+                Ready::Remote(call) => visit(&call.callback)?,
+            }
         }
         for future in self.pending.values() {
             visit(future)?;
@@ -142,7 +164,7 @@ impl Core {
 
 /// What a loop leaves behind.
 struct Remains {
-    _ready: VecDeque<HandleRef>,
+    _ready: VecDeque<Ready>,
     _timers: Vec<HandleRef>,
     _free: [Vec<HandleRef>; 2],
     _posts: Vec<Post>,

@@ -7,13 +7,15 @@
 
 use std::ffi::{c_int, c_void};
 use std::ptr;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 use pyo3::{Borrowed, ffi};
 
 use super::EventLoop;
+use super::post::RemoteCall;
 use crate::py::{Owned, context, raw};
 
 /// Set when cancelled.
@@ -41,6 +43,9 @@ pub struct Handle {
     pub(super) source_traceback: *mut ffi::PyObject,
     /// A timer's deadline in seconds of the loop's clock.
     pub(super) when: f64,
+    /// For a call sent to a loop that runs in another thread: what was sent, or null. It takes the place of `callback` and
+    /// `args`, is set before anybody sees the handle, and stays.
+    remote: *const RemoteCall,
     state: AtomicU8,
     nargs: u8,
 }
@@ -113,19 +118,36 @@ impl Handle {
         self.state.load(Ordering::Relaxed) & SCHEDULED != 0
     }
 
-    /// The arguments as a tuple, or None once cancelled.
-    pub fn args_tuple(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        if self.callback.is_null() {
-            return None;
-        }
-        // SAFETY: the caller holds the claim (see the module), so the fields are stable and alive.
-        unsafe {
-            if self.nargs == IN_TUPLE {
-                return Some(Bound::from_borrowed_ptr(py, self.args[0]).unbind());
+    /// What it calls and with what, or None once cancelled. References are taken under the loop's claim, so that a
+    /// cancellation in another thread can't release them under us. RuntimeError while another thread runs the loop.
+    pub fn target<'py>(&self, py: Python<'py>) -> PyResult<Option<(Bound<'py, PyAny>, Bound<'py, PyTuple>)>> {
+        if !self.remote.is_null() {
+            // SAFETY: ours until the handle goes; immutable.
+            let remote = unsafe { &*self.remote };
+            if self.is_cancelled() {
+                return Ok(None);
             }
-            let items = self.args[..self.nargs as usize].iter().map(|&item| Bound::from_borrowed_ptr(py, item));
-            pyo3::types::PyTuple::new(py, items).ok().map(|tuple| tuple.into_any().unbind())
+            return Ok(Some((remote.callback.bind(py).to_owned(), remote.args_tuple(py)?)));
         }
+        let object = self.event_loop;
+        if object.is_null() {
+            return Ok(None); // Being collected.
+        }
+        // SAFETY: the handle holds the loop; the references are taken under its claim.
+        let taken = unsafe {
+            let event_loop = Borrowed::from_ptr(py, object).cast_unchecked::<EventLoop>();
+            event_loop.get().with(py, |_| {
+                let own = |object: *mut ffi::PyObject| (!object.is_null()).then(|| Owned::borrow(object));
+                (own(self.callback), self.args.map(own), self.nargs)
+            })?
+        };
+        let (Some(callback), args, nargs) = taken else { return Ok(None) };
+        let [first, second] = args.map(|argument| argument.map(|argument| argument.into_bound(py)));
+        let args = match (nargs, first) {
+            (IN_TUPLE, Some(tuple)) => tuple.cast_into()?,
+            (_, first) => PyTuple::new(py, first.into_iter().chain(second).collect::<Vec<_>>())?,
+        };
+        Ok(Some((callback.into_bound(py), args)))
     }
 }
 
@@ -140,6 +162,10 @@ unsafe fn clear_fields(handle: *mut Handle) {
         let args = ptr::replace(&mut (*handle).args, [ptr::null_mut(); INLINE_ARGS]);
         let context = ptr::replace(&mut (*handle).context, ptr::null_mut());
         let traceback = ptr::replace(&mut (*handle).source_traceback, ptr::null_mut());
+        let remote = ptr::replace(&mut (*handle).remote, ptr::null());
+        if !remote.is_null() {
+            drop(Arc::from_raw(remote));
+        }
         (*handle).nargs = 0;
         for object in [callback, args[0], args[1], context, traceback] {
             ffi::Py_XDECREF(object);
@@ -268,6 +294,25 @@ impl HandleRef {
         }
     }
 
+    /// A handle for the caller of a call that is sent to another thread.
+    ///
+    /// # Safety
+    /// Attached; the loop is alive.
+    pub unsafe fn make_remote(
+        py: Python<'_>,
+        event_loop: *mut ffi::PyObject,
+        remote: Arc<RemoteCall>,
+        context: Owned,
+    ) -> PyResult<Self> {
+        // SAFETY: promised; the handle is ours alone until it is returned.
+        unsafe {
+            let handle = Self::allocate(py, types().handle, event_loop)?;
+            (*handle.raw()).context = context.into_ptr();
+            (*handle.raw()).remote = Arc::into_raw(remote);
+            Ok(handle)
+        }
+    }
+
     /// Notes where the handle was made: `depth` frames up from the caller.
     pub fn set_traceback(&self, traceback: Owned) {
         // SAFETY: called while the handle is not shared yet.
@@ -281,6 +326,13 @@ impl HandleRef {
     #[inline]
     pub unsafe fn call(&self) -> *mut ffi::PyObject {
         let handle = self.raw();
+        // SAFETY: alive; an exception may be set.
+        unsafe {
+            if (*handle).callback.is_null() {
+                ffi::PyErr_SetString(ffi::PyExc_RuntimeError, c"the handle was cancelled".as_ptr());
+                return ptr::null_mut();
+            }
+        }
         // SAFETY: the RUNNING mark keeps `cancel` from releasing the callback and arguments under us, and our
         // reference keeps the handle; see the module.
         unsafe {
@@ -318,6 +370,9 @@ impl HandleRef {
             let state = (*handle).state.fetch_or(CANCELLED, Ordering::Relaxed);
             if state & CANCELLED != 0 {
                 return (false, Released::NOTHING);
+            }
+            if !(*handle).remote.is_null() {
+                (*(*handle).remote).cancel();
             }
             if state & RUNNING != 0 {
                 return (true, Released::NOTHING);

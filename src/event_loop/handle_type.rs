@@ -3,13 +3,14 @@
 use std::ffi::{CStr, c_int, c_void};
 
 use pyo3::basic::CompareOp;
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
-use pyo3::{Borrowed, ffi};
+use pyo3::ffi;
 
 use super::EventLoop;
 use super::handle::{self, Handle, HandleRef};
-use crate::py::{Owned, imports, raw};
+use crate::py::{Owned, context, imports, raw};
 
 const FLAGS: std::ffi::c_ulong =
     ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_HAVE_GC | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION;
@@ -99,14 +100,6 @@ fn loop_of<'py>(py: Python<'py>, handle: &Handle) -> Option<Bound<'py, EventLoop
     })
 }
 
-/// Whether this thread may look at the callback and arguments: not while another one runs the loop.
-fn may_look(py: Python<'_>, handle: &Handle) -> PyResult<()> {
-    match loop_of(py, handle) {
-        Some(event_loop) => event_loop.get().check_thread(py),
-        None => Ok(()),
-    }
-}
-
 macro_rules! function {
     ($name:ident($py:ident, $handle:ident) $body:block) => {
         unsafe extern "C" fn $name(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
@@ -160,13 +153,20 @@ function!(get_context(py, handle) { Ok(or_none(py, handle.context)) });
 function!(when(py, handle) { Ok(handle.when.into_pyobject(py)?.into_any().into_ptr()) });
 
 unsafe extern "C" fn run(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: attached, with a Handle.
+    // SAFETY: attached, with a Handle. Called from a copy of the target: this thread may not own the loop.
     unsafe {
         raw::enter(|py| {
             let handle = HandleRef::from_owned(Owned::borrow(object));
-            may_look(py, handle.get())?;
-            if let Some(event_loop) = loop_of(py, handle.get()) {
-                super::turn::run_handle(&event_loop, &handle)?;
+            let Some(event_loop) = loop_of(py, handle.get()) else { return Ok(raw::none(py)) };
+            let context = handle.get().context;
+            let result = match handle.get().target(py)? {
+                Some((callback, args)) if !context.is_null() => {
+                    context::run(py, &Owned::borrow(context), || callback.call1(args)).map(drop)
+                }
+                _ => Err(PyTypeError::new_err("the handle was cancelled")),
+            };
+            if let Err(error) = result {
+                report(&event_loop, &handle, error)?;
             }
             Ok(raw::none(py))
         })
@@ -184,12 +184,10 @@ unsafe extern "C" fn get_class(object: *mut ffi::PyObject, _: *mut c_void) -> *m
 }
 
 attribute!(get_callback(py, handle) {
-    may_look(py, handle)?;
-    Ok(or_none(py, handle.callback))
+    Ok(handle.target(py)?.map_or_else(|| raw::none(py), |(callback, _)| callback.into_ptr()))
 });
 attribute!(get_args(py, handle) {
-    may_look(py, handle)?;
-    Ok(handle.args_tuple(py).map_or_else(|| raw::none(py), Py::into_ptr))
+    Ok(handle.target(py)?.map_or_else(|| raw::none(py), |(_, args)| args.into_ptr()))
 });
 attribute!(get_loop(py, handle) { Ok(or_none(py, handle.event_loop)) });
 attribute!(get_context_attribute(py, handle) { Ok(or_none(py, handle.context)) });
@@ -234,12 +232,8 @@ unsafe extern "C" fn compare(
                 if std::ptr::eq(left, right) {
                     return Ok(true);
                 }
-                may_look(py, left)?;
-                may_look(py, right)?;
                 let key = |handle: &Handle| -> PyResult<Py<PyAny>> {
-                    let callback = Bound::from_owned_ptr(py, or_none(py, handle.callback));
-                    let args = handle.args_tuple(py);
-                    Ok((callback, args, handle.is_cancelled()).into_pyobject(py)?.into_any().unbind())
+                    Ok((handle.target(py)?, handle.is_cancelled()).into_pyobject(py)?.into_any().unbind())
                 };
                 Ok(left.when == right.when && key(left)?.bind(py).eq(key(right)?.bind(py))?)
             };
@@ -270,37 +264,33 @@ unsafe extern "C" fn repr(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
             if handle::is_timer(object) {
                 parts.push(format!("when={}", handle.when));
             }
-            if may_look(py, handle).is_err() {
-                parts.push("of a loop in another thread".into());
-            } else {
-                parts.extend(describe_callback(py, handle));
-                if !handle.source_traceback.is_null() {
-                    let frames = Bound::from_borrowed_ptr(py, handle.source_traceback);
-                    let frame = frames.get_item(-1)?;
-                    parts.push(format!("created at {}:{}", frame.get_item(0)?, frame.get_item(1)?));
-                }
+            match describe_callback(py, handle) {
+                Ok(text) => parts.extend(text),
+                Err(_) => parts.push("of a loop that runs in another thread".into()),
+            }
+            if !handle.source_traceback.is_null() {
+                let frames = Bound::from_borrowed_ptr(py, handle.source_traceback);
+                let frame = frames.get_item(-1)?;
+                parts.push(format!("created at {}:{}", frame.get_item(0)?, frame.get_item(1)?));
             }
             Ok(format!("<{}>", parts.join(" ")).into_pyobject(py)?.into_any().into_ptr())
         })
     }
 }
 
-/// The callback as asyncio's messages name it; arguments are shown in debug mode only.
-pub(super) fn describe_callback(py: Python<'_>, handle: &Handle) -> Option<String> {
-    let args = handle.args_tuple(py)?;
+/// The callback as asyncio's messages name it; arguments are shown in debug mode only. None once cancelled.
+pub(super) fn describe_callback(py: Python<'_>, handle: &Handle) -> PyResult<Option<String>> {
+    let Some((callback, args)) = handle.target(py)? else { return Ok(None) };
     let debug = loop_of(py, handle).is_some_and(|event_loop| event_loop.get().shared.is_debug());
-    // SAFETY: not null, since there are arguments; the caller may look.
-    let callback: Borrowed<'_, '_, PyAny> = unsafe { Borrowed::from_ptr(py, handle.callback) };
-    let format = imports::format_callback_source(py).ok()?;
+    let format = imports::format_callback_source(py)?;
     let keywords = PyDict::new(py);
-    keywords.set_item("debug", debug).ok()?;
-    let arguments = PyTuple::new(py, [callback.to_owned(), args.into_bound(py)]).ok()?;
+    keywords.set_item("debug", debug)?;
+    let arguments = PyTuple::new(py, [callback, args.into_any()])?;
     let text = format
         .call(&arguments, Some(&keywords))
         // Early 3.13 releases know no `debug`.
-        .or_else(|_| format.call1(&arguments))
-        .ok()?;
-    text.extract().ok()
+        .or_else(|_| format.call1(&arguments))?;
+    text.extract().map(Some)
 }
 
 /// Tells the loop's exception handler what a callback raised. KeyboardInterrupt and SystemExit are returned.
@@ -309,7 +299,7 @@ pub(super) fn report(event_loop: &Bound<'_, EventLoop>, handle: &HandleRef, erro
     if crate::py::call::is_fatal(py, &error) {
         return Err(error);
     }
-    let what = describe_callback(py, handle.get()).unwrap_or_else(|| "<cancelled>".into());
+    let what = describe_callback(py, handle.get()).ok().flatten().unwrap_or_else(|| "<cancelled>".into());
     let context = PyDict::new(py);
     context.set_item("message", format!("Exception in callback {what}"))?;
     context.set_item("exception", error.into_value(py))?;

@@ -106,20 +106,28 @@ impl EventLoop {
     }
 
     #[cold]
-    pub(crate) fn wrong_thread(&self, py: Python<'_>, foreign: Foreign) -> PyErr {
-        let name = |ident: usize| {
-            let known = imports::threads_by_ident(py).and_then(|threads| threads.get_item(ident));
-            match known.and_then(|known| known.getattr("name")) {
-                Ok(name) => format!("{name} (ident {ident})"),
-                Err(_) => format!("ident {ident}"),
-            }
-        };
+    pub(crate) fn wrong_thread(&self, _py: Python<'_>, foreign: Foreign) -> PyErr {
+        // Looking up names may drop errors, for which pyo3 must know that the thread is attached: hot paths end here.
+        let names = Python::try_attach(|py| {
+            [foreign.owner, thread::current_id()].map(|ident| Self::describe_thread(py, ident))
+        });
+        let [owner, caller] = names.unwrap_or_else(|| [foreign.owner, thread::current_id()].map(|id| format!("ident {id}")));
         PyRuntimeError::new_err(format!(
-            "the loop is running in thread {}; this call came from thread {}: \
+            "the loop is running in thread {owner}; this call came from thread {caller}: \
              only call_soon_threadsafe() and stop() may reach it from there",
-            name(foreign.owner),
-            name(thread::current_id()),
         ))
+    }
+
+    fn describe_thread(py: Python<'_>, ident: usize) -> String {
+        let name = || -> PyResult<String> {
+            let known = imports::threads_by_ident(py)?.get_item(ident)?;
+            known.getattr("name")?.extract()
+        };
+        match name() {
+            Ok(name) => format!("{name} (ident {ident})"),
+            // Not started by `threading`.
+            Err(_) => format!("ident {ident}"),
+        }
     }
 }
 

@@ -1,14 +1,19 @@
 //! What travels through a loop's inbox.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use pyo3::prelude::*;
+use pyo3::{ffi, types::PyTuple};
+
 use crate::event_loop::core::PendingKey;
-use crate::py::Owned;
+use crate::py::{Owned, context};
 use crate::sys::dns::{AddrInfo, ResolveError};
 
 /// A message to a loop. Posted by Python threads (which are attached) or by the runtime's threads (which never
 /// are); only the former may post Python objects.
 pub enum Post {
-    /// A Handle to run.
-    Call(Owned),
+    Call(Arc<RemoteCall>),
     /// `loop.stop()` from another thread.
     Stop,
     /// Work done outside; its future waits under the key.
@@ -19,4 +24,92 @@ pub enum Post {
 pub enum Outcome {
     Resolved(Result<Vec<AddrInfo>, ResolveError>),
     Named(Result<(std::ffi::CString, std::ffi::CString), ResolveError>),
+}
+
+/// A `call_soon_threadsafe` of another thread.
+///
+/// No object made for the call crosses over: the Handle that the caller got stays with it and shares this record. What does
+/// cross, the callback and its arguments, is counted so that either thread may be the last to release it. Nothing but
+/// `cancelled` changes after the record is made, so both threads may read it at any time.
+pub struct RemoteCall {
+    pub callback: Owned,
+    args: Args,
+    /// None for an empty context, which the loop makes itself.
+    context: Option<Owned>,
+    cancelled: AtomicBool,
+    /// Where the call was made, in debug mode.
+    pub source_traceback: Option<Owned>,
+}
+
+// SAFETY: immutable but for the atomic; references are only taken from it and released attached (see `Owned`).
+unsafe impl Sync for RemoteCall {}
+
+enum Args {
+    Inline([Option<Owned>; 2]),
+    Tuple(Owned),
+}
+
+impl RemoteCall {
+    /// # Safety
+    /// Attached; all objects are alive.
+    pub unsafe fn new(
+        py: Python<'_>,
+        callback: *mut ffi::PyObject,
+        args: &[*mut ffi::PyObject],
+        context: &Owned,
+        source_traceback: Option<Owned>,
+    ) -> PyResult<Self> {
+        // SAFETY: promised.
+        let send = |object: *mut ffi::PyObject| unsafe { Owned::borrow_for_another_thread(object) };
+        let arguments = match *args {
+            [] => Args::Inline([None, None]),
+            [one] => Args::Inline([Some(send(one)), None]),
+            [one, two] => Args::Inline([Some(send(one)), Some(send(two))]),
+            _ => {
+                // SAFETY: alive, as promised.
+                let items = args.iter().map(|&item| unsafe { Bound::from_borrowed_ptr(py, item) });
+                Args::Tuple(send(PyTuple::new(py, items)?.as_ptr()))
+            }
+        };
+        let context = (!context::is_empty(py, context)?).then(|| send(context.as_ptr()));
+        let cancelled = AtomicBool::new(false);
+        Ok(Self { callback: send(callback), args: arguments, context, cancelled, source_traceback })
+    }
+
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
+    pub fn context(&self, py: Python<'_>) -> PyResult<Owned> {
+        match &self.context {
+            Some(context) => Ok(context.clone_ref(py)),
+            None => context::new(py),
+        }
+    }
+
+    pub fn args_tuple<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        // SAFETY: alive in `self`.
+        self.with_args(|args| PyTuple::new(py, args.iter().map(|&item| unsafe { Bound::from_borrowed_ptr(py, item) })))
+    }
+
+    /// Hands the arguments out as a slice of pointers, borrowed for the call.
+    pub fn with_args<R>(&self, f: impl FnOnce(&[*mut ffi::PyObject]) -> R) -> R {
+        match &self.args {
+            Args::Inline([one, two]) => {
+                let pointer = |argument: &Option<Owned>| argument.as_ref().map_or(std::ptr::null_mut(), Owned::as_ptr);
+                let count = one.is_some() as usize + two.is_some() as usize;
+                f(&[pointer(one), pointer(two)][..count])
+            }
+            // SAFETY: a tuple of ours, alive as long as `self`; its items stand behind one another.
+            Args::Tuple(tuple) => unsafe {
+                let count = ffi::PyTuple_GET_SIZE(tuple.as_ptr());
+                let items: Vec<_> = (0..count).map(|index| ffi::PyTuple_GET_ITEM(tuple.as_ptr(), index)).collect();
+                f(&items)
+            },
+        }
+    }
 }

@@ -1,13 +1,15 @@
 //! `call_soon` and its kin: raw fast-call methods, since every task step goes through one of them.
 
 use std::slice;
+use std::sync::Arc;
 
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::{Borrowed, ffi};
 
 use super::handle::HandleRef;
-use super::post::Post;
+use super::core::Ready;
+use super::post::{Post, RemoteCall};
 use super::{EventLoop, handle_type};
 use crate::py::names::names;
 use crate::py::{Owned, context, imports, raw};
@@ -190,9 +192,9 @@ unsafe fn soon(py: Python<'_>, object: *mut ffi::PyObject, method: &str, call: &
     let result = handle.as_object().clone_ref(py);
     if mine {
         // SAFETY: as above.
-        unsafe { event_loop.core_mut().ready.push_back(handle) };
+        unsafe { event_loop.core_mut().ready.push_back(Ready::Handle(handle)) };
     } else {
-        event_loop.with(py, move |core| core.ready.push_back(handle))?;
+        event_loop.with(py, move |core| core.ready.push_back(Ready::Handle(handle)))?;
     }
     Ok(result)
 }
@@ -232,24 +234,34 @@ pub unsafe extern "C" fn call_soon_threadsafe(
                 call.check_callback(py, "call_soon_threadsafe")?;
             }
             let context = call.context(py)?;
-            // Both were just made here and will be released by the loop's thread.
-            raw::count_atomically(context.as_ptr());
-            let handle = HandleRef::make(py, None, object, call.callback, call.args, context)?;
-            raw::count_atomically(handle.as_object().as_ptr());
-            if event_loop.shared.is_debug() {
-                handle.set_traceback(handle_type::source_traceback(py)?);
+            let traceback = match event_loop.shared.is_debug() {
+                true => Some(handle_type::source_traceback(py)?),
+                false => None,
+            };
+            if !event_loop.shared.is_running() {
+                let inner = context.clone_ref(py);
+                let handle = HandleRef::make(py, None, object, call.callback, call.args, inner)?;
+                if let Some(traceback) = &traceback {
+                    handle.set_traceback(traceback.clone_ref(py));
+                }
+                let result = handle.as_object().clone_ref(py);
+                if let Ok(_claim) = event_loop.shared.claim() {
+                    // Claimed for two pushes that call no Python: behind what was posted before, onto the queue.
+                    let core = event_loop.core_mut();
+                    core.take_posts();
+                    core.ready.push_back(Ready::Handle(handle));
+                    return Ok(result.into_ptr());
+                }
+                // It started running meanwhile.
             }
-            let result = handle.as_object().clone_ref(py);
-            if let Ok(_claim) = event_loop.shared.claim() {
-                // The loop does not run: straight onto the queue, behind what was posted before.
-                // Claimed, for two pushes that call no Python.
-                let core = event_loop.core_mut();
-                core.take_posts();
-                core.ready.push_back(handle);
-                return Ok(result.into_ptr());
+            let inner = traceback.as_ref().map(|traceback| traceback.clone_ref(py));
+            let remote = Arc::new(RemoteCall::new(py, call.callback, call.args, &context, inner)?);
+            let handle = HandleRef::make_remote(py, object, remote.clone(), context)?;
+            if let Some(traceback) = traceback {
+                handle.set_traceback(traceback);
             }
-            match event_loop.shared.inbox.post(Post::Call(handle.into_object())) {
-                Ok(()) => Ok(result.into_ptr()),
+            match event_loop.shared.inbox.post(Post::Call(remote)) {
+                Ok(()) => Ok(handle.into_object().into_ptr()),
                 // Closed since the check above.
                 Err(_) => Err(PyRuntimeError::new_err("Event loop is closed")),
             }

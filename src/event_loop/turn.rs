@@ -8,11 +8,13 @@ use std::time::Duration;
 use pyo3::prelude::*;
 use pyo3::{Borrowed, ffi};
 
+use super::core::Ready;
 use super::handle::HandleRef;
+use super::post::RemoteCall;
 use super::{EventLoop, handle_type};
 use crate::driver::Driver;
 use crate::net;
-use crate::py::call;
+use crate::py::{Owned, call, context};
 use crate::py::errors::OrOsError;
 use crate::py::names::names;
 use crate::sys::clock::monotonic_ns;
@@ -20,6 +22,9 @@ use crate::sys::clock::monotonic_ns;
 /// While callbacks keep the loop busy the driver is asked no more often than this: an empty `epoll_wait` costs as
 /// much as half a short turn.
 const POLL_INTERVAL_NS: u64 = 10_000;
+
+/// How many sleeps pass between two attempts to yield where yielding does not pay.
+const YIELD_EVERY: u8 = 32;
 
 /// The longest sleep; keeps timeouts within what the kernel takes.
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
@@ -36,9 +41,10 @@ pub(super) fn run(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
         }
         poll(event_loop, &mut last_poll)?;
         drain_inbox(event_loop)?;
-        move_due_timers(py, lp)?;
+        move_due_timers(lp);
         run_ready(event_loop)?;
-        if lp.with(py, |core| core.stopping)? {
+        // SAFETY: owned while running.
+        if unsafe { lp.core_mut() }.stopping {
             return Ok(());
         }
     }
@@ -77,6 +83,9 @@ fn poll(event_loop: &Bound<'_, EventLoop>, last_poll: &mut u64) -> PyResult<()> 
             if timeout == Some(Duration::ZERO) || (*driver).pending() > 0 {
                 (*driver).wait(Some(Duration::ZERO)).or_os_error()?;
             } else {
+                if std::mem::take(&mut core.posted) && yield_to_producers(core) {
+                    return Ok(());
+                }
                 core.counters.parks += 1;
                 let waited = core.inbox.park(|| detached(|| (*driver).wait(timeout)));
                 waited.unwrap_or_else(|| (*driver).wait(Some(Duration::ZERO))).or_os_error()?;
@@ -85,6 +94,22 @@ fn poll(event_loop: &Bound<'_, EventLoop>, last_poll: &mut u64) -> PyResult<()> 
         *last_poll = monotonic_ns();
     }
     dispatch(event_loop)
+}
+
+/// After something was posted, lets other threads run before the loop sleeps: who posted is likely to post more, and while
+/// the loop is awake posts cost no system call. So one wake-up serves a burst even where both threads share a core. Where a
+/// yield brings in no more than the sleep would have, the next ones are skipped. True when there is something to do.
+fn yield_to_producers(core: &mut super::core::Core) -> bool {
+    if core.yields_to_skip > 0 {
+        core.yields_to_skip -= 1;
+        return false;
+    }
+    detached(crate::sys::thread::yield_now);
+    let came = core.take_posts();
+    if came < 2 {
+        core.yields_to_skip = YIELD_EVERY;
+    }
+    came > 0
 }
 
 /// How long the loop may sleep; cancelled timers met on the way come out for the caller to drop.
@@ -136,35 +161,34 @@ fn dispatch(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
 
 /// Takes what other threads sent.
 fn drain_inbox(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
-    let py = event_loop.py();
     let lp = event_loop.get();
-    lp.with(py, |core| core.take_posts())?;
-    while let Some((key, outcome)) = lp.with(py, |core| core.finished.pop_front())? {
+    // SAFETY: owned while running; each borrow ends with its statement.
+    let core = || unsafe { lp.core_mut() };
+    core().take_posts();
+    while let Some((key, outcome)) = core().finished.pop_front() {
         net::dns::finish(event_loop, key, outcome)?;
     }
     Ok(())
 }
 
-fn move_due_timers(py: Python<'_>, lp: &EventLoop) -> PyResult<()> {
-    let dead = lp.with(py, |core| {
-        let mut dead = Vec::new();
-        if core.timers.is_empty() {
-            return dead;
+fn move_due_timers(lp: &EventLoop) {
+    // SAFETY: owned while running; the borrow ends before the cancelled timers are dropped.
+    let core = unsafe { lp.core_mut() };
+    if core.timers.is_empty() {
+        return;
+    }
+    let mut dead = Vec::new();
+    let now = monotonic_ns();
+    while let Some(timer) = core.timers.pop_due(now) {
+        timer.set_unscheduled();
+        if timer.is_cancelled() {
+            core.timers.forget_cancelled();
+            dead.push(timer);
+        } else {
+            core.ready.push_back(Ready::Handle(timer));
         }
-        let now = monotonic_ns();
-        while let Some(timer) = core.timers.pop_due(now) {
-            timer.set_unscheduled();
-            if timer.is_cancelled() {
-                core.timers.forget_cancelled();
-                dead.push(timer);
-            } else {
-                core.ready.push_back(timer);
-            }
-        }
-        dead
-    })?;
+    }
     drop(dead);
-    Ok(())
 }
 
 /// Runs what is ready now.
@@ -174,14 +198,17 @@ fn run_ready(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
     // SAFETY: owned while running; each borrow ends with its statement.
     let core = || unsafe { lp.core_mut() };
     for _ in 0..core().ready.len() {
-        let Some(handle) = core().ready.pop_front() else {
-            break;
-        };
-        if !handle.is_cancelled() {
-            run_handle(event_loop, &handle)?;
-        }
-        if let Some(handle) = handle.recycle(py) {
-            core().keep(handle);
+        match core().ready.pop_front() {
+            Some(Ready::Handle(handle)) => {
+                if !handle.is_cancelled() {
+                    run_handle(event_loop, &handle)?;
+                }
+                if let Some(handle) = handle.recycle(py) {
+                    core().keep(handle);
+                }
+            }
+            Some(Ready::Remote(call)) => run_remote(event_loop, &call)?,
+            None => break,
         }
     }
     Ok(())
@@ -195,6 +222,44 @@ pub(crate) fn run_handle(event_loop: &Bound<'_, EventLoop>, handle: &HandleRef) 
     }
     // SAFETY: attached, on the loop's thread, which owns it.
     finish_call(event_loop, handle, unsafe { handle.call() })
+}
+
+/// Runs a call from another thread. A Handle is made only where one must be seen: in debug mode and for an error.
+fn run_remote(event_loop: &Bound<'_, EventLoop>, call: &RemoteCall) -> PyResult<()> {
+    let py = event_loop.py();
+    if call.is_cancelled() {
+        return Ok(());
+    }
+    let context = call.context(py)?;
+    if event_loop.get().shared.is_debug() {
+        return run_in_debug_mode(event_loop, &handle_of(event_loop, call, context)?);
+    }
+    // SAFETY: attached; everything is alive in `call` and `context`.
+    let result = call.with_args(|args| unsafe {
+        context::run_raw(context.as_ptr(), || {
+            ffi::PyObject_Vectorcall(call.callback.as_ptr(), args.as_ptr(), args.len(), std::ptr::null_mut())
+        })
+    });
+    if result.is_null() {
+        let error = PyErr::fetch(py);
+        return handle_type::report(event_loop, &handle_of(event_loop, call, context)?, error);
+    }
+    // SAFETY: a new reference.
+    unsafe { ffi::Py_DECREF(result) };
+    Ok(())
+}
+
+#[cold]
+fn handle_of(event_loop: &Bound<'_, EventLoop>, call: &RemoteCall, context: Owned) -> PyResult<HandleRef> {
+    let py = event_loop.py();
+    // SAFETY: attached; everything is alive in `call`.
+    let handle = call.with_args(|args| unsafe {
+        HandleRef::make(py, None, event_loop.as_ptr(), call.callback.as_ptr(), args, context)
+    })?;
+    if let Some(traceback) = &call.source_traceback {
+        handle.set_traceback(traceback.clone_ref(py));
+    }
+    Ok(handle)
 }
 
 #[inline]
@@ -232,7 +297,7 @@ pub(crate) fn schedule(py: Python<'_>, lp: &EventLoop, handle: HandleRef) -> PyR
     if handle.is_cancelled() {
         return Ok(());
     }
-    lp.with(py, move |core| core.ready.push_back(handle))
+    lp.with(py, move |core| core.ready.push_back(Ready::Handle(handle)))
 }
 
 /// Passes an error on to be reported, unless it must leave the loop at once.

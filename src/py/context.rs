@@ -11,6 +11,26 @@ pub fn copy_current(py: Python<'_>) -> PyResult<Owned> {
     unsafe { Owned::steal_or_err(py, ffi::PyContext_CopyCurrent()) }
 }
 
+/// A new, empty context.
+pub fn new(py: Python<'_>) -> PyResult<Owned> {
+    // SAFETY: attached; returns a new reference or raises.
+    unsafe { Owned::steal_or_err(py, ffi::PyContext_New()) }
+}
+
+/// Whether no variable is set in a context. Something that is no context at all counts as not empty.
+pub fn is_empty(py: Python<'_>, context: &Owned) -> PyResult<bool> {
+    // SAFETY: attached and alive.
+    unsafe {
+        if ffi::PyContext_CheckExact(context.as_ptr()) == 0 {
+            return Ok(false);
+        }
+        match ffi::PyObject_Size(context.as_ptr()) {
+            -1 => Err(PyErr::fetch(py)),
+            size => Ok(size == 0),
+        }
+    }
+}
+
 /// A copy of `context`.
 pub fn copy(py: Python<'_>, context: &Owned) -> PyResult<Owned> {
     // SAFETY: attached; contexts kept by the loop are `Context` objects, checked when they were given.

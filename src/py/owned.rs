@@ -54,6 +54,32 @@ impl Owned {
         }
     }
 
+    /// Makes a new reference to be released by another thread.
+    ///
+    /// On the free-threaded build an object belongs to the thread that made it, which counts its own references without
+    /// atomics. A reference that the owner adds and another thread drops leaves the two counts to be reconciled through a
+    /// queue to the owner. So this one is added to the shared count from the start, as any other thread would add it.
+    ///
+    /// # Safety
+    /// `ptr` is a live object; the thread is attached.
+    #[inline]
+    pub unsafe fn borrow_for_another_thread(ptr: *mut ffi::PyObject) -> Self {
+        #[cfg(Py_GIL_DISABLED)]
+        // SAFETY: promised. Immortal objects have no count; the shared count stands above two flag bits.
+        unsafe {
+            use std::sync::atomic::Ordering;
+            if (*ptr).ob_ref_local.load(Ordering::Relaxed) != u32::MAX {
+                (*ptr).ob_ref_shared.fetch_add(4, Ordering::Relaxed);
+            }
+            Self::steal(ptr)
+        }
+        #[cfg(not(Py_GIL_DISABLED))]
+        // SAFETY: promised.
+        unsafe {
+            Self::borrow(ptr)
+        }
+    }
+
     #[inline]
     pub fn as_ptr(&self) -> *mut ffi::PyObject {
         self.0.as_ptr()

@@ -246,31 +246,6 @@ pub unsafe fn share_cheaply(object: *mut ffi::PyObject) {
     let _ = object;
 }
 
-/// Makes a new object's reference count one that any thread may change. On the free-threaded build an object belongs to
-/// the thread that made it, and when another releases it last, it must be queued back to that thread to be freed. What is
-/// made here to be released elsewhere is counted atomically from the start (CPython's "merged" state).
-///
-/// # Safety
-/// `object` was just made by this thread and nobody else has seen it.
-#[inline]
-pub unsafe fn count_atomically(object: *mut ffi::PyObject) {
-    #[cfg(Py_GIL_DISABLED)]
-    // SAFETY: ours alone. The object must be unique (a cached one is left as it is); the shared count is kept above two flag
-    // bits, which say "merged" when both are set.
-    unsafe {
-        use std::sync::atomic::Ordering;
-        const MERGED: isize = 3;
-        const ONE: isize = 4;
-        if is_unique(object) {
-            (*object).ob_tid = 0;
-            (*object).ob_ref_local.store(0, Ordering::Relaxed);
-            (*object).ob_ref_shared.store(ONE | MERGED, Ordering::Relaxed);
-        }
-    }
-    #[cfg(not(Py_GIL_DISABLED))]
-    let _ = object;
-}
-
 /// Whether the caller holds the only reference and no other thread can make one.
 ///
 /// # Safety

@@ -13,6 +13,12 @@ pub fn is_main() -> bool {
     unsafe { libc::syscall(libc::SYS_gettid) as libc::pid_t == libc::getpid() }
 }
 
+/// Lets another thread run on this core first, if one is ready to.
+pub fn yield_now() {
+    // SAFETY: always callable.
+    unsafe { libc::sched_yield() };
+}
+
 /// Blocks all signals in the calling thread, so that they are handled by Python's threads.
 pub fn block_all_signals() {
     set_mask(|set| {
