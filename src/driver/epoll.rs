@@ -28,8 +28,8 @@ const WAKER: mio::Token = mio::Token(usize::MAX);
 pub struct Ready {
     pub readable: bool,
     pub writable: bool,
-    /// The peer will send no more, or the connection is broken: read on until the end is seen.
-    pub read_closed: bool,
+    /// The peer will send no more, sent urgent data, or is gone: a short read does not mean that there is no more to read.
+    pub more: bool,
 }
 
 impl From<&Event> for Ready {
@@ -38,7 +38,7 @@ impl From<&Event> for Ready {
         Self {
             readable: event.is_readable() || event.is_read_closed() || broken,
             writable: event.is_writable() || event.is_write_closed() || broken,
-            read_closed: event.is_read_closed() || broken,
+            more: event.is_read_closed() || event.is_priority() || broken,
         }
     }
 }
@@ -72,7 +72,8 @@ impl Epoll {
 
     /// Registers for edges of reading, of writing where asked, and of hang-up.
     pub fn register_edge(&mut self, fd: RawFd, token: Token, writable: bool) -> io::Result<()> {
-        let mut interest = mio::Interest::READABLE;
+        // Priority: a read that stops at urgent data is short, but there is more.
+        let mut interest = mio::Interest::READABLE | mio::Interest::PRIORITY;
         if writable {
             interest |= mio::Interest::WRITABLE;
         }

@@ -129,12 +129,13 @@ impl<T> Driver<T> {
     /// Forgets a source and returns what its owner left with it. The descriptor stays open.
     pub fn deregister(&mut self, token: Token) -> Option<T> {
         let source = self.sources.remove(token)?;
-        // A watch that fired once is disarmed already, and its descriptor may be closed or somebody else's by now.
-        if !matches!(&source.kind, Kind::Watch(watch) if watch.is_silent()) {
-            self.epoll.remove(source.fd);
-        }
+        // A watch may outlive its descriptor, whose number may be another source's by now: that one stays registered. And a
+        // watch that fired once is disarmed already.
         if self.by_fd.get(&source.fd) == Some(&token) {
             self.by_fd.remove(&source.fd);
+            if !matches!(&source.kind, Kind::Watch(watch) if watch.is_silent()) {
+                self.epoll.remove(source.fd);
+            }
         }
         Some(source.data)
     }

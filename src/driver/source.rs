@@ -54,8 +54,8 @@ impl<T> Source<T> {
 pub struct Stream {
     pub mode: ReadMode,
     readable: bool,
-    /// The end of the stream is in sight: a short read does not mean that it is drained.
-    read_closed: bool,
+    /// A short read does not mean that it is drained: the end is in sight, or urgent data was.
+    more: bool,
     writable: bool,
     /// The kernel refused bytes; the owner waits for `Writable`.
     blocked: bool,
@@ -67,7 +67,7 @@ impl Stream {
         Self {
             mode: ReadMode::Paused,
             readable: false,
-            read_closed: false,
+            more: false,
             writable: false,
             blocked: false,
             unix,
@@ -76,7 +76,7 @@ impl Stream {
 
     fn notice(&mut self, ready: Ready) {
         self.readable |= ready.readable;
-        self.read_closed |= ready.read_closed;
+        self.more |= ready.more;
         self.writable |= ready.writable;
     }
 
@@ -122,7 +122,7 @@ impl Stream {
         match result {
             Ok((n, cut)) => {
                 // A read that the kernel could not fill has emptied the socket: the next byte is a new edge.
-                self.readable = n == len || cut || (self.read_closed && n > 0);
+                self.readable = n == len || cut || (self.more && n > 0);
                 Ok(n)
             }
             Err(error) => {

@@ -47,6 +47,7 @@ pub struct Core {
     /// Made at first need: a loop that never waits has no descriptors.
     pub driver: Option<Driver<Endpoint>>,
     pub pending: SlotMap<PendingKey, Owned>,
+    pub closed: bool,
     pub stopping: bool,
     /// Something was posted since the loop last slept.
     pub posted: bool,
@@ -72,6 +73,7 @@ impl Core {
             inbox,
             driver: None,
             pending: SlotMap::with_key(),
+            closed: false,
             stopping: false,
             posted: false,
             yields_to_skip: 0,
@@ -83,8 +85,21 @@ impl Core {
         }
     }
 
-    /// The driver, made now if this is its first use.
+    /// Puts something to run on the queue; gives it back when the loop is closed, for the caller to drop.
+    #[inline]
+    pub fn push(&mut self, ready: Ready) -> Result<(), Ready> {
+        if self.closed {
+            return Err(ready);
+        }
+        self.ready.push_back(ready);
+        Ok(())
+    }
+
+    /// The driver, made now if this is its first use. RuntimeError once the loop is closed.
     pub fn driver(&mut self) -> PyResult<&mut Driver<Endpoint>> {
+        if self.closed {
+            return Err(super::closed());
+        }
         if self.driver.is_none() {
             let driver = Driver::new().or_os_error()?;
             self.inbox.set_waker(driver.waker());
@@ -149,6 +164,7 @@ impl Core {
 
     /// Moves everything out that a closed loop must not keep; the caller drops it once the claim is over.
     pub fn take_all(&mut self) -> impl Drop + use<> {
+        self.closed = true;
         self.stopping = false;
         Remains {
             _ready: std::mem::take(&mut self.ready),

@@ -90,10 +90,7 @@ impl EventLoop {
     /// RuntimeError when the loop is closed.
     #[inline]
     pub(crate) fn check_open(&self) -> PyResult<()> {
-        if self.shared.is_closed() {
-            return Err(PyRuntimeError::new_err("Event loop is closed"));
-        }
-        Ok(())
+        if self.shared.is_closed() { Err(closed()) } else { Ok(()) }
     }
 
     /// RuntimeError when another thread runs the loop.
@@ -129,6 +126,12 @@ impl EventLoop {
             Err(_) => format!("ident {ident}"),
         }
     }
+}
+
+/// asyncio's error for the use of a closed loop.
+#[cold]
+pub(crate) fn closed() -> PyErr {
+    PyRuntimeError::new_err("Event loop is closed")
 }
 
 /// The loop's clock, in seconds.

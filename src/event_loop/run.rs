@@ -2,7 +2,7 @@
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyTuple};
 
 use super::binding::{self, RunningScope};
 use super::{EventLoop, turn};
@@ -31,6 +31,11 @@ pub(super) fn run_forever(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
     lp.check_open()?;
     check_not_running(event_loop)?;
     lp.shared.begin_run().map_err(|foreign| lp.wrong_thread(py, foreign))?;
+    if lp.shared.is_closed() {
+        // Closed between the check and the claim, which `close` takes too.
+        lp.shared.end_run();
+        return lp.check_open();
+    }
     let _running = RunningScope::enter(event_loop);
     tracing::debug!(id = lp.shared.id, thread = thread::current_id(), "loop runs");
 
@@ -47,29 +52,43 @@ pub(super) fn run_forever(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
     result
 }
 
-/// What a run changes in its thread, and how it was before.
+/// What a run changes in its thread, and how it was before. Each field is None until its step is done, so that a set-up that
+/// fails half way takes back what it did.
+#[derive(Default)]
 struct Surroundings<'py> {
-    asyncgen_hooks: Bound<'py, PyAny>,
     signals: Option<signal::Installed>,
-    bound_before: Option<Bound<'py, EventLoop>>,
+    bound_before: Option<Option<Bound<'py, EventLoop>>>,
+    asyncgen_hooks: Option<Bound<'py, PyAny>>,
 }
 
 impl<'py> Surroundings<'py> {
     fn set_up(event_loop: &Bound<'py, EventLoop>) -> PyResult<Self> {
+        let mut surroundings = Self::default();
+        match surroundings.change(event_loop) {
+            Ok(()) => Ok(surroundings),
+            Err(error) => {
+                surroundings.take_down(event_loop)?;
+                Err(error)
+            }
+        }
+    }
+
+    fn change(&mut self, event_loop: &Bound<'py, EventLoop>) -> PyResult<()> {
         let py = event_loop.py();
-        let bound_before = binding::bound(py)?;
+        if thread::is_main() {
+            self.signals = signal::install(event_loop)?;
+        }
+        self.bound_before = Some(binding::bound(py)?);
         binding::bind(py, Some(event_loop))?;
-        let asyncgen_hooks = imports::get_asyncgen_hooks(py)?.call0()?;
         let hooks = PyDict::new(py);
         hooks.set_item("firstiter", event_loop.getattr(names()._asyncgen_firstiter_hook.bind(py))?)?;
         hooks.set_item("finalizer", event_loop.getattr(names()._asyncgen_finalizer_hook.bind(py))?)?;
-        let signals = if thread::is_main() { signal::install(event_loop)? } else { None };
+        self.asyncgen_hooks = Some(imports::get_asyncgen_hooks(py)?.call0()?);
         imports::set_asyncgen_hooks(py)?.call((), Some(&hooks))?;
         if event_loop.get().shared.is_debug() {
             set_origin_tracking(event_loop, true)?;
         }
-        imports::set_running_loop(py)?.call1((event_loop,))?;
-        Ok(Self { asyncgen_hooks, signals, bound_before })
+        imports::set_running_loop(py)?.call1((event_loop,)).map(drop)
     }
 
     fn take_down(self, event_loop: &Bound<'py, EventLoop>) -> PyResult<()> {
@@ -77,11 +96,14 @@ impl<'py> Surroundings<'py> {
         let steps = [
             imports::set_running_loop(py)?.call1((py.None(),)).map(drop),
             set_origin_tracking(event_loop, false),
-            imports::set_asyncgen_hooks(py)?.call1(self.asyncgen_hooks.cast::<pyo3::types::PyTuple>()?.clone()).map(drop),
+            match self.asyncgen_hooks {
+                Some(hooks) => imports::set_asyncgen_hooks(py)?.call1(hooks.cast::<PyTuple>()?.clone()).map(drop),
+                None => Ok(()),
+            },
             self.signals.map_or(Ok(()), |installed| signal::uninstall(event_loop, installed)),
-            match &self.bound_before {
+            match self.bound_before {
                 // A loop that only visits a thread (a Runner inside a bound thread) hands it back.
-                Some(before) if !before.is(event_loop) => binding::bind(py, Some(before)),
+                Some(Some(before)) if !before.is(event_loop) => binding::bind(py, Some(&before)),
                 _ => Ok(()),
             },
         ];

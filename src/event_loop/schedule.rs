@@ -3,14 +3,14 @@
 use std::slice;
 use std::sync::Arc;
 
-use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::{Borrowed, ffi};
 
 use super::handle::HandleRef;
 use super::core::Ready;
 use super::post::{Post, RemoteCall};
-use super::{EventLoop, handle_type};
+use super::{EventLoop, handle_type, turn};
 use crate::py::names::names;
 use crate::py::{Owned, context, imports, raw};
 use crate::timer::deadline_from_seconds;
@@ -194,7 +194,7 @@ unsafe fn soon(py: Python<'_>, object: *mut ffi::PyObject, method: &str, call: &
         // SAFETY: as above.
         unsafe { event_loop.core_mut().ready.push_back(Ready::Handle(handle)) };
     } else {
-        event_loop.with(py, move |core| core.ready.push_back(Ready::Handle(handle)))?;
+        turn::schedule(py, event_loop, handle)?;
     }
     Ok(result)
 }
@@ -245,12 +245,13 @@ pub unsafe extern "C" fn call_soon_threadsafe(
                     handle.set_traceback(traceback.clone_ref(py));
                 }
                 let result = handle.as_object().clone_ref(py);
-                if let Ok(_claim) = event_loop.shared.claim() {
+                if let Ok(claim) = event_loop.shared.claim() {
                     // Claimed for two pushes that call no Python: behind what was posted before, onto the queue.
                     let core = event_loop.core_mut();
                     core.take_posts();
-                    core.ready.push_back(Ready::Handle(handle));
-                    return Ok(result.into_ptr());
+                    let pushed = core.push(Ready::Handle(handle));
+                    drop(claim);
+                    return pushed.map(|()| result.into_ptr()).map_err(|_| super::closed());
                 }
                 // It started running meanwhile.
             }
@@ -263,7 +264,7 @@ pub unsafe extern "C" fn call_soon_threadsafe(
             match event_loop.shared.inbox.post(Post::Call(remote)) {
                 Ok(()) => Ok(handle.into_object().into_ptr()),
                 // Closed since the check above.
-                Err(_) => Err(PyRuntimeError::new_err("Event loop is closed")),
+                Err(_) => Err(super::closed()),
             }
         })
     }
@@ -287,8 +288,15 @@ unsafe fn at(py: Python<'_>, object: *mut ffi::PyObject, method: &str, call: &Ca
         handle.set_traceback(handle_type::source_traceback(py)?);
     }
     let result = handle.as_object().clone_ref(py);
-    event_loop.with(py, move |core| core.timers.push(deadline_from_seconds(when), handle))?;
-    Ok(result)
+    let refused = event_loop.with(py, move |core| {
+        if core.closed {
+            return Some(handle);
+        }
+        core.timers.push(deadline_from_seconds(when), handle);
+        None
+    })?;
+    // Closed since the check above.
+    if refused.is_some() { Err(super::closed()) } else { Ok(result) }
 }
 
 /// Seconds given as any real number.

@@ -23,6 +23,9 @@ use crate::sys::clock::monotonic_ns;
 /// much as half a short turn.
 const POLL_INTERVAL_NS: u64 = 10_000;
 
+/// A loop that is never idle lets go of the interpreter for a moment every so many turns.
+const DETACH_EVERY: u64 = 64;
+
 /// How many sleeps pass between two attempts to yield where yielding does not pay.
 const YIELD_EVERY: u8 = 32;
 
@@ -57,6 +60,10 @@ fn poll(event_loop: &Bound<'_, EventLoop>, last_poll: &mut u64) -> PyResult<()> 
     // detached wait below borrows the driver only, which nobody else may touch.
     let core = unsafe { lp.core_mut() };
     core.counters.turns += 1;
+    if core.counters.turns % DETACH_EVERY == 0 {
+        // Callbacks written in C never pass a point where the interpreter can stop this thread or switch to another.
+        detached(|| ());
+    }
     if core.stopping || !core.ready.is_empty() {
         let Some(driver) = core.driver.as_mut().filter(|driver| !driver.is_empty()) else {
             return Ok(());
@@ -297,7 +304,8 @@ pub(crate) fn schedule(py: Python<'_>, lp: &EventLoop, handle: HandleRef) -> PyR
     if handle.is_cancelled() {
         return Ok(());
     }
-    lp.with(py, move |core| core.ready.push_back(Ready::Handle(handle)))
+    let pushed = lp.with(py, move |core| core.push(Ready::Handle(handle)))?;
+    pushed.map_err(|_| super::closed())
 }
 
 /// Passes an error on to be reported, unless it must leave the loop at once.

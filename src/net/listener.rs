@@ -1,7 +1,7 @@
 //! Accepting connections: from the listening socket straight to a started transport, without a task in between.
 
 use std::io;
-use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -72,10 +72,8 @@ fn accepted(event_loop: &Bound<'_, EventLoop>, token: Token, socket: OwnedFd, pe
         let protocol = factory.bind(py).call0()?;
         let extra = Extra { peer: Some(peer), ..Extra::default() };
         let server = server.map(|server| server.into_bound(py));
-        // The transport owns the descriptor from here on; a failure leaves it with us.
-        let fd = socket.as_raw_fd();
-        let transport = stream::make(event_loop, Parts { fd, protocol, context, server, extra })?;
-        let _ = socket.into_raw_fd();
+        let parts = Parts { fd: socket.as_raw_fd(), owned: Some(socket), protocol, context, server, extra };
+        let transport = stream::make(event_loop, parts)?;
         made = Some(transport.clone());
         stream::start(&transport, None)
     });
@@ -108,9 +106,10 @@ fn failed(event_loop: &Bound<'_, EventLoop>, token: Token, error: io::Error) -> 
     report.set_item("message", message)?;
     report.set_item("exception", os_error(error).into_value(py))?;
     report.set_item("socket", imports::transport_socket(py)?.call1((sock.bind(py),))?)?;
-    event_loop::report(event_loop, &report)?;
+    // First, so that accepting resumes even if the report raises.
     let callback = event_loop.getattr("_resume_accept")?;
-    event_loop.call_method1("call_later", (RETRY_DELAY, callback, sock.bind(py))).map(drop)
+    event_loop.call_method1("call_later", (RETRY_DELAY, callback, sock.bind(py)))?;
+    event_loop::report(event_loop, &report)
 }
 
 /// The token of a listening socket that accepts.
@@ -192,6 +191,7 @@ impl EventLoop {
         };
         let parts = Parts {
             fd,
+            owned: None,
             protocol: protocol.clone(),
             context: context.clone_ref(py),
             server: server.cloned(),

@@ -28,13 +28,18 @@ fn set_wakeup_fd(py: Python<'_>, fd: i32) -> PyResult<i32> {
 pub fn install(event_loop: &Bound<'_, EventLoop>) -> PyResult<Option<Installed>> {
     let py = event_loop.py();
     let (read, write) = sys::signal::wakeup_pair().or_os_error()?;
-    let Ok(former_fd) = set_wakeup_fd(py, write) else { return Ok(None) };
     let token = with_driver(event_loop, |driver| {
         let token = driver.register_watch(read, Endpoint::Signals);
         driver.watch(token, Interest { readable: true, ..Interest::default() }).map(|()| token)
     })?
     .or_os_error()?;
-    Ok(Some(Installed { token, former_fd }))
+    match set_wakeup_fd(py, write) {
+        Ok(former_fd) => Ok(Some(Installed { token, former_fd })),
+        Err(_) => {
+            with_driver(event_loop, |driver| driver.deregister(token))?;
+            Ok(None)
+        }
+    }
 }
 
 /// Gives the wake-up descriptor back to whom it belonged before, unless somebody else took it meanwhile.

@@ -42,6 +42,19 @@ impl Operation {
     }
 }
 
+impl Operation {
+    fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self {
+            Operation::Connect { address, .. } => visit.call(address.as_py()),
+            Operation::ReceiveInto { buffer } | Operation::SendAll { data: buffer, .. } => match buffer.exporter() {
+                Some(exporter) => visit.call(exporter),
+                None => Ok(()),
+            },
+            Operation::Receive { .. } | Operation::Accept => Ok(()),
+        }
+    }
+}
+
 enum State {
     /// Not awaited yet.
     New(Operation),
@@ -285,7 +298,23 @@ impl SockCall {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.event_loop)?;
-        visit.call(&self.sock)
+        visit.call(&self.sock)?;
+        // SAFETY: the collector has stopped every other thread, none of them inside the lock, which is never held across a
+        // call into Python.
+        let state = unsafe { &*(*self.state.0.data_ptr()).as_ptr() };
+        match state {
+            State::New(operation) => operation.visit(&visit),
+            State::Waiting { operation, future, steps, .. } => {
+                visit.call(future.as_py())?;
+                visit.call(steps.as_py())?;
+                operation.visit(&visit)
+            }
+            State::Done => Ok(()),
+        }
+    }
+
+    fn __clear__(&self) {
+        drop(self.state.take());
     }
 }
 

@@ -137,12 +137,13 @@ pub fn wait(
         };
         let former = std::mem::replace(watch.slot(direction), waiter);
         let interest = watch.interest();
-        if let Err(error) = driver.watch(token, interest) {
-            take(driver, token, direction);
-            return Err(os_error(error));
+        match driver.watch(token, interest) {
+            Ok(()) => Ok((token, former)),
+            // Both waiters are handed out: dropping them may run code.
+            Err(error) => Err((error, former, take(driver, token, direction))),
         }
-        Ok((token, former))
     })?
+    .map_err(|(error, _former, _waiter)| os_error(error))
 }
 
 /// Removes the waiter of a direction; the watch goes with its last waiter.

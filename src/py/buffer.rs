@@ -60,6 +60,12 @@ impl BufferView {
         Ok(Self { view: unsafe { Box::from_raw(Box::into_raw(view).cast()) } })
     }
 
+    /// The object whose memory it is.
+    pub fn exporter(&self) -> Option<&Py<PyAny>> {
+        // SAFETY: `obj` is null or a reference that the view holds; `Py` is a transparent wrapper of that pointer.
+        (!self.view.obj.is_null()).then(|| unsafe { &*(&raw const self.view.obj).cast() })
+    }
+
     pub fn as_ptr(&self) -> *mut u8 {
         self.view.buf.cast()
     }

@@ -42,6 +42,7 @@ fn class() -> &'static Class {
 /// Makes the type and adds it to the module.
 pub fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
+    imports::warn(py)?; // Needed when the interpreter ends and imports no more.
     let base = imports::asyncio_transport(py)?;
     // SAFETY: a live type, of which only plain fields are read.
     let (basicsize, plain) = unsafe {

@@ -17,6 +17,7 @@ use crate::sys;
 impl<'py> Transport<'_, 'py> {
     /// Reads no more, sends what is queued, then ends.
     pub(super) fn close(self) -> PyResult<()> {
+        self.event_loop().get().check_open()?;
         let (was_open, empty) = self.with(|stream| {
             let was_open = stream.phase == Phase::Open;
             if was_open {
@@ -66,6 +67,7 @@ impl<'py> Transport<'_, 'py> {
     pub(super) fn lose(self, error: Option<&Bound<'py, PyAny>>) -> PyResult<()> {
         let py = self.py();
         let event_loop = self.event_loop();
+        event_loop.get().check_open()?;
         let (ends_now, token, queued) = self.with(|stream| {
             let ends_now = matches!(stream.phase, Phase::Open | Phase::Draining);
             if !ends_now {

@@ -28,13 +28,13 @@ pub struct Extra {
 }
 
 impl Extra {
-    /// The socket is about to close: remembers what can't be asked afterwards, and gives the Python object away.
-    pub fn socket_closed(&mut self, _py: Python<'_>, fd: RawFd) -> Option<Owned> {
+    /// The socket is about to close: remembers what can't be asked afterwards. Returns the Python object, which then closes.
+    pub fn socket_closed(&mut self, py: Python<'_>, fd: RawFd) -> Option<Owned> {
         if self.local.is_none() {
             self.local = sys::socket::local_address(fd).ok();
         }
         self.closed = true;
-        self.socket.take()
+        self.socket.as_ref().map(|socket| socket.clone_ref(py))
     }
 
     pub fn visit<E>(&self, visit: &mut impl FnMut(&Owned) -> Result<(), E>) -> Result<(), E> {
@@ -85,7 +85,8 @@ impl<'py> super::Transport<'_, 'py> {
             return imports::transport_socket(py)?.call1((socket.bind(py),)).map(Some);
         }
         let Some(fd) = self.fd() else { return Ok(None) };
-        let made = sock::python_socket(py, fd)?;
+        // It may close under another thread's hands.
+        let Ok(made) = sock::python_socket(py, fd) else { return Ok(None) };
         // Another thread may have made one too, or the loop closed the descriptor: then this one must not own it.
         let kept = self.public(|public| {
             let extra = &mut public.objects.lock().extra;

@@ -20,7 +20,7 @@ mod extra;
 mod read;
 mod write;
 
-use std::os::fd::RawFd;
+use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
@@ -94,6 +94,8 @@ pub struct Stream {
     queue: WriteQueue<Chunk>,
     flow: FlowControl,
     eof_requested: bool,
+    /// The peer has ended its direction, and the protocol was told.
+    eof_received: bool,
     /// Writes since the connection was lost.
     lost_writes: u32,
     public: Public,
@@ -101,7 +103,7 @@ pub struct Stream {
 
 impl Stream {
     fn read_mode(&self) -> ReadMode {
-        if self.phase != Phase::Open || self.public.paused.load(Ordering::Relaxed) {
+        if self.phase != Phase::Open || self.eof_received || self.public.paused.load(Ordering::Relaxed) {
             ReadMode::Paused
         } else if self.buffered_protocol {
             ReadMode::Readiness
@@ -210,6 +212,8 @@ unsafe fn loop_of<'a>(stream: *const Stream) -> &'a EventLoop {
 /// What a new transport is made of.
 pub struct Parts<'py> {
     pub fd: RawFd,
+    /// The descriptor, where no Python socket owns it.
+    pub owned: Option<OwnedFd>,
     pub protocol: Bound<'py, PyAny>,
     pub context: Owned,
     pub server: Option<Bound<'py, PyAny>>,
@@ -219,7 +223,7 @@ pub struct Parts<'py> {
 /// Makes a transport and registers its socket; `start` comes next.
 pub fn make<'py>(event_loop: &Bound<'py, EventLoop>, parts: Parts<'py>) -> PyResult<Bound<'py, PyAny>> {
     let py = event_loop.py();
-    let Parts { fd, protocol, context, server, extra } = parts;
+    let Parts { fd, owned, protocol, context, server, extra } = parts;
     let (family, kind, protocol_number) = sys::socket::kind(fd).or_os_error()?;
     if kind == libc::SOCK_STREAM && protocol_number == libc::IPPROTO_TCP {
         // As asyncio: small writes are not held back. A socket that is gone already shows that at the first read.
@@ -239,6 +243,7 @@ pub fn make<'py>(event_loop: &Bound<'py, EventLoop>, parts: Parts<'py>) -> PyRes
         queue: WriteQueue::default(),
         flow,
         eof_requested: false,
+        eof_received: false,
         lost_writes: 0,
         public: Public {
             fd: AtomicI32::new(fd),
@@ -257,14 +262,20 @@ pub fn make<'py>(event_loop: &Bound<'py, EventLoop>, parts: Parts<'py>) -> PyRes
     .and_then(OrOsError::or_os_error);
     let transport = Transport::new(&object);
     match registered {
-        Ok(token) => transport.with(|stream| stream.token = Some(token))?,
+        Ok(token) => {
+            transport.with(|stream| stream.token = Some(token))?;
+            let _ = owned.map(OwnedFd::into_raw_fd); // The transport's from here on.
+        }
         Err(error) => {
             transport.give_up_socket()?;
             return Err(error);
         }
     }
-    if let Some(server) = server {
-        server.call_method1(names()._attach.bind(py), (&object,))?;
+    if let Some(server) = server
+        && let Err(error) = server.call_method1(names()._attach.bind(py), (&object,))
+    {
+        transport.abort()?;
+        return Err(error);
     }
     Ok(object)
 }

@@ -122,26 +122,17 @@ impl<'py> Transport<'_, 'py> {
     /// The peer sends no more: the protocol decides whether the other direction stays open.
     pub(super) fn end_of_stream(self) -> PyResult<()> {
         let py = self.py();
+        self.with(|stream| stream.eof_received = true)?;
         let context = self.context()?;
         let protocol = self.protocol();
         let keep_open = context::run(py, &context, || {
             protocol.call_method0(names().eof_received.bind(py))?.is_truthy()
         });
         match keep_open {
-            // Nothing more will be read; the end stays reported in the driver, which must not repeat it.
-            Ok(true) => self.stop_reading(),
+            // Nothing more will be read.
+            Ok(true) => self.apply_read_mode(),
             Ok(false) => self.close(),
             Err(error) => self.fatal(error, "Fatal error: protocol.eof_received() call failed."),
-        }
-    }
-
-    fn stop_reading(self) -> PyResult<()> {
-        let token = self.with(|stream| stream.token)?;
-        match token {
-            Some(token) => with_driver(&self.event_loop(), |driver| {
-                driver.set_read_mode(token, ReadMode::Paused);
-            }),
-            None => Ok(()),
         }
     }
 

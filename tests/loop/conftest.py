@@ -1,0 +1,118 @@
+"""Fixtures for the tests of the native core."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+import tokioloop
+
+from .support import PATIENCE, tcp_pair, unix_pair
+
+
+@pytest.fixture
+def loop() -> Iterator[tokioloop.TokioLoop]:
+    loop = tokioloop.TokioLoop()
+    yield loop
+    if not loop.is_closed():
+        loop.close()
+
+
+@pytest.fixture
+def run(loop: tokioloop.TokioLoop) -> Callable[[Coroutine[Any, Any, Any]], Any]:
+    """Run a coroutine on the test's loop."""
+
+    def run(coro: Coroutine[Any, Any, Any]) -> Any:
+        async def in_time() -> Any:
+            async with asyncio.timeout(PATIENCE):
+                return await coro
+
+        return loop.run_until_complete(in_time())
+
+    return run
+
+
+@pytest.fixture
+def turn(loop: tokioloop.TokioLoop) -> Callable[[], None]:
+    """Make one turn: what is ready now runs, what that schedules does not."""
+
+    def turn() -> None:
+        loop.stop()
+        loop.run_forever()
+
+    return turn
+
+
+@pytest.fixture
+def contexts(loop: tokioloop.TokioLoop) -> list[dict[str, Any]]:
+    """What reaches the loop's exception handler."""
+    seen: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda loop, context: seen.append(context))
+    return seen
+
+
+@pytest.fixture(params=[tcp_pair, unix_pair], ids=["tcp", "unix"])
+def pair(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Two non-blocking ends of a connection."""
+    near, far = request.param()
+    with near, far:
+        yield near, far
+
+
+@pytest.fixture
+def link(loop: tokioloop.TokioLoop, pair: Any) -> Iterator[Any]:
+    """``await link(protocol)``: a transport on one end of a connection, and the other end as a socket."""
+    near, far = pair
+    with ExitStack() as at_end:
+
+        async def link(protocol: asyncio.BaseProtocol) -> Any:
+            transport, _ = await loop.create_connection(lambda: protocol, sock=near)
+
+            def abort() -> None:
+                if not loop.is_closed():
+                    transport.abort()
+                    loop.run_until_complete(asyncio.sleep(0))
+
+            at_end.callback(abort)
+            return transport, far
+
+        yield link
+
+
+class Elsewhere:
+    """A loop that runs in another thread."""
+
+    def __init__(self) -> None:
+        self.loop = tokioloop.TokioLoop()
+        started = threading.Event()
+        self.loop.call_soon(started.set)
+        self.thread = threading.Thread(target=self.loop.run_forever, name="elsewhere")
+        self.thread.start()
+        assert started.wait(PATIENCE)
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Run a plain function on the loop's thread and return its result."""
+
+        async def there() -> Any:
+            return function(*args)
+
+        return self.wait(there())
+
+    def wait(self, coro: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(coro, self.loop).result(PATIENCE)
+
+    def end(self) -> None:
+        self.loop.stop()
+        self.thread.join(PATIENCE)
+        assert not self.thread.is_alive()
+        self.loop.close()
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[Elsewhere]:
+    there = Elsewhere()
+    yield there
+    there.end()

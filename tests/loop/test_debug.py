@@ -1,0 +1,98 @@
+"""Debug mode: slow callbacks, where handles were made, and what is no callback."""
+
+import asyncio
+import sys
+import time
+
+import pytest
+
+
+@pytest.fixture
+def loop(loop):
+    loop.set_debug(True)
+    return loop
+
+
+async def coroutine_function():
+    pass
+
+
+@pytest.mark.parametrize("method", ["call_soon", "call_soon_threadsafe", "call_later", "call_at"])
+def test_what_is_no_callback_is_refused(loop, method):
+    args = (0,) if method in ("call_later", "call_at") else ()
+    coro = coroutine_function()
+    for bad in (coro, coroutine_function):
+        with pytest.raises(TypeError, match="coroutines cannot be used with"):
+            getattr(loop, method)(*args, bad)
+    coro.close()
+    with pytest.raises(TypeError, match="a callable object was expected"):
+        getattr(loop, method)(*args, "not callable")
+
+
+def test_slow_callbacks_are_logged(loop, turn, caplog):
+    loop.slow_callback_duration = 0.0
+    loop.call_soon(time.sleep, 0)
+    turn()
+    assert "Executing <Handle sleep(0)" in caplog.text
+    assert "took 0.0" in caplog.text
+
+
+def test_slow_task_steps_are_logged_with_the_task(loop, run, caplog):
+    loop.slow_callback_duration = 0.0
+    run(coroutine_function())
+    assert "Executing <Task finished" in caplog.text
+
+
+def test_quick_callbacks_are_not_logged(loop, turn, caplog):
+    loop.slow_callback_duration = 60.0
+    loop.call_soon(time.sleep, 0)
+    turn()
+    assert "Executing" not in caplog.text
+
+
+def test_the_current_handle_is_known_while_it_runs(loop, turn):
+    seen = []
+    handle = loop.call_soon(lambda: seen.append(loop._current_handle))
+    turn()
+    assert seen == [handle]
+    assert loop._current_handle is None
+
+
+def test_the_source_traceback_ends_where_the_call_was_made(loop):
+    for handle in (loop.call_soon(print), loop.call_later(1, print), loop.call_soon_threadsafe(print)):
+        frame = handle._source_traceback[-1]
+        assert frame.filename == __file__
+        assert frame.name == "test_the_source_traceback_ends_where_the_call_was_made"
+
+
+def test_coroutine_origins_are_tracked_during_the_run_only(loop, run):
+    before = sys.get_coroutine_origin_tracking_depth()
+
+    async def depth():
+        return sys.get_coroutine_origin_tracking_depth()
+
+    assert run(depth()) > before
+    assert sys.get_coroutine_origin_tracking_depth() == before
+
+
+def test_switching_debug_mode_while_running(loop, run):
+    async def main():
+        depths = []
+        for debug in (False, True, False):
+            loop.set_debug(debug)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            depths.append(sys.get_coroutine_origin_tracking_depth())
+        return depths
+
+    before = sys.get_coroutine_origin_tracking_depth()
+    off, on, off_again = run(main())
+    assert off == off_again == before and on > before
+    assert sys.get_coroutine_origin_tracking_depth() == before
+
+
+def test_sock_calls_refuse_blocking_sockets(loop, run, pair):
+    near, _ = pair
+    near.setblocking(True)
+    with pytest.raises(ValueError, match="the socket must be non-blocking"):
+        run(loop.sock_recv(near, 1))
