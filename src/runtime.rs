@@ -19,7 +19,10 @@ pub fn handle() -> io::Result<&'static Handle> {
         return Ok(runtime.handle());
     }
     let built = thread::with_signals_blocked(|| {
-        Builder::new_multi_thread().thread_name("tokioloop").on_thread_start(thread::block_all_signals).build()
+        Builder::new_multi_thread()
+            .thread_name("tokioloop")
+            .on_thread_start(thread::block_all_signals)
+            .build()
     })?;
     tracing::debug!(workers = built.metrics().num_workers(), "runtime started");
     Ok(runtime.insert(Box::leak(Box::new(built))).handle())

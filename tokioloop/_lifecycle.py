@@ -1,8 +1,9 @@
 """A loop's life: run until done, async generators, close, and the warning for a loop left open."""
 
 import warnings
-from asyncio import Future, ensure_future, gather, isfuture
+from asyncio import Future, ensure_future, events, gather, isfuture
 from collections.abc import AsyncGenerator, Awaitable, Coroutine, Generator
+from threading import get_ident
 from typing import Any, cast
 from weakref import WeakSet
 
@@ -20,6 +21,20 @@ class Lifecycle(Signals, Executor, Errors):
     # Made when the first async generator starts: most loops never see one.
     _asyncgens: "WeakSet[_AsyncGen] | None" = None
     _asyncgens_shutdown_called: bool = False
+
+    # The worker thread whose policy slot this loop took, see _adopt_thread.
+    _adopted_thread: int | None = None
+
+    def _adopt_thread(self) -> None:
+        """Be this worker thread's loop for asyncio's policy as well, unless it has one. Native calls it as a run begins.
+
+        Code that asks the policy instead of the running loop then gets the same answer. The main thread is left
+        alone: there ``asyncio.run`` and the program itself manage that slot.
+        """
+        local = getattr(events._event_loop_policy, "_local", None)  # type: ignore[attr-defined]
+        if getattr(local, "_loop", None) is None:
+            events.set_event_loop(cast("Any", self))
+            self._adopted_thread = get_ident()
 
     def run_until_complete[T](self, future: Generator[Any, None, T] | Awaitable[T]) -> T:
         """Run until *future* is done and return its result or raise its exception.
@@ -60,6 +75,10 @@ class Lifecycle(Signals, Executor, Errors):
                 logger.debug("Close %r", self)
             super().close()
             self._drop_executor()
+            if self._adopted_thread == get_ident():
+                local = getattr(events._event_loop_policy, "_local", None)  # type: ignore[attr-defined]
+                if getattr(local, "_loop", None) is self:
+                    events.set_event_loop(None)
         if self._signal_handlers:
             self._drop_signal_handlers()
 

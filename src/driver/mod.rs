@@ -58,7 +58,10 @@ pub enum Completion {
     Accepted(OwnedFd, SockAddr),
     AcceptFailed(io::Error),
     /// A watched descriptor is ready.
-    Polled { readable: bool, writable: bool },
+    Polled {
+        readable: bool,
+        writable: bool,
+    },
 }
 
 /// Size of the buffer that all streams of a loop receive into: stays within a core's L2 cache.

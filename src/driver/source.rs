@@ -64,14 +64,7 @@ pub struct Stream {
 
 impl Stream {
     pub fn new(unix: bool) -> Self {
-        Self {
-            mode: ReadMode::Paused,
-            readable: false,
-            more: false,
-            writable: false,
-            blocked: false,
-            unix,
-        }
+        Self { mode: ReadMode::Paused, readable: false, more: false, writable: false, blocked: false, unix }
     }
 
     fn notice(&mut self, ready: Ready) {

@@ -104,7 +104,10 @@ fn a_level_watch_repeats_and_a_oneshot_does_not() {
     theirs.write_all(b"x").unwrap();
     driver.watch(token, Interest { readable: true, ..Interest::default() }).unwrap();
     for _ in 0..3 {
-        assert!(matches!(poll(&mut driver)[..], [(_, Completion::Polled { readable: true, writable: false })]));
+        assert!(matches!(
+            poll(&mut driver)[..],
+            [(_, Completion::Polled { readable: true, writable: false })]
+        ));
     }
     driver.watch(token, Interest { readable: true, writable: true, oneshot: true }).unwrap();
     assert!(matches!(poll(&mut driver)[..], [(_, Completion::Polled { readable: true, writable: true })]));

@@ -4,9 +4,9 @@ use std::ffi::{CStr, c_int, c_void};
 
 use pyo3::basic::CompareOp;
 use pyo3::exceptions::PyTypeError;
+use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
-use pyo3::ffi;
 
 use super::EventLoop;
 use super::handle::{self, Handle, HandleRef};
@@ -25,13 +25,21 @@ pub(super) fn build(module: &Bound<'_, PyModule>) -> PyResult<*mut ffi::PyTypeOb
             [(ffi::Py_tp_repr, repr as *mut c_void)],
         ),
         methods: vec![
-            raw::no_args(c"cancel", cancel, c"Do not run the callback. Only from the loop's thread while it runs."),
+            raw::no_args(
+                c"cancel",
+                cancel,
+                c"Do not run the callback. Only from the loop's thread while it runs.",
+            ),
             raw::no_args(c"cancelled", cancelled, c"Whether it was cancelled. Any thread."),
             raw::no_args(c"get_context", get_context, c"The context that the callback runs in. Any thread."),
             raw::no_args(c"_run", run, c"Run the callback now; errors go to the loop's exception handler."),
         ],
         getset: vec![
-            raw::getter(c"__class__", get_class, c"asyncio's class of the same name, so that isinstance() holds."),
+            raw::getter(
+                c"__class__",
+                get_class,
+                c"asyncio's class of the same name, so that isinstance() holds.",
+            ),
             raw::getter(c"_callback", get_callback, c"The callback, or None once cancelled."),
             raw::getter(c"_args", get_args, c"The arguments as a tuple, or None once cancelled."),
             raw::getter(c"_loop", get_loop, c"The loop."),
@@ -58,7 +66,11 @@ pub(super) fn build_timer(
             c"A callback that waits for a time of its loop's clock.",
             [(ffi::Py_tp_richcompare, compare as *mut c_void), (ffi::Py_tp_hash, hash as *mut c_void)],
         ),
-        methods: vec![raw::no_args(c"when", when, c"The time it is due, in seconds of loop.time(). Any thread.")],
+        methods: vec![raw::no_args(
+            c"when",
+            when,
+            c"The time it is due, in seconds of loop.time(). Any thread.",
+        )],
         getset: vec![
             raw::getter(c"_when", get_when, c"The time it is due."),
             raw::getter(c"_scheduled", get_scheduled, c"Whether it waits for its time."),
@@ -95,9 +107,8 @@ unsafe fn of<'a>(object: *mut ffi::PyObject) -> &'a Handle {
 fn loop_of<'py>(py: Python<'py>, handle: &Handle) -> Option<Bound<'py, EventLoop>> {
     let object = handle.event_loop;
     // SAFETY: the handle holds a reference to a loop, or null.
-    (!object.is_null()).then(|| unsafe {
-        Bound::from_borrowed_ptr(py, object).cast_into_unchecked::<EventLoop>()
-    })
+    (!object.is_null())
+        .then(|| unsafe { Bound::from_borrowed_ptr(py, object).cast_into_unchecked::<EventLoop>() })
 }
 
 macro_rules! function {
@@ -177,7 +188,11 @@ unsafe extern "C" fn get_class(object: *mut ffi::PyObject, _: *mut c_void) -> *m
     // SAFETY: called by Python, attached, with a Handle.
     unsafe {
         raw::enter(|py| {
-            let class = if handle::is_timer(object) { imports::asyncio_timer_handle(py)? } else { imports::asyncio_handle(py)? };
+            let class = if handle::is_timer(object) {
+                imports::asyncio_timer_handle(py)?
+            } else {
+                imports::asyncio_handle(py)?
+            };
             Ok(class.clone().into_ptr())
         })
     }

@@ -16,13 +16,21 @@ use crate::sys::thread;
 impl EventLoop {
     #[new]
     #[pyo3(signature = (*_args, **_kwargs))]
-    fn new(py: Python<'_>, _args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
+    fn new(
+        py: Python<'_>,
+        _args: &Bound<'_, PyTuple>,
+        _kwargs: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Self> {
         Self::create(py)
     }
 
     /// Enters the loop into the process's registry and binds it to this thread if that has none.
     #[pyo3(signature = (*_args, **_kwargs))]
-    fn __init__(slf: &Bound<'_, Self>, _args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
+    fn __init__(
+        slf: &Bound<'_, Self>,
+        _args: &Bound<'_, PyTuple>,
+        _kwargs: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<()> {
         registry::add(slf)?;
         if binding::bound(slf.py())?.is_none() {
             binding::bind(slf.py(), Some(slf))?;
@@ -120,7 +128,8 @@ impl EventLoop {
 
     /// The task factory, or None.
     fn get_task_factory<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let factory = self.with(py, |core| core.task_factory.as_ref().map(|factory| factory.clone_ref(py)))?;
+        let factory =
+            self.with(py, |core| core.task_factory.as_ref().map(|factory| factory.clone_ref(py)))?;
         Ok(factory.map(|factory| factory.into_bound(py)))
     }
 
@@ -129,7 +138,8 @@ impl EventLoop {
         if factory.as_ref().is_some_and(|factory| !factory.is_callable()) {
             return Err(PyTypeError::new_err("task factory must be a callable or None"));
         }
-        let former = self.with(py, |core| std::mem::replace(&mut core.task_factory, factory.map(Owned::from)))?;
+        let former =
+            self.with(py, |core| std::mem::replace(&mut core.task_factory, factory.map(Owned::from)))?;
         drop(former);
         Ok(())
     }
@@ -173,7 +183,10 @@ impl EventLoop {
         let enabled = enabled.is_truthy()?;
         slf.get().shared.set_debug(enabled);
         if slf.get().shared.is_running() {
-            slf.call_method1("call_soon_threadsafe", (slf.getattr("_set_coroutine_origin_tracking")?, enabled))?;
+            slf.call_method1(
+                "call_soon_threadsafe",
+                (slf.getattr("_set_coroutine_origin_tracking")?, enabled),
+            )?;
         }
         Ok(())
     }
@@ -236,7 +249,8 @@ impl EventLoop {
         let args: Vec<_> = args.iter().collect();
         let pointers: Vec<_> = args.iter().map(|arg| arg.as_ptr()).collect();
         // SAFETY: all alive for the call.
-        let handle = unsafe { HandleRef::make(py, None, slf.as_ptr(), callback.as_ptr(), &pointers, context)? };
+        let handle =
+            unsafe { HandleRef::make(py, None, slf.as_ptr(), callback.as_ptr(), &pointers, context)? };
         if self.shared.is_debug() {
             handle.set_traceback(handle_type::source_traceback(py)?);
         }

@@ -34,12 +34,12 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use self::core::Core;
 use crate::inbox::Inbox;
 use crate::py::names::names;
 use crate::py::{imports, raw};
 use crate::sys::clock::monotonic_ns;
 use crate::sys::thread;
-use self::core::Core;
 use shared::{Foreign, Shared};
 
 #[pyclass(frozen, subclass, weakref, module = "tokioloop._tokioloop")]
@@ -108,7 +108,8 @@ impl EventLoop {
         let names = Python::try_attach(|py| {
             [foreign.owner, thread::current_id()].map(|ident| Self::describe_thread(py, ident))
         });
-        let [owner, caller] = names.unwrap_or_else(|| [foreign.owner, thread::current_id()].map(|id| format!("ident {id}")));
+        let [owner, caller] =
+            names.unwrap_or_else(|| [foreign.owner, thread::current_id()].map(|id| format!("ident {id}")));
         PyRuntimeError::new_err(format!(
             "the loop is running in thread {owner}; this call came from thread {caller}: \
              only call_soon_threadsafe() and stop() may reach it from there",

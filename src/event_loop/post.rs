@@ -92,22 +92,27 @@ impl RemoteCall {
     }
 
     pub fn args_tuple<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        // SAFETY: alive in `self`.
-        self.with_args(|args| PyTuple::new(py, args.iter().map(|&item| unsafe { Bound::from_borrowed_ptr(py, item) })))
+        self.with_args(|args| {
+            // SAFETY: alive in `self`.
+            let items = args.iter().map(|&item| unsafe { Bound::from_borrowed_ptr(py, item) });
+            PyTuple::new(py, items)
+        })
     }
 
     /// Hands the arguments out as a slice of pointers, borrowed for the call.
     pub fn with_args<R>(&self, f: impl FnOnce(&[*mut ffi::PyObject]) -> R) -> R {
         match &self.args {
             Args::Inline([one, two]) => {
-                let pointer = |argument: &Option<Owned>| argument.as_ref().map_or(std::ptr::null_mut(), Owned::as_ptr);
+                let pointer =
+                    |argument: &Option<Owned>| argument.as_ref().map_or(std::ptr::null_mut(), Owned::as_ptr);
                 let count = one.is_some() as usize + two.is_some() as usize;
                 f(&[pointer(one), pointer(two)][..count])
             }
             // SAFETY: a tuple of ours, alive as long as `self`; its items stand behind one another.
             Args::Tuple(tuple) => unsafe {
                 let count = ffi::PyTuple_GET_SIZE(tuple.as_ptr());
-                let items: Vec<_> = (0..count).map(|index| ffi::PyTuple_GET_ITEM(tuple.as_ptr(), index)).collect();
+                let items: Vec<_> =
+                    (0..count).map(|index| ffi::PyTuple_GET_ITEM(tuple.as_ptr(), index)).collect();
                 f(&items)
             },
         }

@@ -75,11 +75,15 @@ impl<'py> Surroundings<'py> {
 
     fn change(&mut self, event_loop: &Bound<'py, EventLoop>) -> PyResult<()> {
         let py = event_loop.py();
-        if thread::is_main() {
+        let main = thread::is_main();
+        if main {
             self.signals = signal::install(event_loop)?;
         }
         self.bound_before = Some(binding::bound(py)?);
         binding::bind(py, Some(event_loop))?;
+        if !main {
+            event_loop.call_method0(names()._adopt_thread.bind(py))?;
+        }
         let hooks = PyDict::new(py);
         hooks.set_item("firstiter", event_loop.getattr(names()._asyncgen_firstiter_hook.bind(py))?)?;
         hooks.set_item("finalizer", event_loop.getattr(names()._asyncgen_finalizer_hook.bind(py))?)?;
@@ -97,7 +101,9 @@ impl<'py> Surroundings<'py> {
             imports::set_running_loop(py)?.call1((py.None(),)).map(drop),
             set_origin_tracking(event_loop, false),
             match self.asyncgen_hooks {
-                Some(hooks) => imports::set_asyncgen_hooks(py)?.call1(hooks.cast::<PyTuple>()?.clone()).map(drop),
+                Some(hooks) => {
+                    imports::set_asyncgen_hooks(py)?.call1(hooks.cast::<PyTuple>()?.clone()).map(drop)
+                }
                 None => Ok(()),
             },
             self.signals.map_or(Ok(()), |installed| signal::uninstall(event_loop, installed)),

@@ -7,8 +7,8 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::{Borrowed, ffi};
 
-use super::handle::HandleRef;
 use super::core::Ready;
+use super::handle::HandleRef;
 use super::post::{Post, RemoteCall};
 use super::{EventLoop, handle_type, turn};
 use crate::py::names::names;
@@ -56,7 +56,8 @@ unsafe fn parse<'a>(
         }
     }
     if positional.len() >= lead.len() {
-        let (when, rest) = if lead.len() == 2 { (Some(positional[0]), &positional[1..]) } else { (None, positional) };
+        let (when, rest) =
+            if lead.len() == 2 { (Some(positional[0]), &positional[1..]) } else { (None, positional) };
         return Ok(Call { when, callback: rest[0], args: &rest[1..], context });
     }
     for (place, value) in positional.iter().enumerate() {
@@ -66,7 +67,8 @@ unsafe fn parse<'a>(
         (1, [Some(callback), _]) => Ok(Call { when: None, callback, args: &[], context }),
         (2, [when @ Some(_), Some(callback)]) => Ok(Call { when, callback, args: &[], context }),
         _ => {
-            let missing: Vec<_> = lead.iter().zip(named).filter(|(_, value)| value.is_none()).map(|(name, _)| *name).collect();
+            let missing: Vec<_> =
+                lead.iter().zip(named).filter(|(_, value)| value.is_none()).map(|(name, _)| *name).collect();
             Err(missing_arguments(method, &missing))
         }
     }
@@ -270,7 +272,13 @@ pub unsafe extern "C" fn call_soon_threadsafe(
     }
 }
 
-unsafe fn at(py: Python<'_>, object: *mut ffi::PyObject, method: &str, call: &Call<'_>, when: f64) -> PyResult<Owned> {
+unsafe fn at(
+    py: Python<'_>,
+    object: *mut ffi::PyObject,
+    method: &str,
+    call: &Call<'_>,
+    when: f64,
+) -> PyResult<Owned> {
     // SAFETY: as for the callers.
     let borrowed = unsafe { loop_of(py, object) };
     let event_loop = borrowed.get();
@@ -283,7 +291,8 @@ unsafe fn at(py: Python<'_>, object: *mut ffi::PyObject, method: &str, call: &Ca
     let context = call.context(py)?;
     let reuse = event_loop.with(py, |core| core.free_timers.pop())?;
     // SAFETY: all alive; `reuse` is this loop's.
-    let handle = unsafe { HandleRef::make_timer(py, reuse, when, object, call.callback, call.args, context)? };
+    let handle =
+        unsafe { HandleRef::make_timer(py, reuse, when, object, call.callback, call.args, context)? };
     if debug {
         handle.set_traceback(handle_type::source_traceback(py)?);
     }
@@ -358,10 +367,8 @@ pub fn add_methods(class: &Bound<'_, PyAny>) -> PyResult<()> {
         let definition = Box::leak(Box::new(raw::fast_keywords(name, function, doc)));
         // SAFETY: the definition lives for ever; the class is a live type.
         unsafe {
-            let descriptor = Owned::steal_or_err(
-                class.py(),
-                ffi::PyDescr_NewMethod(class.as_ptr().cast(), definition),
-            )?;
+            let descriptor =
+                Owned::steal_or_err(class.py(), ffi::PyDescr_NewMethod(class.as_ptr().cast(), definition))?;
             class.setattr(name.to_str().expect("ascii"), descriptor.bind(class.py()))?;
         }
     }

@@ -53,10 +53,9 @@ unsafe extern "C" fn create_task(
                 return create_named(&event_loop, args, keywords);
             }
             let coro = *args;
-            if keywords.is_null() || ffi::PyTuple_GET_SIZE(keywords) == 0 {
-                if lp.with(py, |core| core.task_factory.is_none())? {
-                    return Ok(plain_task(py, object, coro)?.into_ptr());
-                }
+            let plain = keywords.is_null() || ffi::PyTuple_GET_SIZE(keywords) == 0;
+            if plain && lp.with(py, |core| core.task_factory.is_none())? {
+                return Ok(plain_task(py, object, coro)?.into_ptr());
             }
             let options = PyDict::new(py);
             if !keywords.is_null() {
@@ -99,7 +98,11 @@ unsafe fn create_named(
 }
 
 /// `asyncio.Task(coro, loop=loop)`.
-unsafe fn plain_task(py: Python<'_>, event_loop: *mut ffi::PyObject, coro: *mut ffi::PyObject) -> PyResult<Owned> {
+unsafe fn plain_task(
+    py: Python<'_>,
+    event_loop: *mut ffi::PyObject,
+    coro: *mut ffi::PyObject,
+) -> PyResult<Owned> {
     let class = imports::asyncio_task(py)?;
     let args = [std::ptr::null_mut(), coro, event_loop];
     // SAFETY: one positional argument at args[1], one keyword value behind it; args[0] is scratch.
@@ -122,7 +125,8 @@ fn task_with_options<'py>(
     options: &Bound<'py, PyDict>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = event_loop.py();
-    let factory = event_loop.get().with(py, |core| core.task_factory.as_ref().map(|factory| factory.clone_ref(py)))?;
+    let factory =
+        event_loop.get().with(py, |core| core.task_factory.as_ref().map(|factory| factory.clone_ref(py)))?;
     let Some(factory) = factory else {
         options.set_item(names().r#loop.bind(py), event_loop)?;
         return imports::asyncio_task(py)?.call((coro,), Some(options));

@@ -14,9 +14,9 @@ use super::post::RemoteCall;
 use super::{EventLoop, handle_type};
 use crate::driver::Driver;
 use crate::net;
-use crate::py::{Owned, call, context};
 use crate::py::errors::OrOsError;
 use crate::py::names::names;
+use crate::py::{Owned, call, context};
 use crate::sys::clock::monotonic_ns;
 
 /// While callbacks keep the loop busy the driver is asked no more often than this: an empty `epoll_wait` costs as
@@ -270,7 +270,11 @@ fn handle_of(event_loop: &Bound<'_, EventLoop>, call: &RemoteCall, context: Owne
 }
 
 #[inline]
-fn finish_call(event_loop: &Bound<'_, EventLoop>, handle: &HandleRef, result: *mut ffi::PyObject) -> PyResult<()> {
+fn finish_call(
+    event_loop: &Bound<'_, EventLoop>,
+    handle: &HandleRef,
+    result: *mut ffi::PyObject,
+) -> PyResult<()> {
     if result.is_null() {
         return handle_type::report(event_loop, handle, PyErr::fetch(event_loop.py()));
     }

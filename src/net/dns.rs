@@ -52,14 +52,8 @@ impl EventLoop {
         flags: i32,
     ) -> PyResult<Bound<'py, PyAny>> {
         let text = |bytes: Option<Vec<u8>>| bytes.map(CString::new).transpose();
-        let query = Query {
-            host: text(host)?,
-            service: text(port)?,
-            family,
-            kind: r#type,
-            protocol: proto,
-            flags,
-        };
+        let query =
+            Query { host: text(host)?, service: text(port)?, family, kind: r#type, protocol: proto, flags };
         spawn(slf, move || Outcome::Resolved(dns::resolve(&query)))
     }
 

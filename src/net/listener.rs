@@ -53,7 +53,12 @@ pub fn dispatch(event_loop: &Bound<'_, EventLoop>, token: Token, completion: Com
     }
 }
 
-fn accepted(event_loop: &Bound<'_, EventLoop>, token: Token, socket: OwnedFd, peer: SockAddr) -> PyResult<()> {
+fn accepted(
+    event_loop: &Bound<'_, EventLoop>,
+    token: Token,
+    socket: OwnedFd,
+    peer: SockAddr,
+) -> PyResult<()> {
     let py = event_loop.py();
     let found = with_listener(event_loop, token, |listener| {
         (

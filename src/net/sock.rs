@@ -15,8 +15,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use pyo3::{PyTraverseError, PyVisit, ffi};
 
-use super::watch::{self, Direction, Waiter};
 use super::address;
+use super::watch::{self, Direction, Waiter};
 use crate::driver::Token;
 use crate::event_loop::{EventLoop, task};
 use crate::py::buffer::BufferView;
@@ -46,10 +46,12 @@ impl Operation {
     fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self {
             Operation::Connect { address, .. } => visit.call(address.as_py()),
-            Operation::ReceiveInto { buffer } | Operation::SendAll { data: buffer, .. } => match buffer.exporter() {
-                Some(exporter) => visit.call(exporter),
-                None => Ok(()),
-            },
+            Operation::ReceiveInto { buffer } | Operation::SendAll { data: buffer, .. } => {
+                match buffer.exporter() {
+                    Some(exporter) => visit.call(exporter),
+                    None => Ok(()),
+                }
+            }
             Operation::Receive { .. } | Operation::Accept => Ok(()),
         }
     }
@@ -110,7 +112,9 @@ fn attempt<'py>(
     let result = match operation {
         Operation::Receive { limit } => return receive(py, fd, *limit),
         // SAFETY: the view keeps the memory valid.
-        Operation::ReceiveInto { buffer } => unsafe { sys::socket::recv_raw(fd, buffer.as_ptr(), buffer.len()) },
+        Operation::ReceiveInto { buffer } => unsafe {
+            sys::socket::recv_raw(fd, buffer.as_ptr(), buffer.len())
+        },
         Operation::SendAll { data, sent } => loop {
             if *sent == data.len() {
                 return Ok(Attempt::Ready(py.None().into_bound(py)));
@@ -142,7 +146,8 @@ fn receive(py: Python<'_>, fd: RawFd, limit: usize) -> PyResult<Attempt<'_>> {
         // SAFETY: `limit` bytes fit; only those that the kernel wrote are read.
         unsafe {
             let start: *mut u8 = buffer.as_mut_ptr().cast();
-            sys::socket::recv_raw(fd, start, limit).map(|n| PyBytes::new(py, std::slice::from_raw_parts(start, n)))
+            sys::socket::recv_raw(fd, start, limit)
+                .map(|n| PyBytes::new(py, std::slice::from_raw_parts(start, n)))
         }
     } else {
         receive_large(py, fd, limit)?
@@ -284,7 +289,11 @@ impl SockCall {
         Self::end(slf)?;
         let error = match val {
             Some(value) if typ.is_instance_of::<pyo3::types::PyType>() => {
-                if value.is_instance_of::<pyo3::exceptions::PyBaseException>() { value.clone() } else { typ.call1((value,))? }
+                if value.is_instance_of::<pyo3::exceptions::PyBaseException>() {
+                    value.clone()
+                } else {
+                    typ.call1((value,))?
+                }
             }
             _ if typ.is_instance_of::<pyo3::types::PyType>() => typ.call0()?,
             _ => typ.clone(),
@@ -382,8 +391,7 @@ impl SockCall {
         watch::ensure_no_transport(event_loop, fd, sock)?;
         let future = task::create_future(event_loop)?;
         let steps: Owned = future.bind(py).call_method0("__await__")?.into();
-        let (token, former) =
-            watch::wait(event_loop, fd, operation.direction(), Waiter::Once(slf.into()))?;
+        let (token, former) = watch::wait(event_loop, fd, operation.direction(), Waiter::Once(slf.into()))?;
         if let Waiter::Callback(handle) = former {
             crate::event_loop::handle::cancel(py, &handle)?;
         }
@@ -425,7 +433,11 @@ pub fn resume(py: Python<'_>, operation: &Owned) -> PyResult<()> {
 #[pymethods]
 impl EventLoop {
     /// Receive up to `n` bytes; b"" is the end of the stream.
-    fn sock_recv<'py>(slf: &Bound<'py, Self>, sock: &Bound<'py, PyAny>, n: isize) -> PyResult<Bound<'py, SockCall>> {
+    fn sock_recv<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+        n: isize,
+    ) -> PyResult<Bound<'py, SockCall>> {
         let limit = usize::try_from(n).map_err(|_| PyValueError::new_err("negative buffersize in recv"))?;
         SockCall::make(slf, sock, Operation::Receive { limit })
     }

@@ -98,7 +98,11 @@ fn invalid_file(file: &Bound<'_, PyAny>) -> PyResult<PyErr> {
 }
 
 /// RuntimeError when a live transport uses the descriptor.
-pub fn ensure_no_transport(event_loop: &Bound<'_, EventLoop>, fd: RawFd, file: &Bound<'_, PyAny>) -> PyResult<()> {
+pub fn ensure_no_transport(
+    event_loop: &Bound<'_, EventLoop>,
+    fd: RawFd,
+    file: &Bound<'_, PyAny>,
+) -> PyResult<()> {
     let py = event_loop.py();
     let transport = event_loop.get().with(py, |core| {
         let driver = core.driver.as_ref()?;
@@ -163,10 +167,16 @@ fn take(driver: &mut Driver<Endpoint>, token: Token, direction: Direction) -> Wa
 }
 
 /// Removes a `sock_*` operation that gave up waiting, if it still waits.
-pub fn forget(event_loop: &Bound<'_, EventLoop>, token: Token, direction: Direction, operation: *const ()) -> PyResult<()> {
+pub fn forget(
+    event_loop: &Bound<'_, EventLoop>,
+    token: Token,
+    direction: Direction,
+    operation: *const (),
+) -> PyResult<()> {
     let removed = with_driver(event_loop, |driver| {
         let Some(Endpoint::Watch(watch)) = driver.data_mut(token) else { return Waiter::Nobody };
-        let waits = matches!(watch.slot(direction), Waiter::Once(it) if it.as_ptr() as *const () == operation);
+        let waits =
+            matches!(watch.slot(direction), Waiter::Once(it) if it.as_ptr() as *const () == operation);
         if waits { take(driver, token, direction) } else { Waiter::Nobody }
     })?;
     drop(removed);
@@ -174,7 +184,12 @@ pub fn forget(event_loop: &Bound<'_, EventLoop>, token: Token, direction: Direct
 }
 
 /// A watched descriptor is ready.
-pub fn dispatch(event_loop: &Bound<'_, EventLoop>, token: Token, readable: bool, writable: bool) -> PyResult<()> {
+pub fn dispatch(
+    event_loop: &Bound<'_, EventLoop>,
+    token: Token,
+    readable: bool,
+    writable: bool,
+) -> PyResult<()> {
     if readable {
         resume(event_loop, token, Direction::Read)?;
     }
@@ -187,7 +202,8 @@ pub fn dispatch(event_loop: &Bound<'_, EventLoop>, token: Token, readable: bool,
 fn resume(event_loop: &Bound<'_, EventLoop>, token: Token, direction: Direction) -> PyResult<()> {
     let py = event_loop.py();
     let waiter = event_loop.get().with(py, |core| {
-        let Some(Endpoint::Watch(watch)) = core.driver.as_mut().and_then(|driver| driver.data_mut(token)) else {
+        let Some(Endpoint::Watch(watch)) = core.driver.as_mut().and_then(|driver| driver.data_mut(token))
+        else {
             return Waiter::Nobody;
         };
         match watch.slot(direction) {
@@ -245,7 +261,11 @@ fn add(
     Ok(())
 }
 
-fn remove(event_loop: &Bound<'_, EventLoop>, file: &Bound<'_, PyAny>, direction: Direction) -> PyResult<bool> {
+fn remove(
+    event_loop: &Bound<'_, EventLoop>,
+    file: &Bound<'_, PyAny>,
+    direction: Direction,
+) -> PyResult<bool> {
     let py = event_loop.py();
     let lp = event_loop.get();
     let fd = fileno(file)?;

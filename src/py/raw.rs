@@ -62,9 +62,8 @@ pub unsafe fn enter_hot<R: Returned>(body: impl FnOnce(Python<'_>) -> PyResult<R
 /// Raises the error, or for None says that Rust panicked.
 #[cold]
 fn fail<R: Returned>(error: Option<PyErr>) -> R {
-    let error = error.unwrap_or_else(|| {
-        PySystemError::new_err("tokioloop: a Rust function panicked; this is a bug")
-    });
+    let error =
+        error.unwrap_or_else(|| PySystemError::new_err("tokioloop: a Rust function panicked; this is a bug"));
     // Raising may drop pyo3's references, which must know that the thread is attached.
     let mut error = Some(error);
     if Python::try_attach(|py| error.take().expect("called once").restore(py)).is_none() {
@@ -72,7 +71,10 @@ fn fail<R: Returned>(error: Option<PyErr>) -> R {
         std::mem::forget(error.take());
         // SAFETY: attached, since Python called us; the text is static.
         unsafe {
-            ffi::PyErr_SetString(ffi::PyExc_RuntimeError, c"tokioloop: failed during interpreter shutdown".as_ptr());
+            ffi::PyErr_SetString(
+                ffi::PyExc_RuntimeError,
+                c"tokioloop: failed during interpreter shutdown".as_ptr(),
+            );
         }
     }
     R::FAILED
@@ -177,7 +179,11 @@ impl TypeSpec {
     }
 
     /// Makes the type. What the spec points to lives as long as the process, as the type does.
-    pub fn build(self, module: &Bound<'_, PyModule>, base: Option<&Bound<'_, PyAny>>) -> PyResult<*mut ffi::PyTypeObject> {
+    pub fn build(
+        self,
+        module: &Bound<'_, PyModule>,
+        base: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<*mut ffi::PyTypeObject> {
         let mut slots: Vec<ffi::PyType_Slot> =
             self.slots.iter().map(|&(slot, pfunc)| ffi::PyType_Slot { slot, pfunc }).collect();
         let mut table = |slot, start: *mut c_void| slots.push(ffi::PyType_Slot { slot, pfunc: start });

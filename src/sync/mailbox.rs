@@ -99,12 +99,8 @@ impl<T> Mailbox<T> {
 
     /// Takes the announcement back after waking. A producer that already took it wakes us once for nothing.
     pub fn unpark(&self) {
-        let _ = self.head.compare_exchange(
-            Self::parked(),
-            ptr::null_mut(),
-            Ordering::Relaxed,
-            Ordering::Relaxed,
-        );
+        let _ =
+            self.head.compare_exchange(Self::parked(), ptr::null_mut(), Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// Closes the mailbox and returns what was queued. Consumer only; further pushes fail.

@@ -134,7 +134,8 @@ mod tests {
         let answer = resolve(&query).expect("a numeric host needs no resolver");
         let address = answer[0].address.as_socket_ipv4().expect("asked for IPv4");
         assert_eq!((address.ip().to_string(), address.port()), ("127.0.0.1".into(), 80));
-        let (host, service) = resolve_name(&answer[0].address, libc::NI_NUMERICHOST | libc::NI_NUMERICSERV).unwrap();
+        let (host, service) =
+            resolve_name(&answer[0].address, libc::NI_NUMERICHOST | libc::NI_NUMERICSERV).unwrap();
         assert_eq!((host.to_bytes(), service.to_bytes()), (&b"127.0.0.1"[..], &b"80"[..]));
     }
 

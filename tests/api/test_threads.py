@@ -106,3 +106,21 @@ def test_loops_forgets_closed_loops():
 
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(work).result() == (True, False)
+
+
+def test_a_worker_threads_policy_knows_the_loop_that_ran_there():
+    seen = []
+
+    def work():
+        loop = tokioloop.new_event_loop()
+        loop.run_until_complete(asyncio.sleep(0))
+        seen.append(asyncio.get_event_loop() is loop)
+        loop.close()
+        with pytest.raises(RuntimeError):
+            asyncio.get_event_loop()
+        seen.append("closed")
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [True, "closed"]

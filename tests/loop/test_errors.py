@@ -102,6 +102,7 @@ def test_a_fatal_error_in_a_reader(loop, pair):
 def test_a_fatal_error_in_a_protocol_leaves_the_run(loop, pair, where):
     near, far = pair
     calls = []
+    transports = []
 
     class Protocol(asyncio.Protocol):
         pass
@@ -113,7 +114,9 @@ def test_a_fatal_error_in_a_protocol_leaves_the_run(loop, pair, where):
     setattr(Protocol, where, raise_it)
 
     async def main():
-        transport, _ = await loop.create_connection(Protocol, sock=near)
+        transport = loop._make_socket_transport(near, Protocol())
+        transports.append(transport)
+        await asyncio.sleep(0)
         far.send(b"data")
         if where == "eof_received":
             far.shutdown(1)
@@ -127,10 +130,12 @@ def test_a_fatal_error_in_a_protocol_leaves_the_run(loop, pair, where):
     task.cancel()
 
     async def settle():
+        transports[0].abort()
         await asyncio.sleep(0)
 
     loop.run_until_complete(settle())
     assert calls == [where]
+    assert transports[0].is_closing()
     assert task.cancelled() or task.done()
 
 

@@ -59,7 +59,11 @@ pub fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     }
     let offset = basicsize.next_multiple_of(align_of::<Layout>());
     let object = spec(offset).build_and_add(module, "StreamTransport", Some(base))?;
-    let _ = CLASS.set(Class { object, offset, base_slots: (basicsize - size_of::<ffi::PyObject>()) / size_of::<usize>() });
+    let _ = CLASS.set(Class {
+        object,
+        offset,
+        base_slots: (basicsize - size_of::<ffi::PyObject>()) / size_of::<usize>(),
+    });
     Ok(())
 }
 
@@ -152,7 +156,10 @@ macro_rules! method {
         }
     };
     ($name:ident($transport:ident, $argument:ident) $body:expr) => {
-        unsafe extern "C" fn $name(object: *mut ffi::PyObject, argument: *mut ffi::PyObject) -> *mut ffi::PyObject {
+        unsafe extern "C" fn $name(
+            object: *mut ffi::PyObject,
+            argument: *mut ffi::PyObject,
+        ) -> *mut ffi::PyObject {
             // SAFETY: called by Python, attached, with a transport and an argument.
             unsafe {
                 raw::enter(|py| {
@@ -189,7 +196,10 @@ impl IntoResult for Bound<'_, PyAny> {
     }
 }
 
-unsafe extern "C" fn write_method(object: *mut ffi::PyObject, data: *mut ffi::PyObject) -> *mut ffi::PyObject {
+unsafe extern "C" fn write_method(
+    object: *mut ffi::PyObject,
+    data: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
     // SAFETY: called by Python, attached, with a transport and an argument that stays alive.
     unsafe {
         let mut sent = None;

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::Ordering;
 
-use pyo3::exceptions::{PyConnectionAbortedError, PyConnectionResetError, PyBrokenPipeError};
+use pyo3::exceptions::{PyBrokenPipeError, PyConnectionAbortedError, PyConnectionResetError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
@@ -50,7 +50,11 @@ impl<'py> Transport<'_, 'py> {
             if event_loop.get().shared.is_debug() {
                 let options = PyDict::new(py);
                 options.set_item("exc_info", &value)?;
-                imports::logger(py)?.call_method("debug", ("%r: %s", self.object, message), Some(&options))?;
+                imports::logger(py)?.call_method(
+                    "debug",
+                    ("%r: %s", self.object, message),
+                    Some(&options),
+                )?;
             }
         } else {
             let context = PyDict::new(py);

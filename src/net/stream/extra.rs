@@ -78,9 +78,11 @@ impl<'py> super::Transport<'_, 'py> {
     /// The socket as a TransportSocket; made of the descriptor at the first call.
     fn socket(self) -> PyResult<Option<Bound<'py, PyAny>>> {
         let py = self.py();
-        let known = || self.public(|public| {
-            public.objects.lock().extra.socket.as_ref().map(|socket| socket.clone_ref(py))
-        });
+        let known = || {
+            self.public(|public| {
+                public.objects.lock().extra.socket.as_ref().map(|socket| socket.clone_ref(py))
+            })
+        };
         if let Some(socket) = known() {
             return imports::transport_socket(py)?.call1((socket.bind(py),)).map(Some);
         }

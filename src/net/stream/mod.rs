@@ -205,7 +205,8 @@ unsafe fn loop_of<'a>(stream: *const Stream) -> &'a EventLoop {
         let py = Python::assume_attached();
         let event_loop = (*stream).event_loop.as_ptr();
         let event_loop = pyo3::Borrowed::from_ptr(py, event_loop).cast_unchecked::<EventLoop>();
-        &*(&raw const *event_loop.get())
+        let event_loop: *const EventLoop = event_loop.get();
+        &*event_loop
     }
 }
 
@@ -301,7 +302,9 @@ pub fn dispatch(object: &Bound<'_, PyAny>, completion: Completion) -> PyResult<(
     match completion {
         Completion::Received(_) => transport.end_of_stream(),
         Completion::Readable => transport.readable(),
-        Completion::ReadFailed(error) => transport.fatal(os_error(error), "Fatal read error on socket transport"),
+        Completion::ReadFailed(error) => {
+            transport.fatal(os_error(error), "Fatal read error on socket transport")
+        }
         Completion::Writable => transport.flush(),
         _ => Ok(()),
     }

@@ -27,7 +27,8 @@ impl Delivery {
     #[inline]
     pub fn new(py: Python<'_>, transport: &Owned, received: &[u8]) -> PyResult<Self> {
         // SAFETY: attached; runs no Python code.
-        let data = unsafe { ffi::PyBytes_FromStringAndSize(received.as_ptr().cast(), received.len() as isize) };
+        let data =
+            unsafe { ffi::PyBytes_FromStringAndSize(received.as_ptr().cast(), received.len() as isize) };
         // SAFETY: a new reference or null with MemoryError set; the stream is this thread's, its objects alive.
         unsafe {
             let data = Owned::steal_or_err(py, data)?;
@@ -111,7 +112,8 @@ impl<'py> Transport<'_, 'py> {
         let token = self.with(|stream| stream.token.filter(|_| stream.read_mode() == ReadMode::Readiness))?;
         let Some(token) = token else { return Ok(Ok(None)) };
         // SAFETY: the caller holds the view, which keeps the memory valid.
-        let received = with_driver(&self.event_loop(), |driver| unsafe { driver.recv_into(token, start, len) })?;
+        let received =
+            with_driver(&self.event_loop(), |driver| unsafe { driver.recv_into(token, start, len) })?;
         Ok(match received {
             Ok(count) => Ok(Some(count)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
@@ -125,9 +127,8 @@ impl<'py> Transport<'_, 'py> {
         self.with(|stream| stream.eof_received = true)?;
         let context = self.context()?;
         let protocol = self.protocol();
-        let keep_open = context::run(py, &context, || {
-            protocol.call_method0(names().eof_received.bind(py))?.is_truthy()
-        });
+        let keep_open =
+            context::run(py, &context, || protocol.call_method0(names().eof_received.bind(py))?.is_truthy());
         match keep_open {
             // Nothing more will be read.
             Ok(true) => self.apply_read_mode(),

@@ -14,9 +14,9 @@ use crate::net;
 use crate::proto::flow::FlowChange;
 use crate::proto::write_queue::MAX_SLICES;
 use crate::py::buffer::{self, BufferView};
-use crate::py::names::names;
 use crate::py::errors::os_error;
 use crate::py::imports;
+use crate::py::names::names;
 use crate::sys;
 
 /// From this many writes into a lost connection on, each is logged.
@@ -190,7 +190,9 @@ impl<'py> Transport<'_, 'py> {
                     pieces.iter().take(MAX_SLICES).map(|piece| IoSlice::new(piece.bytes())).collect();
                 match self.send(|driver, token| driver.send_vectored(token, &slices))? {
                     Ok(sent) => return self.enqueue_rest(&pieces, sent),
-                    Err(error) => return self.fatal(os_error(error), "Fatal write error on socket transport"),
+                    Err(error) => {
+                        return self.fatal(os_error(error), "Fatal write error on socket transport");
+                    }
                 }
             }
         }
@@ -292,7 +294,8 @@ impl<'py> Transport<'_, 'py> {
                 Ok(counts) => counts,
                 Err(error) => return self.fatal(os_error(error), "Fatal write error on socket transport"),
             };
-            let (change, left) = self.with(|stream| (stream.flow.shrunk(stream.queue.len()), stream.queue.len()))?;
+            let (change, left) =
+                self.with(|stream| (stream.flow.shrunk(stream.queue.len()), stream.queue.len()))?;
             self.tell(change)?;
             if left == 0 || sent < offered || offered == 0 {
                 break;
