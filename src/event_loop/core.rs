@@ -53,6 +53,8 @@ pub struct Core {
     pub posted: bool,
     /// How many more times the loop sleeps without yielding first.
     pub yields_to_skip: u8,
+    /// How many were skipped last time.
+    pub yield_backoff: u8,
     pub task_factory: Option<Owned>,
     pub slow_callback_duration: f64,
     /// The thread's coroutine origin depth before debug mode raised it.
@@ -77,6 +79,7 @@ impl Core {
             stopping: false,
             posted: false,
             yields_to_skip: 0,
+            yield_backoff: 0,
             task_factory: None,
             slow_callback_duration: 0.1,
             origin_depth: None,

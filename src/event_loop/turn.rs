@@ -26,8 +26,8 @@ const POLL_INTERVAL_NS: u64 = 10_000;
 /// A loop that is never idle lets go of the interpreter for a moment every so many turns.
 const DETACH_EVERY: u64 = 64;
 
-/// How many sleeps pass between two attempts to yield where yielding does not pay.
-const YIELD_EVERY: u8 = 32;
+/// The most sleeps between two attempts to yield where yielding does not pay.
+const LONGEST_BACKOFF: u8 = 32;
 
 /// The longest sleep; keeps timeouts within what the kernel takes.
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
@@ -105,7 +105,7 @@ fn poll(event_loop: &Bound<'_, EventLoop>, last_poll: &mut u64) -> PyResult<()> 
 
 /// After something was posted, lets other threads run before the loop sleeps: who posted is likely to post more, and while
 /// the loop is awake posts cost no system call. So one wake-up serves a burst even where both threads share a core. Where a
-/// yield brings in no more than the sleep would have, the next ones are skipped. True when there is something to do.
+/// yield brings in no more than the sleep would have, more and more of the next ones are skipped. True when there is something to do.
 fn yield_to_producers(core: &mut super::core::Core) -> bool {
     if core.yields_to_skip > 0 {
         core.yields_to_skip -= 1;
@@ -113,9 +113,9 @@ fn yield_to_producers(core: &mut super::core::Core) -> bool {
     }
     detached(crate::sys::thread::yield_now);
     let came = core.take_posts();
-    if came < 2 {
-        core.yields_to_skip = YIELD_EVERY;
-    }
+    // The end of a burst brings nothing either, so one failure does not count for much.
+    core.yield_backoff = if came < 2 { (core.yield_backoff * 2).clamp(1, LONGEST_BACKOFF) } else { 0 };
+    core.yields_to_skip = core.yield_backoff;
     came > 0
 }
 
