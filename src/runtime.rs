@@ -10,12 +10,15 @@ use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::sys::thread;
 
-static RUNTIME: Mutex<Option<&'static Runtime>> = Mutex::new(None);
+/// The runtime, and the process that built it: the threads of a forked child's copy are not there.
+static RUNTIME: Mutex<Option<(u32, &'static Runtime)>> = Mutex::new(None);
 
 /// The runtime's handle; the first call starts it.
 pub fn handle() -> io::Result<&'static Handle> {
     let mut runtime = RUNTIME.lock();
-    if let Some(runtime) = *runtime {
+    if let Some((process, runtime)) = *runtime
+        && process == std::process::id()
+    {
         return Ok(runtime.handle());
     }
     let built = thread::with_signals_blocked(|| {
@@ -25,7 +28,7 @@ pub fn handle() -> io::Result<&'static Handle> {
             .build()
     })?;
     tracing::debug!(workers = built.metrics().num_workers(), "runtime started");
-    Ok(runtime.insert(Box::leak(Box::new(built))).handle())
+    Ok(runtime.insert((std::process::id(), Box::leak(Box::new(built)))).1.handle())
 }
 
 /// Runs a blocking function on the runtime's blocking pool.

@@ -1,7 +1,7 @@
 //! Handle and TimerHandle: what `call_soon` and `call_later` return, and what the ready queue holds.
 //!
-//! One C struct serves both types. It is made and run on the loop's thread; a handle made by
-//! `call_soon_threadsafe` is handed over through the inbox. Its fields may be touched by whoever holds the claim on the
+//! One C struct serves both types. It is made and run on the loop's thread; one made by `call_soon_threadsafe` stays with its
+//! caller, and a record without Python object of its own goes to the loop (see `post`). Its fields may be touched by whoever holds the claim on the
 //! loop; other threads see only `state` (atomic) and the context (set once, never replaced while anybody else holds
 //! the handle). When the only reference left is the loop's own, the object is used again for the next callback.
 
@@ -111,6 +111,10 @@ impl Handle {
 
     #[inline]
     pub fn is_cancelled(&self) -> bool {
+        if !self.remote.is_null() {
+            // SAFETY: ours until the handle goes.
+            return unsafe { (*self.remote).is_cancelled() };
+        }
         self.state.load(Ordering::Relaxed) & CANCELLED != 0
     }
 
@@ -371,9 +375,6 @@ impl HandleRef {
             if state & CANCELLED != 0 {
                 return (false, Released::NOTHING);
             }
-            if !(*handle).remote.is_null() {
-                (*(*handle).remote).cancel();
-            }
             if state & RUNNING != 0 {
                 return (true, Released::NOTHING);
             }
@@ -473,6 +474,12 @@ pub fn cancel(py: Python<'_>, handle: &HandleRef) -> PyResult<()> {
     let object = handle.get().event_loop;
     if object.is_null() {
         return Ok(()); // Being collected.
+    }
+    if !handle.get().remote.is_null() {
+        // Sent to another thread: nothing of the loop is touched, so any thread may.
+        // SAFETY: the record is ours until the handle goes.
+        unsafe { (*handle.get().remote).cancel() };
+        return Ok(());
     }
     // SAFETY: the handle holds the loop.
     let event_loop = unsafe { Borrowed::from_ptr(py, object).cast_unchecked::<EventLoop>() };

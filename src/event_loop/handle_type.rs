@@ -28,7 +28,7 @@ pub(super) fn build(module: &Bound<'_, PyModule>) -> PyResult<*mut ffi::PyTypeOb
             raw::no_args(
                 c"cancel",
                 cancel,
-                c"Do not run the callback. Only from the loop's thread while it runs.",
+                c"Do not run the callback. While the loop runs, only from its thread, but for handles of call_soon_threadsafe.",
             ),
             raw::no_args(c"cancelled", cancelled, c"Whether it was cancelled. Any thread."),
             raw::no_args(c"get_context", get_context, c"The context that the callback runs in. Any thread."),

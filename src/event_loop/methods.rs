@@ -25,12 +25,7 @@ impl EventLoop {
     }
 
     /// Enters the loop into the process's registry and binds it to this thread if that has none.
-    #[pyo3(signature = (*_args, **_kwargs))]
-    fn __init__(
-        slf: &Bound<'_, Self>,
-        _args: &Bound<'_, PyTuple>,
-        _kwargs: Option<&Bound<'_, PyDict>>,
-    ) -> PyResult<()> {
+    fn __init__(slf: &Bound<'_, Self>) -> PyResult<()> {
         registry::add(slf)?;
         if binding::bound(slf.py())?.is_none() {
             binding::bind(slf.py(), Some(slf))?;
@@ -47,17 +42,10 @@ impl EventLoop {
     }
 
     /// Stop the run at the end of its current turn; before a run: let it make one turn only. Any thread.
-    fn stop(&self, py: Python<'_>) -> PyResult<()> {
-        match self.shared.claim() {
-            Ok(claim) => {
-                drop(claim);
-                self.with(py, |core| core.stopping = true)
-            }
-            Err(_) => {
-                // A loop that was closed meanwhile is stopped already.
-                let _ = self.shared.inbox.post(Post::Stop);
-                Ok(())
-            }
+    fn stop(&self) {
+        if self.with_claim(|core| core.stopping = true).is_err() {
+            // Another thread runs it. A loop that was closed meanwhile is stopped already.
+            let _ = self.shared.inbox.post(Post::Stop);
         }
     }
 

@@ -38,9 +38,10 @@ use self::core::Core;
 use crate::inbox::Inbox;
 use crate::py::names::names;
 use crate::py::{imports, raw};
+use crate::sync::ownership::Foreign;
 use crate::sys::clock::monotonic_ns;
 use crate::sys::thread;
-use shared::{Foreign, Shared};
+use shared::Shared;
 
 #[pyclass(frozen, subclass, weakref, module = "tokioloop._tokioloop")]
 pub struct EventLoop {
@@ -65,10 +66,13 @@ impl EventLoop {
     /// included) happens outside. RuntimeError when another thread runs the loop.
     #[inline]
     pub(crate) fn with<R>(&self, py: Python<'_>, f: impl FnOnce(&mut Core) -> R) -> PyResult<R> {
-        let claim = match self.shared.claim() {
-            Ok(claim) => claim,
-            Err(foreign) => return Err(self.wrong_thread(py, foreign)),
-        };
+        self.with_claim(f).map_err(|foreign| self.wrong_thread(py, foreign))
+    }
+
+    /// As [`with`](Self::with), for callers that have an answer to the core being another thread's.
+    #[inline]
+    pub(crate) fn with_claim<R>(&self, f: impl FnOnce(&mut Core) -> R) -> Result<R, Foreign> {
+        let claim = self.shared.claim()?;
         // SAFETY: claimed; `f` does not come back here, so this is the only borrow.
         let result = f(unsafe { &mut *self.core.get() });
         drop(claim);

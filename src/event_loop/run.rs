@@ -1,5 +1,7 @@
 //! `run_forever`: everything that stands around the turns and is taken back afterwards, whatever happens.
 
+use std::sync::atomic::Ordering;
+
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -109,7 +111,10 @@ impl<'py> Surroundings<'py> {
             self.signals.map_or(Ok(()), |installed| signal::uninstall(event_loop, installed)),
             match self.bound_before {
                 // A loop that only visits a thread (a Runner inside a bound thread) hands it back.
-                Some(Some(before)) if !before.is(event_loop) => binding::bind(py, Some(&before)),
+                Some(Some(before)) if !before.is(event_loop) => {
+                    event_loop.get().shared.bound_thread.store(0, Ordering::Relaxed);
+                    binding::bind(py, Some(&before))
+                }
                 _ => Ok(()),
             },
         ];

@@ -240,34 +240,23 @@ pub unsafe extern "C" fn call_soon_threadsafe(
                 true => Some(handle_type::source_traceback(py)?),
                 false => None,
             };
-            if !event_loop.shared.is_running() {
-                let inner = context.clone_ref(py);
-                let handle = HandleRef::make(py, None, object, call.callback, call.args, inner)?;
-                if let Some(traceback) = &traceback {
-                    handle.set_traceback(traceback.clone_ref(py));
-                }
-                let result = handle.as_object().clone_ref(py);
-                if let Ok(claim) = event_loop.shared.claim() {
-                    // Claimed for two pushes that call no Python: behind what was posted before, onto the queue.
-                    let core = event_loop.core_mut();
-                    core.take_posts();
-                    let pushed = core.push(Ready::Handle(handle));
-                    drop(claim);
-                    return pushed.map(|()| result.into_ptr()).map_err(|_| super::closed());
-                }
-                // It started running meanwhile.
-            }
             let inner = traceback.as_ref().map(|traceback| traceback.clone_ref(py));
             let remote = Arc::new(RemoteCall::new(py, call.callback, call.args, &context, inner)?);
             let handle = HandleRef::make_remote(py, object, remote.clone(), context)?;
             if let Some(traceback) = traceback {
                 handle.set_traceback(traceback);
             }
-            match event_loop.shared.inbox.post(Post::Call(remote)) {
-                Ok(()) => Ok(handle.into_object().into_ptr()),
-                // Closed since the check above.
-                Err(_) => Err(super::closed()),
-            }
+            let refused = match event_loop.shared.claim() {
+                // The loop does not run: two pushes that call no Python, behind what was posted before, onto the queue.
+                Ok(_claim) => {
+                    let core = event_loop.core_mut();
+                    core.take_posts();
+                    core.push(Ready::Remote(remote)).is_err()
+                }
+                Err(_) => event_loop.shared.inbox.post(Post::Call(remote)).is_err(),
+            };
+            // Closed since the check above.
+            if refused { Err(super::closed()) } else { Ok(handle.into_object().into_ptr()) }
         })
     }
 }

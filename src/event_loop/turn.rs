@@ -23,6 +23,9 @@ use crate::sys::clock::monotonic_ns;
 /// much as half a short turn.
 const POLL_INTERVAL_NS: u64 = 10_000;
 
+/// How many completions a turn hands out at least, if there are so many.
+const LEAST_BATCH: usize = 16;
+
 /// A loop that is never idle lets go of the interpreter for a moment every so many turns.
 const DETACH_EVERY: u64 = 64;
 
@@ -147,7 +150,8 @@ fn detached<R>(wait: impl FnOnce() -> R) -> R {
     }
 }
 
-/// Hands out what the driver has done, each source at most once per turn.
+/// Hands out what the driver has done, sources taking turns: each that was ready gets one, and where they are few, some get
+/// more (a listener with a queue of connections, a stream that fills the buffer).
 fn dispatch(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
     let lp = event_loop.get();
     // SAFETY: owned while running; each borrow ends with its statement.
@@ -158,7 +162,10 @@ fn dispatch(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
     }) else {
         return Ok(());
     };
-    for _ in 0..count {
+    for _ in 0..count.max(LEAST_BATCH) {
+        if driver().is_none_or(|driver| driver.pending() == 0) {
+            break;
+        }
         if let Some((token, completion)) = driver().and_then(|driver| driver.next_completion()) {
             net::dispatch(event_loop, token, completion)?;
         }

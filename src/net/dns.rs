@@ -13,7 +13,7 @@ use crate::event_loop::post::{Outcome, Post};
 use crate::event_loop::task;
 use crate::py::Owned;
 use crate::py::call;
-use crate::py::errors::{OrOsError, os_error};
+use crate::py::errors::os_error;
 use crate::py::imports;
 use crate::py::names::names;
 use crate::runtime;
@@ -31,11 +31,14 @@ fn spawn<'py>(
     let waiting = future.clone_ref(py);
     let key = lp.with(py, |core| core.pending.insert(waiting))?;
     let inbox = lp.shared.inbox.clone();
-    runtime::spawn_blocking(move || {
+    let started = runtime::spawn_blocking(move || {
         // A loop closed meanwhile wants no answer.
         let _ = inbox.post(Post::Finished(key, work()));
-    })
-    .or_os_error()?;
+    });
+    if let Err(error) = started {
+        drop(lp.with(py, |core| core.pending.remove(key))?);
+        return Err(os_error(error));
+    }
     Ok(future.into_bound(py))
 }
 

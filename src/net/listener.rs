@@ -140,7 +140,7 @@ impl EventLoop {
         server: Option<&Bound<'_, PyAny>>,
         backlog: i32,
     ) -> PyResult<()> {
-        let _ = backlog; // The kernel's queue is set by listen(); a turn accepts one connection after another from it.
+        let _ = backlog; // The kernel's queue is set by listen(); a turn accepts some of it.
         slf.get().check_open()?;
         let fd = watch::fileno(sock)?;
         watch::ensure_no_transport(slf, fd, sock)?;

@@ -41,7 +41,7 @@ impl FlowControl {
     /// Sets the marks; what is left out follows from the other as in asyncio (low = high / 4, high = 4 * low).
     pub fn set_limits(&mut self, high: Option<i64>, low: Option<i64>) -> Result<(), BadLimits> {
         let high = high.unwrap_or_else(|| low.map_or(DEFAULT_HIGH as i64, |low| low.saturating_mul(4)));
-        let low = low.unwrap_or(high / 4);
+        let low = low.unwrap_or(high.div_euclid(4));
         if !(high >= low && low >= 0) {
             return Err(BadLimits { high, low });
         }
@@ -96,7 +96,7 @@ mod tests {
         assert_eq!(flow.limits(), (0, 0));
         assert_eq!(flow.grown(1), FlowChange::Pause);
         assert_eq!(flow.set_limits(Some(1), Some(2)), Err(BadLimits { high: 1, low: 2 }));
-        assert_eq!(flow.set_limits(Some(-1), None), Err(BadLimits { high: -1, low: 0 }));
+        assert_eq!(flow.set_limits(Some(-1), None), Err(BadLimits { high: -1, low: -1 }));
         assert_eq!(flow.set_limits(None, Some(-1)), Err(BadLimits { high: -4, low: -1 }));
     }
 }

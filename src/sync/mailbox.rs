@@ -70,8 +70,9 @@ impl<T> Mailbox<T> {
             let next = if head == Self::parked() { ptr::null_mut() } else { head };
             // SAFETY: the node is still ours alone; it is published by the exchange below.
             unsafe { (*node).next = next };
-            // Release: pairs with the Acquire in `drain` and hands the item over.
-            match self.head.compare_exchange_weak(head, node, Ordering::Release, Ordering::Relaxed) {
+            // Release: pairs with the Acquire in `drain` and hands the item over. Acquire: pairs with the Release in
+            // `park`; whoever must wake sees what the consumer set up before it slept.
+            match self.head.compare_exchange_weak(head, node, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(was) if was == Self::parked() => return Ok(Pushed::MustWake),
                 Ok(_) => return Ok(Pushed::Quiet),
                 Err(now) => head = now,
@@ -93,7 +94,7 @@ impl<T> Mailbox<T> {
     /// Announces that the consumer is going to sleep; false when there is something to drain first.
     pub fn park(&self) -> bool {
         self.head
-            .compare_exchange(ptr::null_mut(), Self::parked(), Ordering::Relaxed, Ordering::Relaxed)
+            .compare_exchange(ptr::null_mut(), Self::parked(), Ordering::Release, Ordering::Relaxed)
             .is_ok()
     }
 

@@ -2,6 +2,7 @@
 //! cross-thread protocols can be model-checked. Nothing here is specific to event loops.
 
 pub mod mailbox;
+pub mod ownership;
 
 #[cfg(feature = "loom")]
 pub(crate) use loom::sync::atomic::{AtomicPtr, Ordering};

@@ -2,21 +2,28 @@
 //! the main thread's loop reads the other.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::sync::OnceLock;
+use std::os::fd::{AsRawFd, RawFd};
 
-static PAIR: OnceLock<(OwnedFd, OwnedFd)> = OnceLock::new();
+use parking_lot::Mutex;
+use socket2::{Domain, Socket, Type};
 
-/// The reading and the writing end, made at the first call; both non-blocking and close-on-exec.
+/// The pair, and the process that made it: a forked child must not read its parent's signals.
+static PAIR: Mutex<Option<(u32, Socket, Socket)>> = Mutex::new(None);
+
+/// The reading and the writing end, made at the process's first call; both non-blocking and close-on-exec.
 pub fn wakeup_pair() -> io::Result<(RawFd, RawFd)> {
-    if let Some((read, write)) = PAIR.get() {
+    let mut pair = PAIR.lock();
+    if let Some((process, read, write)) = &*pair
+        && *process == std::process::id()
+    {
         return Ok((read.as_raw_fd(), write.as_raw_fd()));
     }
-    let (read, write) = socket2::Socket::pair(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
+    let (read, write) = Socket::pair(Domain::UNIX, Type::STREAM, None)?;
     read.set_nonblocking(true)?;
     write.set_nonblocking(true)?;
-    let (read, write) = PAIR.get_or_init(|| (read.into(), write.into()));
-    Ok((read.as_raw_fd(), write.as_raw_fd()))
+    let ends = (read.as_raw_fd(), write.as_raw_fd());
+    *pair = Some((std::process::id(), read, write));
+    Ok(ends)
 }
 
 /// Reads the numbers of the signals that came since the last call, up to `buf.len()` signal numbers.

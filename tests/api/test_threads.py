@@ -124,3 +124,34 @@ def test_a_worker_threads_policy_knows_the_loop_that_ran_there():
     thread.start()
     thread.join()
     assert seen == [True, "closed"]
+
+
+def from_elsewhere(call):
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join()
+
+
+def test_a_call_sent_to_a_loop_may_be_cancelled_from_anywhere():
+    loop = tokioloop.TokioLoop()
+    ran = []
+    sent = []
+
+    def work():
+        sent[0].cancel()
+        sent.append(loop.call_soon_threadsafe(ran.append, "sent to a running loop"))
+        sent[1].cancel()
+        loop.call_soon_threadsafe(ran.append, "kept")
+        loop.call_soon_threadsafe(loop.stop)
+
+    def begin():
+        worker = threading.Thread(target=work)
+        worker.start()
+        worker.join()
+
+    loop.call_soon(begin)
+    from_elsewhere(lambda: sent.append(loop.call_soon_threadsafe(ran.append, "sent before the run")))
+    loop.run_forever()
+    assert ran == ["kept"]
+    assert all(handle.cancelled() for handle in sent)
+    loop.close()

@@ -57,11 +57,11 @@ def test_a_recursive_run_is_refused_and_the_outer_one_goes_on(loop):
 
 def test_another_loop_cannot_run_inside(loop):
     other = type(loop)()
+
+    async def main():
+        other.run_forever()
+
     with pytest.raises(RuntimeError, match="Cannot run the event loop while another loop is running"):
-
-        async def main():
-            other.run_forever()
-
         loop.run_until_complete(main())
     other.close()
 
@@ -89,7 +89,9 @@ def test_a_burst_longer_than_the_store_of_free_handles(loop, turn):
     assert got == sorted(got)
 
 
-@pytest.mark.parametrize("method", ["call_soon", "call_soon_threadsafe", "call_later", "call_at", "create_task"])
+@pytest.mark.parametrize(
+    "method", ["call_soon", "call_soon_threadsafe", "call_later", "call_at", "create_task"]
+)
 def test_a_closed_loop_takes_nothing(loop, method):
     loop.close()
     args = {"call_later": (0, print), "call_at": (0, print)}.get(method, (print,))

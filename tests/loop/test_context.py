@@ -93,7 +93,7 @@ def test_protocol_callbacks(loop, run, pair, kind):
     async def main():
         variable.set("connecting")
         protocol = Protocol()
-        transport, _ = await loop.create_connection(lambda: protocol, sock=near)
+        _transport, _ = await loop.create_connection(lambda: protocol, sock=near)
         variable.set("later")
         far.send(b"data")
         far.shutdown(1)
@@ -178,3 +178,12 @@ def test_many_threads_post_into_contexts_of_their_own(elsewhere):
         thread.join()
     elsewhere.call(lambda: None)
     assert results == [True] * 800
+
+
+def test_a_posted_callback_runs_in_the_very_context_it_was_given(elsewhere):
+    """An empty context was taken for one that nobody looks at, and another was used."""
+    context = contextvars.Context()
+    handle = elsewhere.loop.call_soon_threadsafe(variable.set, "there", context=context)
+    elsewhere.call(lambda: None)
+    assert context.get(variable) == "there"
+    assert handle.get_context() is context

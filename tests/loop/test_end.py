@@ -8,7 +8,9 @@ import pytest
 from .support import Recorder, receive_all, tcp_pair
 
 
-@pytest.mark.parametrize("ways", [("close",), ("abort",), ("close", "abort"), ("abort", "close"), ("close",) * 3])
+@pytest.mark.parametrize(
+    "ways", [("close",), ("abort",), ("close", "abort"), ("abort", "close"), ("close",) * 3]
+)
 def test_connection_lost_comes_once_and_later(loop, run, link, ways):
     async def main():
         protocol = Recorder()
@@ -29,7 +31,7 @@ def test_connection_lost_comes_once_and_later(loop, run, link, ways):
 def test_calls_inside_connection_lost(loop, run, link, way):
     async def main():
         protocol = Recorder()
-        transport, far = await link(protocol)
+        transport, _far = await link(protocol)
         protocol.connection_lost = lambda error: (
             getattr(transport, way)(*([b"x"] if way == "write" else [])),
             protocol.note("lost"),
@@ -43,7 +45,7 @@ def test_calls_inside_connection_lost(loop, run, link, way):
 
 
 def test_aborted_before_it_began(loop, run, pair):
-    near, far = pair
+    near, _far = pair
 
     async def main():
         protocol = Recorder()
@@ -144,7 +146,7 @@ def test_the_socket_of_a_transport_is_not_for_the_loop(loop, run, link):
 
 @pytest.mark.parametrize("way", ["close", "abort"])
 def test_ending_a_transport_of_a_closed_loop(loop, run, pair, way):
-    near, far = pair
+    near, _far = pair
     transport, _ = run(loop.create_connection(asyncio.Protocol, sock=near))
     loop.close()
     with pytest.raises(RuntimeError, match="Event loop is closed"):

@@ -13,7 +13,9 @@ def fail(error):
     raise error
 
 
-@pytest.mark.parametrize("error", [LookupError("x"), asyncio.CancelledError(), GeneratorExit(), StopIteration()])
+@pytest.mark.parametrize(
+    "error", [LookupError("x"), asyncio.CancelledError(), GeneratorExit(), StopIteration()]
+)
 def test_what_a_callback_raises_reaches_the_handler(loop, turn, contexts, error):
     got = []
     handle = loop.call_soon(fail, error)

@@ -90,7 +90,8 @@ def test_a_loop_in_a_cycle_with_a_transport(close):
     loop = tokioloop.TokioLoop()
     near, far = unix_pair()
     protocol = Recorder()
-    transport = loop.run_until_complete(loop.create_connection(lambda: protocol, sock=near))[0]
+    made = [protocol]
+    transport = loop.run_until_complete(loop.create_connection(made.pop, sock=near))[0]
     protocol.loop = loop
     references = [weakref.ref(it) for it in (loop, protocol, transport)]
     if close:
@@ -134,7 +135,7 @@ def test_the_warning_may_bring_a_transport_back_to_life():
 def test_a_closed_transport_is_freed(loop, run, link):
     async def main():
         protocol = Recorder()
-        transport, far = await link(protocol)
+        transport, _far = await link(protocol)
         transport.close()
         await protocol.lost()
         return weakref.ref(protocol)
@@ -155,7 +156,7 @@ def test_closed_connections_leave_nothing_behind(loop, run):
     async def main():
         server = await loop.create_server(Protocol, "127.0.0.1", 0)
         for _ in range(20):
-            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            _reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
             writer.write(b"x")
             writer.close()
             await writer.wait_closed()
@@ -180,6 +181,7 @@ def test_a_task_that_waits_for_a_socket_for_ever(call, caplog):
     references = []
 
     async def main():
+        loop = asyncio.get_running_loop()
         local = Local()
         references.append(weakref.ref(local))
         if call == "sock_accept":
@@ -262,3 +264,42 @@ def test_loops_lists_live_loops_only():
     del loop
     gc.collect()
     assert set(map(id, tokioloop.loops().values())) == before
+
+
+@pytest.mark.parametrize("cancel", [False, True])
+def test_an_object_that_keeps_the_handle_of_its_own_post(elsewhere, cancel):
+    """``self.handle = loop.call_soon_threadsafe(self.method)``: the cycle goes through what was sent across."""
+
+    class Owner:
+        def method(self, *args):
+            pass
+
+    references = []
+    for _ in range(3):
+        owner = Owner()
+        owner.handle = elsewhere.loop.call_soon_threadsafe(owner.method, owner, owner, owner)
+        if cancel:
+            owner.handle.cancel()
+        references.append(weakref.ref(owner))
+    del owner
+    elsewhere.call(lambda: None)
+    assert all(collected(reference) for reference in references)
+
+
+def test_the_same_on_a_loop_that_never_runs_again(loop):
+    class Owner:
+        def method(self):
+            pass
+
+    def post(owner):
+        owner.handle = loop.call_soon_threadsafe(owner.method)
+
+    owner = Owner()
+    thread = threading.Thread(target=post, args=(owner,))
+    thread.start()
+    thread.join()
+    del thread
+    reference = weakref.ref(owner)
+    del owner
+    loop.close()
+    assert collected(reference)

@@ -318,7 +318,9 @@ def test_tiny_buffers(loop, run, link, size):
     run(main())
 
 
-@pytest.mark.parametrize("bad", [bytearray(), b"read-only", 5, None], ids=["empty", "read-only", "int", "None"])
+@pytest.mark.parametrize(
+    "bad", [bytearray(), b"read-only", 5, None], ids=["empty", "read-only", "int", "None"]
+)
 def test_bad_buffers(loop, run, link, contexts, bad):
     async def main():
         protocol = BufferedRecorder()

@@ -65,7 +65,7 @@ fn check_type(object: &Bound<'_, PyAny>) -> PyResult<()> {
         return Ok(());
     }
     Err(PyTypeError::new_err(format!(
-        "data argument must be a bytes-like object, not {}",
+        "data argument must be a bytes, bytearray, or memoryview object, not {}",
         object.get_type().name()?.repr()?
     )))
 }

@@ -1,0 +1,138 @@
+//! Who may touch state that has no lock.
+//!
+//! `owner` says which thread may:
+//!
+//! - While the owner *runs*, the running thread owns the state from start to end; every other thread is refused.
+//! - While nobody runs, a thread claims it for the length of one call (compare-exchange from 0) and gives it back. Claims
+//!   are held for a few instructions, never across a call into foreign code, so that waiting for one is waiting for a
+//!   running thread.
+//!
+//! `owner` equals a thread's identity only if that thread put it there itself, so "is it me?" is a relaxed load.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crate::sys::thread;
+
+#[derive(Default)]
+pub struct Ownership {
+    owner: AtomicUsize,
+    running: AtomicBool,
+}
+
+/// The state is another thread's.
+#[derive(Debug, Clone, Copy)]
+pub struct Foreign {
+    pub owner: usize,
+}
+
+/// The right to touch the state; given back when dropped unless the thread had it before.
+#[must_use]
+pub struct Claim<'a> {
+    ownership: &'a Ownership,
+    release: bool,
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        if self.release {
+            // Release: pairs with the Acquire in `claim_slow`; the next owner sees what we did.
+            self.ownership.owner.store(0, Ordering::Release);
+        }
+    }
+}
+
+impl Ownership {
+    /// Whether the calling thread owns the state at this moment.
+    #[inline]
+    pub fn is_mine(&self) -> bool {
+        self.owner.load(Ordering::Relaxed) == thread::current_id()
+    }
+
+    /// The right to touch the state, or who has it.
+    #[inline]
+    pub fn claim(&self) -> Result<Claim<'_>, Foreign> {
+        let me = thread::current_id();
+        if self.owner.load(Ordering::Relaxed) == me {
+            return Ok(Claim { ownership: self, release: false });
+        }
+        self.claim_slow(me)
+    }
+
+    #[cold]
+    fn claim_slow(&self, me: usize) -> Result<Claim<'_>, Foreign> {
+        loop {
+            match self.owner.compare_exchange_weak(0, me, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => return Ok(Claim { ownership: self, release: true }),
+                Err(0) => {}
+                Err(owner) if self.running.load(Ordering::Relaxed) => return Err(Foreign { owner }),
+                // A short claim of another thread while nobody runs.
+                Err(_) => std::thread::yield_now(),
+            }
+        }
+    }
+
+    /// Starts running: the claim lasts until [`end_run`](Self::end_run).
+    pub fn begin_run(&self) -> Result<(), Foreign> {
+        let mut claim = self.claim()?;
+        self.running.store(true, Ordering::Relaxed);
+        claim.release = false;
+        Ok(())
+    }
+
+    pub fn end_run(&self) {
+        debug_assert!(self.is_mine());
+        self.running.store(false, Ordering::Relaxed);
+        self.owner.store(0, Ordering::Release);
+    }
+
+    #[inline]
+    pub fn is_running(&self) -> bool {
+        self.running.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(all(test, not(feature = "loom")))]
+mod tests {
+    use super::*;
+    use std::cell::UnsafeCell;
+    use std::sync::Arc;
+
+    #[test]
+    fn claims_of_several_threads_never_overlap() {
+        struct Counter(UnsafeCell<u64>);
+        // SAFETY: touched under a claim only; that is what the test checks.
+        unsafe impl Sync for Counter {}
+        let shared = Arc::new(Ownership::default());
+        let counter = Arc::new(Counter(UnsafeCell::new(0)));
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                let (shared, counter) = (shared.clone(), counter.clone());
+                std::thread::spawn(move || {
+                    for _ in 0..5_000 {
+                        let _claim = shared.claim().expect("nobody runs the loop");
+                        // SAFETY: claimed.
+                        unsafe { *counter.0.get() += 1 };
+                    }
+                })
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
+        // SAFETY: all threads are gone.
+        assert_eq!(unsafe { *counter.0.get() }, 20_000);
+    }
+
+    #[test]
+    fn a_running_loop_refuses_other_threads_and_lets_its_own_in() {
+        let shared = Arc::new(Ownership::default());
+        shared.begin_run().expect("free");
+        assert!(shared.claim().is_ok());
+        assert!(shared.is_mine(), "an inner claim does not give the loop away");
+        let me = thread::current_id();
+        let other = shared.clone();
+        std::thread::spawn(move || assert_eq!(other.claim().err().map(|foreign| foreign.owner), Some(me)))
+            .join()
+            .expect("no panic");
+        shared.end_run();
+        std::thread::spawn(move || assert!(shared.claim().is_ok())).join().expect("no panic");
+    }
+}

@@ -1,0 +1,161 @@
+"""Echo servers in several threads under clients that half-close, reset, abort, pause and write in every way."""
+
+import asyncio
+import random
+import socket
+import struct
+from functools import partial
+from typing import Any
+
+from ..harness import Run
+
+LINGER_ZERO = struct.pack("ii", 1, 0)
+
+
+class Echo(asyncio.Protocol):
+    """Sends back what comes; keeps its side open after the peer's end until all is sent."""
+
+    live = 0
+
+    def __init__(self) -> None:
+        self.lost = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(data)
+
+    def pause_writing(self) -> None:
+        self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self.transport.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost += 1
+        assert self.lost == 1, "connection_lost came twice"
+
+
+class BufferedEcho(Echo, asyncio.BufferedProtocol):
+    def __init__(self) -> None:
+        super().__init__()
+        self.buffer = bytearray(5000)
+
+    def get_buffer(self, sizehint: int) -> bytearray:
+        return self.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.transport.write(memoryview(self.buffer)[:nbytes])
+
+
+async def client(address: tuple[str, int], chance: random.Random) -> int:
+    """One connection; the number of bytes that came back. Every byte is compared."""
+    reader, writer = await asyncio.open_connection(*address, limit=chance.choice([64, 1 << 16]))
+    data = chance.randbytes(chance.choice([1, 100, 5000, 70_000, 700_000]))
+    way = chance.choice(["half-close", "half-close", "count", "reset", "abort", "leave"])
+
+    async def send() -> None:
+        view = memoryview(data)
+        position = 0
+        while position < len(data):
+            size = chance.choice([1, 100, 10_000, 200_000])
+            piece = view[position : position + size]
+            if chance.random() < 0.3:
+                # No empty pieces: asyncio's own loop spins on them.
+                pieces: list[Any] = [piece[: len(piece) // 2], bytearray(piece[len(piece) // 2 :])]
+                writer.writelines(it for it in pieces if it)
+            else:
+                writer.write(piece)
+            position += size
+            if chance.random() < 0.5:
+                await writer.drain()
+        if way == "half-close":
+            writer.write_eof()
+
+    sending = asyncio.ensure_future(send())
+    received = bytearray()
+    stop_at = len(data) if way in ("half-close", "count") else chance.randrange(len(data) + 1)
+    try:
+        while len(received) < stop_at:
+            part = await reader.read(chance.choice([1, 1000, 1 << 20]) if len(data) < 10_000 else 1 << 18)
+            if not part:
+                break
+            received += part
+        if way == "half-close":
+            received += await reader.read()
+            assert len(received) == len(data), f"{len(received)} of {len(data)} bytes came back"
+        await sending
+    except ConnectionError as error:
+        if way in ("half-close", "count"):
+            raise AssertionError(
+                f"an orderly connection ({way}) was broken after {len(received)} bytes of {len(data)}"
+            ) from error
+    finally:
+        sending.cancel()
+        if way == "reset":
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)
+            writer.transport.abort()
+        elif way == "abort":
+            writer.transport.abort()
+        else:
+            writer.close()
+        await asyncio.gather(sending, writer.wait_closed(), return_exceptions=True)
+    assert data.startswith(received), "bytes came back changed"
+    return len(received)
+
+
+def scenario(run: Run) -> dict[str, int]:
+    loops = [run.new_loop() for _ in range(2)]
+    protocols: list[Echo] = []
+    problems: list[dict[str, object]] = []
+
+    async def listen(kind: type[Echo]) -> asyncio.Server:
+        def factory() -> Echo:
+            protocol = kind()
+            protocols.append(protocol)
+            return protocol
+
+        return await asyncio.get_running_loop().create_server(factory, "127.0.0.1", 0)
+
+    connections = [0] * run.threads
+    echoed = [0] * run.threads
+
+    def work(me: int, addresses: list[tuple[str, int]]) -> None:
+        chance = run.random(me)
+        loop = run.new_loop()
+        loop.set_exception_handler(lambda loop, context: problems.append(context))
+
+        async def storm() -> None:
+            while not run.over():
+                batch = [client(chance.choice(addresses), random.Random(chance.random())) for _ in range(8)]
+                for size in await asyncio.gather(*batch):
+                    connections[me] += 1
+                    echoed[me] += size
+
+        try:
+            loop.run_until_complete(asyncio.wait_for(storm(), run.settings.seconds * 2 + 60))
+        finally:
+            loop.close()
+
+    async def close(server: asyncio.Server) -> None:
+        server.close()
+        server.abort_clients()
+        await asyncio.wait_for(server.wait_closed(), 60)
+
+    with run.serve(loops[0]) as plain, run.serve(loops[1]) as buffered:
+        for loop in loops:
+            loop.call_soon_threadsafe(
+                loop.set_exception_handler, lambda loop, context: problems.append(context)
+            )
+        servers = [plain.wait(listen(Echo)), buffered.wait(listen(BufferedEcho))]
+        addresses = [server.sockets[0].getsockname() for server in servers]
+        try:
+            run.in_threads(*(partial(work, n, addresses) for n in range(run.threads)))
+        finally:
+            plain.wait(close(servers[0]))
+            buffered.wait(close(servers[1]))
+    assert not problems, problems[:3]
+    assert all(protocol.lost == 1 for protocol in protocols), "a connection was never told of its end"
+    return {"connections": sum(connections), "bytes": sum(echoed)}
