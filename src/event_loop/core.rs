@@ -150,7 +150,7 @@ impl Core {
         for ready in &self.ready {
             match ready {
                 Ready::Handle(handle) => visit(handle.as_object())?,
-                Ready::Remote(call) => visit(&call.callback)?,
+                Ready::Remote(call) => call.visit(&mut visit)?,
             }
         }
         for future in self.pending.values() {

@@ -122,6 +122,29 @@ impl Handle {
         self.state.load(Ordering::Relaxed) & SCHEDULED != 0
     }
 
+    /// Shows what was sent to another thread to the garbage collector, once that thread is done with it: until then the
+    /// record is the queue's to show, and each reference may be shown once only.
+    ///
+    /// # Safety
+    /// Called from tp_traverse with its own arguments.
+    unsafe fn visit_record(&self, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
+        if self.remote.is_null() {
+            return 0;
+        }
+        // SAFETY: made by Arc::into_raw and ours until the handle goes; this view does not drop it.
+        let record = std::mem::ManuallyDrop::new(unsafe { Arc::from_raw(self.remote) });
+        if Arc::strong_count(&record) > 1 {
+            return 0;
+        }
+        // SAFETY: promised.
+        let seen =
+            record.visit(&mut |object: &Owned| match unsafe { raw::visit(object.as_ptr(), visit, arg) } {
+                0 => Ok(()),
+                stopped => Err(stopped),
+            });
+        seen.err().unwrap_or(0)
+    }
+
     /// What it calls and with what, or None once cancelled. References are taken under the loop's claim, so that a
     /// cancellation in another thread can't release them under us. RuntimeError while another thread runs the loop.
     pub fn target<'py>(&self, py: Python<'py>) -> PyResult<Option<(Bound<'py, PyAny>, Bound<'py, PyTuple>)>> {
@@ -455,7 +478,7 @@ pub(super) unsafe extern "C" fn traverse(
                 return result;
             }
         }
-        0
+        handle.visit_record(visit, arg)
     }
 }
 

@@ -34,7 +34,7 @@ pub enum Outcome {
 pub struct RemoteCall {
     pub callback: Owned,
     args: Args,
-    /// None for an empty context, which the loop makes itself.
+    /// None for an empty copy that only this call would see: the loop makes one itself.
     context: Option<Owned>,
     cancelled: AtomicBool,
     /// Where the call was made, in debug mode.
@@ -50,6 +50,8 @@ enum Args {
 }
 
 impl RemoteCall {
+    /// `given` says that the caller named the context, so that it must be that very one.
+    ///
     /// # Safety
     /// Attached; all objects are alive.
     pub unsafe fn new(
@@ -57,6 +59,7 @@ impl RemoteCall {
         callback: *mut ffi::PyObject,
         args: &[*mut ffi::PyObject],
         context: &Owned,
+        given: bool,
         source_traceback: Option<Owned>,
     ) -> PyResult<Self> {
         // SAFETY: promised.
@@ -71,7 +74,8 @@ impl RemoteCall {
                 Args::Tuple(send(PyTuple::new(py, items)?.as_ptr()))
             }
         };
-        let context = (!context::is_empty(py, context)?).then(|| send(context.as_ptr()));
+        let fresh = !given && context::is_empty(py, context)?;
+        let context = (!fresh).then(|| send(context.as_ptr()));
         let cancelled = AtomicBool::new(false);
         Ok(Self { callback: send(callback), args: arguments, context, cancelled, source_traceback })
     }
@@ -89,6 +93,16 @@ impl RemoteCall {
             Some(context) => Ok(context.clone_ref(py)),
             None => context::new(py),
         }
+    }
+
+    /// Shows every Python object that the record holds to the garbage collector. Whoever calls it must be the only one to.
+    pub fn visit<E>(&self, visit: &mut impl FnMut(&Owned) -> Result<(), E>) -> Result<(), E> {
+        visit(&self.callback)?;
+        match &self.args {
+            Args::Inline(args) => args.iter().flatten().try_for_each(&mut *visit)?,
+            Args::Tuple(tuple) => visit(tuple)?,
+        }
+        self.context.iter().chain(&self.source_traceback).try_for_each(visit)
     }
 
     pub fn args_tuple<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {

@@ -3,7 +3,7 @@
 //! An entry holds a weak reference, a Python object, and the map frees entries late and on any thread. So an entry
 //! that is freed only drops its reference into a queue, and the next caller that is attached buries it.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use parking_lot::Mutex;
@@ -19,7 +19,8 @@ static LOOPS: LazyLock<papaya::HashMap<u64, Entry>> = LazyLock::new(papaya::Hash
 static GRAVEYARD: Mutex<Vec<Owned>> = Mutex::new(Vec::new());
 
 struct Entry {
-    shared: Arc<Shared>,
+    /// 0 once the loop is closed.
+    bound_thread: Arc<AtomicUsize>,
     reference: Option<Owned>,
 }
 
@@ -42,10 +43,12 @@ fn bury(_py: Python<'_>) {
 /// Adds a loop that was just made.
 pub fn add(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
     bury(event_loop.py());
-    let shared = event_loop.get().shared.clone();
+    let shared = &event_loop.get().shared;
     let reference = PyWeakrefReference::new(event_loop)?;
     let id = shared.id;
-    LOOPS.pin().insert(id, Entry { shared, reference: Some(reference.into()) });
+    LOOPS
+        .pin()
+        .insert(id, Entry { bound_thread: shared.bound_thread.clone(), reference: Some(reference.into()) });
     Ok(())
 }
 
@@ -62,7 +65,7 @@ pub fn loops(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
         .pin()
         .values()
         .filter_map(|entry| {
-            let thread = entry.shared.bound_thread.load(Ordering::Relaxed);
+            let thread = entry.bound_thread.load(Ordering::Relaxed);
             let reference = entry.reference.as_ref()?;
             let mut object = std::ptr::null_mut();
             // SAFETY: a live weak reference (the pin keeps the entry); GetRef gives a new reference or null.
@@ -70,7 +73,7 @@ pub fn loops(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
                 ffi::compat::PyWeakref_GetRef(reference.as_ptr(), &mut object);
                 Bound::from_owned_ptr_or_opt(py, object)?
             };
-            (thread != 0 && !entry.shared.is_closed()).then_some((thread, object))
+            (thread != 0).then_some((thread, object))
         })
         .collect();
     for (thread, event_loop) in live {

@@ -241,7 +241,14 @@ pub unsafe extern "C" fn call_soon_threadsafe(
                 false => None,
             };
             let inner = traceback.as_ref().map(|traceback| traceback.clone_ref(py));
-            let remote = Arc::new(RemoteCall::new(py, call.callback, call.args, &context, inner)?);
+            let remote = Arc::new(RemoteCall::new(
+                py,
+                call.callback,
+                call.args,
+                &context,
+                call.context.is_some(),
+                inner,
+            )?);
             let handle = HandleRef::make_remote(py, object, remote.clone(), context)?;
             if let Some(traceback) = traceback {
                 handle.set_traceback(traceback);

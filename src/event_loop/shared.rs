@@ -2,6 +2,7 @@
 //!
 //! A loop's core (queues, timers, driver, transports) has no lock: see [`Ownership`]. The loop's runs are the owner's runs.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::event_loop::post::Post;
@@ -16,7 +17,8 @@ pub struct Shared {
     closed: AtomicBool,
     debug: AtomicBool,
     /// The thread that the loop is bound to: where it runs, or else where it was made. 0 after close.
-    pub bound_thread: AtomicUsize,
+    /// Shared with the registry, which outlives the loop a little and must not keep its inbox (and waker) alive.
+    pub bound_thread: Arc<AtomicUsize>,
     pub inbox: InboxSender<Post>,
 }
 
@@ -28,7 +30,7 @@ impl Shared {
             ownership: Ownership::default(),
             closed: AtomicBool::new(false),
             debug: AtomicBool::new(debug),
-            bound_thread: AtomicUsize::new(0),
+            bound_thread: Arc::default(),
             inbox,
         }
     }
@@ -67,6 +69,7 @@ impl Shared {
 
     /// Marks the loop closed; true for the call that did it.
     pub fn set_closed(&self) -> bool {
+        self.bound_thread.store(0, Ordering::Relaxed);
         !self.closed.swap(true, Ordering::Relaxed)
     }
 

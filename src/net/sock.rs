@@ -359,6 +359,11 @@ impl SockCall {
                     Attempt::MustWait => Self::wait(slf, operation).map(Some),
                 }
             }
+            State::Waiting { operation, token, future, steps } if !watch::is_done(py, &future)? => {
+                // Only the end of the wait steps it again; this is somebody else.
+                this.state.put(State::Waiting { operation, token, future, steps });
+                Err(PyRuntimeError::new_err("coroutine is being awaited already"))
+            }
             State::Waiting { mut operation, token, future, steps } => {
                 match steps.bind(py).call_method0("__next__") {
                     Ok(pending) => {
