@@ -16,14 +16,11 @@ LAYERS = [
     {"driver", "timer", "inbox", "runtime"},
     {"proto"},
     {"py"},
-    {"event_loop", "net"},
+    {"event_loop"},
+    {"net"},
     {"observe"},
     {"module"},
 ]
-# The loop and its I/O know each other: the core owns endpoints, endpoints schedule handles. They are one level here; within it
-# only these modules of `event_loop` may name `net`.
-MEET_NET = {"event_loop/core.rs", "event_loop/run.rs", "event_loop/turn.rs"}
-
 WITHOUT_PYTHON = {"sync", "sys", "driver", "proto", "inbox", "timer", "runtime", "metrics"}
 UNSAFE = {"sync", "sys", "driver", "py", "event_loop", "net"}
 RAW_FFI = {"py", "event_loop", "net"}
@@ -88,11 +85,6 @@ def test_every_module_has_a_layer():
 def test_imports_go_downwards_only(name):
     mine = level(module_of(name))
     assert {other for other in uses(name) if level(other) > mine} == set()
-
-
-def test_only_the_core_of_the_loop_knows_the_network():
-    users = {name for name in FILES if name.startswith("event_loop/") and "net" in uses(name)}
-    assert users <= MEET_NET
 
 
 def test_the_driver_and_what_is_below_it_do_not_know_the_protocols():

@@ -9,12 +9,12 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 use slotmap::{SlotMap, new_key_type};
 
+use super::endpoint::Endpoint;
 use super::handle::HandleRef;
-use super::post::{Outcome, Post, RemoteCall};
+use super::post::{Finish, Post, RemoteCall};
 use crate::driver::Driver;
 use crate::inbox::Inbox;
 use crate::metrics::Counters;
-use crate::net::Endpoint;
 use crate::py::Owned;
 use crate::py::errors::OrOsError;
 use crate::timer::DeadlineQueue;
@@ -42,8 +42,8 @@ pub struct Core {
     pub free: Vec<HandleRef>,
     pub free_timers: Vec<HandleRef>,
     pub inbox: Inbox<Post>,
-    /// Outcomes taken out of the inbox whose futures are not told yet.
-    pub finished: VecDeque<(PendingKey, Outcome)>,
+    /// Taken out of the inbox, not told to whom they concern yet.
+    pub finished: VecDeque<Finish>,
     /// Made at first need: a loop that never waits has no descriptors.
     pub driver: Option<Driver<Endpoint>>,
     pub pending: SlotMap<PendingKey, Owned>,
@@ -129,7 +129,7 @@ impl Core {
             match post {
                 Post::Call(call) => self.ready.push_back(Ready::Remote(call)),
                 Post::Stop => self.stopping = true,
-                Post::Finished(key, outcome) => self.finished.push_back((key, outcome)),
+                Post::Finished(finish) => self.finished.push_back(finish),
             }
         }
         self.posted |= count > 0;

@@ -8,6 +8,8 @@
 //! | `handle`         | the queue's items; `handle_type` is their Python face                   |
 //! | `turn`           | one turn: poll, dispatch, inbox, timers, ready queue                    |
 //! | `run`            | `run_forever`: hooks, thread binding, signals around the turns          |
+//! | `endpoint`       | what the driver keeps for transports, listeners, watches                |
+//! | `signal`         | the main thread's wake-up descriptor                                    |
 //! | `methods`        | the other Python methods                                                |
 //! | `binding`        | which loop belongs to a thread; `get_running_loop`, `get_event_loop`    |
 //! | `registry`       | the process's live loops                                                |
@@ -16,6 +18,7 @@
 
 pub mod binding;
 pub mod core;
+pub mod endpoint;
 pub mod handle;
 mod handle_type;
 mod methods;
@@ -24,6 +27,7 @@ pub mod registry;
 mod run;
 mod schedule;
 pub mod shared;
+mod signal;
 pub mod task;
 pub mod turn;
 

@@ -6,9 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use pyo3::prelude::*;
 use pyo3::{ffi, types::PyTuple};
 
-use crate::event_loop::core::PendingKey;
+use super::EventLoop;
 use crate::py::{Owned, context};
-use crate::sys::dns::{AddrInfo, ResolveError};
 
 /// A message to a loop. Posted by Python threads (which are attached) or by the runtime's threads (which never
 /// are); only the former may post Python objects.
@@ -16,15 +15,13 @@ pub enum Post {
     Call(Arc<RemoteCall>),
     /// `loop.stop()` from another thread.
     Stop,
-    /// Work done outside; its future waits under the key.
-    Finished(PendingKey, Outcome),
+    /// Work done outside the loop is finished.
+    Finished(Finish),
 }
 
-/// The result of work that the runtime did for a loop. Plain Rust data: the loop makes the Python objects.
-pub enum Outcome {
-    Resolved(Result<Vec<AddrInfo>, ResolveError>),
-    Named(Result<(std::ffi::CString, std::ffi::CString), ResolveError>),
-}
+/// Tells the loop of finished work: run on the loop's thread, inside a run. Made by a thread that never attaches, so it
+/// carries plain Rust data; the Python objects that wait for it are found through a [`PendingKey`](super::core::PendingKey).
+pub type Finish = Box<dyn FnOnce(&Bound<'_, EventLoop>) -> PyResult<()> + Send>;
 
 /// A `call_soon_threadsafe` of another thread.
 ///

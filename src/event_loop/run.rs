@@ -7,8 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use super::binding::{self, RunningScope};
-use super::{EventLoop, turn};
-use crate::net::signal;
+use super::{EventLoop, signal, turn};
 use crate::py::imports;
 use crate::py::names::names;
 use crate::sys::thread;

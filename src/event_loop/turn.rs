@@ -13,7 +13,6 @@ use super::handle::HandleRef;
 use super::post::RemoteCall;
 use super::{EventLoop, handle_type};
 use crate::driver::Driver;
-use crate::net;
 use crate::py::errors::OrOsError;
 use crate::py::names::names;
 use crate::py::{Owned, call, context};
@@ -166,8 +165,12 @@ fn dispatch(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
         if driver().is_none_or(|driver| driver.pending() == 0) {
             break;
         }
-        if let Some((token, completion)) = driver().and_then(|driver| driver.next_completion()) {
-            net::dispatch(event_loop, token, completion)?;
+        let next = driver().and_then(|driver| {
+            let (token, completion) = driver.next_completion()?;
+            Some((driver.data(token)?.dispatch, token, completion))
+        });
+        if let Some((dispatch, token, completion)) = next {
+            dispatch(event_loop, token, completion)?;
         }
     }
     Ok(())
@@ -179,8 +182,8 @@ fn drain_inbox(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
     // SAFETY: owned while running; each borrow ends with its statement.
     let core = || unsafe { lp.core_mut() };
     core().take_posts();
-    while let Some((key, outcome)) = core().finished.pop_front() {
-        net::dns::finish(event_loop, key, outcome)?;
+    while let Some(finish) = core().finished.pop_front() {
+        finish(event_loop)?;
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use pyo3::types::{PyList, PyTuple};
 use super::address;
 use crate::event_loop::EventLoop;
 use crate::event_loop::core::PendingKey;
-use crate::event_loop::post::{Outcome, Post};
+use crate::event_loop::post::Post;
 use crate::event_loop::task;
 use crate::py::Owned;
 use crate::py::call;
@@ -18,6 +18,12 @@ use crate::py::imports;
 use crate::py::names::names;
 use crate::runtime;
 use crate::sys::dns::{self, AddrInfo, Query, ResolveError};
+
+/// What the runtime found out: plain Rust data, the loop makes the Python objects.
+enum Outcome {
+    Resolved(Result<Vec<AddrInfo>, ResolveError>),
+    Named(Result<(CString, CString), ResolveError>),
+}
 
 /// Runs `work` on the blocking pool; the future waits for its outcome.
 fn spawn<'py>(
@@ -33,7 +39,8 @@ fn spawn<'py>(
     let inbox = lp.shared.inbox.clone();
     let started = runtime::spawn_blocking(move || {
         // A loop closed meanwhile wants no answer.
-        let _ = inbox.post(Post::Finished(key, work()));
+        let outcome = work();
+        let _ = inbox.post(Post::Finished(Box::new(move |event_loop| finish(event_loop, key, outcome))));
     });
     if let Err(error) = started {
         drop(lp.with(py, |core| core.pending.remove(key))?);
@@ -72,7 +79,7 @@ impl EventLoop {
 }
 
 /// Completes the future that waits for an outcome.
-pub fn finish(event_loop: &Bound<'_, EventLoop>, key: PendingKey, outcome: Outcome) -> PyResult<()> {
+fn finish(event_loop: &Bound<'_, EventLoop>, key: PendingKey, outcome: Outcome) -> PyResult<()> {
     let py = event_loop.py();
     let Some(future) = event_loop.get().with(py, |core| core.pending.remove(key))? else {
         return Ok(());

@@ -8,8 +8,9 @@ use pyo3::types::{PyDict, PyTuple};
 use socket2::SockAddr;
 
 use super::stream::{self, Extra, Parts};
-use super::{Endpoint, watch, with_driver};
+use super::watch;
 use crate::driver::{Completion, Token};
+use crate::event_loop::endpoint::{Endpoint, Native, with_driver};
 use crate::event_loop::turn;
 use crate::event_loop::{self, EventLoop};
 use crate::py::errors::{OrOsError, os_error};
@@ -26,9 +27,9 @@ pub struct Listener {
     context: Owned,
 }
 
-impl Listener {
-    pub fn visit<E>(&self, visit: &mut impl FnMut(&Owned) -> Result<(), E>) -> Result<(), E> {
-        [&self.sock, &self.factory, &self.context].into_iter().chain(&self.server).try_for_each(visit)
+impl Native for Listener {
+    fn each(&self, see: &mut dyn FnMut(&Owned)) {
+        [&self.sock, &self.factory, &self.context].into_iter().chain(&self.server).for_each(see);
     }
 }
 
@@ -38,14 +39,11 @@ fn with_listener<R>(
     token: Token,
     f: impl FnOnce(&Listener) -> R,
 ) -> PyResult<Option<R>> {
-    with_driver(event_loop, |driver| match driver.data(token) {
-        Some(Endpoint::Listener(listener)) => Some(f(listener)),
-        _ => None,
-    })
+    with_driver(event_loop, |driver| driver.data(token)?.state().map(f))
 }
 
 /// Hands a completion to the listener. Only errors that must leave the loop are returned.
-pub fn dispatch(event_loop: &Bound<'_, EventLoop>, token: Token, completion: Completion) -> PyResult<()> {
+fn dispatch(event_loop: &Bound<'_, EventLoop>, token: Token, completion: Completion) -> PyResult<()> {
     match completion {
         Completion::Accepted(socket, peer) => accepted(event_loop, token, socket, peer),
         Completion::AcceptFailed(error) => failed(event_loop, token, error),
@@ -125,7 +123,9 @@ fn listening(event_loop: &Bound<'_, EventLoop>, sock: &Bound<'_, PyAny>) -> PyRe
     }
     event_loop.get().with(event_loop.py(), |core| {
         let driver = core.driver.as_ref()?;
-        driver.token(fd).filter(|&token| matches!(driver.data(token), Some(Endpoint::Listener(_))))
+        driver.token(fd).filter(|&token| {
+            driver.data(token).is_some_and(|endpoint| endpoint.state::<Listener>().is_some())
+        })
     })
 }
 
@@ -150,7 +150,7 @@ impl EventLoop {
             server: server.map(Owned::from),
             context: context::copy_current(slf.py())?,
         };
-        with_driver(slf, |driver| driver.register_listener(fd, Endpoint::Listener(Box::new(listener))))?
+        with_driver(slf, |driver| driver.register_listener(fd, Endpoint::native(dispatch, listener)))?
             .or_os_error()?;
         Ok(())
     }

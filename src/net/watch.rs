@@ -9,9 +9,9 @@ use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use super::{Endpoint, with_driver};
-use crate::driver::{Driver, Interest, Token};
+use crate::driver::{Completion, Driver, Interest, Token};
 use crate::event_loop::EventLoop;
+use crate::event_loop::endpoint::{Endpoint, Native, with_driver};
 use crate::event_loop::handle::{self, HandleRef};
 use crate::event_loop::turn;
 use crate::py::Owned;
@@ -60,16 +60,17 @@ impl Watch {
             oneshot: !stays(&self.reader) && !stays(&self.writer),
         }
     }
+}
 
-    pub fn visit<E>(&self, visit: &mut impl FnMut(&Owned) -> Result<(), E>) -> Result<(), E> {
+impl Native for Watch {
+    fn each(&self, see: &mut dyn FnMut(&Owned)) {
         for waiter in [&self.reader, &self.writer] {
             match waiter {
                 Waiter::Nobody => {}
-                Waiter::Callback(handle) => visit(handle.as_object())?,
-                Waiter::Once(operation) => visit(operation)?,
+                Waiter::Callback(handle) => see(handle.as_object()),
+                Waiter::Once(operation) => see(operation),
             }
         }
-        Ok(())
     }
 }
 
@@ -106,10 +107,7 @@ pub fn ensure_no_transport(
     let py = event_loop.py();
     let transport = event_loop.get().with(py, |core| {
         let driver = core.driver.as_ref()?;
-        match driver.data(driver.token(fd)?)? {
-            Endpoint::Stream(transport) => Some(transport.clone_ref(py)),
-            _ => None,
-        }
+        driver.data(driver.token(fd)?)?.as_transport().map(|transport| transport.clone_ref(py))
     })?;
     match transport {
         Some(transport) => Err(PyRuntimeError::new_err(format!(
@@ -119,6 +117,11 @@ pub fn ensure_no_transport(
         ))),
         None => Ok(()),
     }
+}
+
+/// The watch behind a token, if it is one's.
+fn watch_of(driver: &mut Driver<Endpoint>, token: Token) -> Option<&mut Watch> {
+    driver.data_mut(token)?.state_mut()
 }
 
 /// Puts a waiter into place and returns the watch's token and the waiter that was there.
@@ -134,11 +137,10 @@ pub fn wait(
         return Err(os_error(std::io::Error::from_raw_os_error(libc::EBADF)));
     }
     with_driver(event_loop, |driver| {
-        let known = driver.token(fd).filter(|&token| matches!(driver.data(token), Some(Endpoint::Watch(_))));
-        let token = known.unwrap_or_else(|| driver.register_watch(fd, Endpoint::Watch(Box::default())));
-        let Some(Endpoint::Watch(watch)) = driver.data_mut(token) else {
-            unreachable!("found or made above");
-        };
+        let known = driver.token(fd).filter(|&token| watch_of(driver, token).is_some());
+        let token =
+            known.unwrap_or_else(|| driver.register_watch(fd, Endpoint::native(dispatch, Watch::default())));
+        let watch = watch_of(driver, token).expect("found or made above");
         let former = std::mem::replace(watch.slot(direction), waiter);
         let interest = watch.interest();
         match driver.watch(token, interest) {
@@ -152,9 +154,7 @@ pub fn wait(
 
 /// Removes the waiter of a direction; the watch goes with its last waiter.
 fn take(driver: &mut Driver<Endpoint>, token: Token, direction: Direction) -> Waiter {
-    let Some(Endpoint::Watch(watch)) = driver.data_mut(token) else {
-        return Waiter::Nobody;
-    };
+    let Some(watch) = watch_of(driver, token) else { return Waiter::Nobody };
     let waiter = std::mem::take(watch.slot(direction));
     let interest = watch.interest();
     if interest.readable || interest.writable {
@@ -174,7 +174,7 @@ pub fn forget(
     operation: *const (),
 ) -> PyResult<()> {
     let removed = with_driver(event_loop, |driver| {
-        let Some(Endpoint::Watch(watch)) = driver.data_mut(token) else { return Waiter::Nobody };
+        let Some(watch) = watch_of(driver, token) else { return Waiter::Nobody };
         let waits =
             matches!(watch.slot(direction), Waiter::Once(it) if it.as_ptr() as *const () == operation);
         if waits { take(driver, token, direction) } else { Waiter::Nobody }
@@ -184,12 +184,8 @@ pub fn forget(
 }
 
 /// A watched descriptor is ready.
-pub fn dispatch(
-    event_loop: &Bound<'_, EventLoop>,
-    token: Token,
-    readable: bool,
-    writable: bool,
-) -> PyResult<()> {
+fn dispatch(event_loop: &Bound<'_, EventLoop>, token: Token, completion: Completion) -> PyResult<()> {
+    let Completion::Polled { readable, writable } = completion else { return Ok(()) };
     if readable {
         resume(event_loop, token, Direction::Read)?;
     }
@@ -202,8 +198,7 @@ pub fn dispatch(
 fn resume(event_loop: &Bound<'_, EventLoop>, token: Token, direction: Direction) -> PyResult<()> {
     let py = event_loop.py();
     let waiter = event_loop.get().with(py, |core| {
-        let Some(Endpoint::Watch(watch)) = core.driver.as_mut().and_then(|driver| driver.data_mut(token))
-        else {
+        let Some(watch) = core.driver.as_mut().and_then(|driver| watch_of(driver, token)) else {
             return Waiter::Nobody;
         };
         match watch.slot(direction) {
@@ -229,7 +224,7 @@ fn resume(event_loop: &Bound<'_, EventLoop>, token: Token, direction: Direction)
 /// After a one-shot event, waits again for whoever is still there.
 fn rearm(event_loop: &Bound<'_, EventLoop>, token: Token) -> PyResult<()> {
     let failed = with_driver(event_loop, |driver| {
-        let Some(Endpoint::Watch(watch)) = driver.data(token) else { return Ok(()) };
+        let Some(watch) = watch_of(driver, token) else { return Ok(()) };
         let interest = watch.interest();
         if interest.oneshot { driver.watch(token, interest) } else { Ok(()) }
     })?;

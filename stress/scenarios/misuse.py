@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import logging
 import signal
 import socket
 import threading
@@ -109,6 +110,8 @@ class Victim:
 def scenario(run: Run) -> dict[str, int] | None:
     if run.settings.loop != "tokioloop":
         return None  # The others promise nothing here, and crash.
+    # Debug mode is switched on in passing; what it logs is not looked at.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     near, far = socket.socketpair()
     near.setblocking(False)
     far.setblocking(False)

@@ -8,8 +8,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use super::{Phase, Transport};
+use crate::event_loop::endpoint::with_driver;
 use crate::event_loop::{self, turn};
-use crate::net::with_driver;
 use crate::py::imports;
 use crate::py::names::names;
 use crate::sys;

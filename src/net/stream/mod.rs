@@ -28,6 +28,7 @@ use pyo3::prelude::*;
 
 use crate::driver::{Completion, ReadMode, Token};
 use crate::event_loop::EventLoop;
+use crate::event_loop::endpoint::{Endpoint, with_driver};
 use crate::proto::flow::FlowControl;
 use crate::proto::write_queue::WriteQueue;
 use crate::py::errors::{OrOsError, os_error};
@@ -37,7 +38,7 @@ use crate::sys;
 
 pub use class::init;
 pub use extra::Extra;
-pub use read::Delivery;
+use read::Delivery;
 
 /// Where a transport is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -176,7 +177,7 @@ impl<'a, 'py> Transport<'a, 'py> {
     fn apply_read_mode(self) -> PyResult<()> {
         let (token, mode) = self.with(|stream| (stream.token, stream.read_mode()))?;
         match token {
-            Some(token) => super::with_driver(&self.event_loop(), |driver| driver.set_read_mode(token, mode)),
+            Some(token) => with_driver(&self.event_loop(), |driver| driver.set_read_mode(token, mode)),
             None => Ok(()),
         }
     }
@@ -257,8 +258,8 @@ pub fn make<'py>(event_loop: &Bound<'py, EventLoop>, parts: Parts<'py>) -> PyRes
         },
     };
     let object = class::create(py, stream)?;
-    let registered = super::with_driver(event_loop, |driver| {
-        driver.register_stream(fd, family, super::Endpoint::Stream((&object).into()))
+    let registered = with_driver(event_loop, |driver| {
+        driver.register_stream(fd, family, Endpoint::transport(dispatch, (&object).into()))
     })
     .and_then(OrOsError::or_os_error);
     let transport = Transport::new(&object);
@@ -295,10 +296,18 @@ pub fn start(object: &Bound<'_, PyAny>, waiter: Option<&Bound<'_, PyAny>>) -> Py
     made
 }
 
-/// Hands a completion of the driver to the transport; bytes that came in take the shorter way of [`Delivery`]. Only
-/// errors that must leave the loop are returned.
-pub fn dispatch(object: &Bound<'_, PyAny>, completion: Completion) -> PyResult<()> {
-    let transport = Transport::new(object);
+/// Hands a completion of the driver to its transport; bytes that came in take the shorter way of [`Delivery`]. Only errors
+/// that must leave the loop are returned.
+fn dispatch(event_loop: &Bound<'_, EventLoop>, token: Token, completion: Completion) -> PyResult<()> {
+    let py = event_loop.py();
+    // SAFETY: this thread owns the core while it runs; what is needed is taken out before Python is called.
+    let Some(driver) = (unsafe { event_loop.get().core_mut().driver.as_mut() }) else { return Ok(()) };
+    let Some(transport) = driver.data(token).and_then(Endpoint::as_transport) else { return Ok(()) };
+    if let Completion::Received(len @ 1..) = completion {
+        return Delivery::new(py, transport, driver.received(len))?.deliver(py);
+    }
+    let object = transport.clone_ref(py).into_bound(py);
+    let transport = Transport::new(&object);
     match completion {
         Completion::Received(_) => transport.end_of_stream(),
         Completion::Readable => transport.readable(),

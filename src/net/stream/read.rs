@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 
 use super::{Phase, Transport};
 use crate::driver::ReadMode;
-use crate::net::with_driver;
+use crate::event_loop::endpoint::with_driver;
 use crate::py::errors::os_error;
 use crate::py::names::names;
 use crate::py::{Owned, buffer, call, context};

@@ -9,8 +9,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyMemoryView};
 
 use super::{Chunk, Phase, Transport};
+use crate::event_loop::endpoint::{Endpoint, with_driver};
 use crate::event_loop::{self, turn};
-use crate::net;
 use crate::proto::flow::FlowChange;
 use crate::proto::write_queue::MAX_SLICES;
 use crate::py::buffer::{self, BufferView};
@@ -262,12 +262,12 @@ impl<'py> Transport<'_, 'py> {
 
     fn send(
         self,
-        call: impl FnOnce(&mut crate::driver::Driver<net::Endpoint>, crate::driver::Token) -> io::Result<usize>,
+        call: impl FnOnce(&mut crate::driver::Driver<Endpoint>, crate::driver::Token) -> io::Result<usize>,
     ) -> PyResult<io::Result<usize>> {
         let Some(token) = self.with(|stream| stream.token)? else {
             return Ok(Err(io::ErrorKind::NotConnected.into()));
         };
-        net::with_driver(&self.event_loop(), |driver| call(driver, token))
+        with_driver(&self.event_loop(), |driver| call(driver, token))
     }
 
     /// The kernel takes bytes again: sends what is queued.

@@ -4,9 +4,9 @@
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::{Endpoint, with_driver};
-use crate::driver::{Interest, Token};
-use crate::event_loop::EventLoop;
+use super::EventLoop;
+use super::endpoint::{Endpoint, with_driver};
+use crate::driver::{Completion, Interest, Token};
 use crate::py::errors::{OrOsError, os_error};
 use crate::py::imports;
 use crate::py::names::names;
@@ -29,7 +29,7 @@ pub fn install(event_loop: &Bound<'_, EventLoop>) -> PyResult<Option<Installed>>
     let py = event_loop.py();
     let (read, write) = sys::signal::wakeup_pair().or_os_error()?;
     let token = with_driver(event_loop, |driver| {
-        let token = driver.register_watch(read, Endpoint::Signals);
+        let token = driver.register_watch(read, Endpoint::bare(dispatch));
         driver.watch(token, Interest { readable: true, ..Interest::default() }).map(|()| token)
     })?
     .or_os_error()?;
@@ -55,7 +55,7 @@ pub fn uninstall(event_loop: &Bound<'_, EventLoop>, installed: Installed) -> PyR
 }
 
 /// Runs Python's handlers and tells the loop which signals came.
-pub fn dispatch(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
+fn dispatch(event_loop: &Bound<'_, EventLoop>, _: Token, _: Completion) -> PyResult<()> {
     let py = event_loop.py();
     let mut numbers = [0; 256];
     let count = match sys::signal::read_wakeup(&mut numbers) {
