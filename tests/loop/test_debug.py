@@ -96,3 +96,25 @@ def test_sock_calls_refuse_blocking_sockets(loop, run, pair):
     near.setblocking(True)
     with pytest.raises(ValueError, match="the socket must be non-blocking"):
         run(loop.sock_recv(near, 1))
+
+
+def test_a_slow_protocol_callback_is_logged(loop, run, pair, caplog):
+    near, far = pair
+
+    class Slow(asyncio.Protocol):
+        def __init__(self):
+            self.done = loop.create_future()
+
+        def data_received(self, data):
+            self.done.set_result(data)
+
+    async def main():
+        transport, protocol = await loop.create_connection(Slow, sock=near)
+        far.send(b"x")
+        assert await protocol.done == b"x"
+        transport.close()
+
+    loop.set_debug(True)
+    loop.slow_callback_duration = 0
+    run(main())
+    assert any("Executing a callback of <" in message and "Slow" in message for message in caplog.messages)

@@ -296,9 +296,30 @@ pub fn start(object: &Bound<'_, PyAny>, waiter: Option<&Bound<'_, PyAny>>) -> Py
     made
 }
 
-/// Hands a completion of the driver to its transport; bytes that came in take the shorter way of [`Delivery`]. Only errors
-/// that must leave the loop are returned.
+/// Hands a completion of the driver to its transport; in debug mode says when that took long, as of any callback.
 fn dispatch(event_loop: &Bound<'_, EventLoop>, token: Token, completion: Completion) -> PyResult<()> {
+    if !event_loop.get().shared.is_debug() {
+        return deliver(event_loop, token, completion);
+    }
+    let py = event_loop.py();
+    let transport = with_driver(event_loop, |driver| {
+        driver.data(token).and_then(Endpoint::as_transport).map(|transport| transport.clone_ref(py))
+    })?;
+    let start = sys::clock::monotonic_ns();
+    let result = deliver(event_loop, token, completion);
+    let seconds = (sys::clock::monotonic_ns() - start) as f64 / 1e9;
+    if let Some(transport) = transport
+        && seconds >= event_loop.get().with(py, |core| core.slow_callback_duration)?
+    {
+        let protocol = Transport::new(&transport.into_bound(py)).protocol();
+        let arguments = ("Executing a callback of %r took %.3f seconds", protocol, seconds);
+        imports::logger(py)?.call_method1("warning", arguments)?;
+    }
+    result
+}
+
+/// Bytes that came in take the shorter way of [`Delivery`]. Only errors that must leave the loop are returned.
+fn deliver(event_loop: &Bound<'_, EventLoop>, token: Token, completion: Completion) -> PyResult<()> {
     let py = event_loop.py();
     // SAFETY: this thread owns the core while it runs; what is needed is taken out before Python is called.
     let Some(driver) = (unsafe { event_loop.get().core_mut().driver.as_mut() }) else { return Ok(()) };
