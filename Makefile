@@ -23,7 +23,7 @@ ENVIRONMENT = $(BOOTSTRAP) scripts/environment.py --venv $(VENV) --group build
 LOADGEN_DIR = benchmarks/loadgen
 LOADGEN = $(LOADGEN_DIR)/target/release/loadgen
 
-.PHONY: help demo test test-rust test-loom test-python conformance bench lint wheel develop develop-debug venv peers \
+.PHONY: help demo test test-rust test-loom test-python conformance bench stress lint wheel develop develop-debug venv peers \
 	loadgen format clean
 
 help: ## this list
@@ -62,6 +62,10 @@ bench: ## the benchmarks, side by side with asyncio and uvloop; ARGS go to the h
 	@$(ENVIRONMENT) --peers peers --peers bench --extension release
 	@$(MAKE) loadgen
 	@TOKIOLOOP_LOADGEN=$(abspath $(LOADGEN)) $(PY) -m benchmarks $(ARGS)
+
+stress: ## threads against loops for about a minute: every byte and callback accounted for; ARGS go to the harness
+	@$(ENVIRONMENT) --group test --extension release
+	@$(PY) -m stress run --threads 4 --seconds 8 --scenario all $(ARGS)
 
 lint: ## rustfmt, clippy, ruff and mypy, all warnings denied
 	@$(ENVIRONMENT) --group lint --group test
