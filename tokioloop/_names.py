@@ -101,7 +101,7 @@ def numeric_info(
     if implied is None:
         return None
     try:
-        number = int(port) if port not in (None, "", b"") else 0
+        number = int(port) if port else 0
     except (TypeError, ValueError):
         return None  # the name of a service
     text = host.decode("idna") if isinstance(host, bytes) else host

@@ -122,6 +122,11 @@ impl Handle {
         self.state.load(Ordering::Relaxed) & SCHEDULED != 0
     }
 
+    /// Whether its callback is its own, to be looked at under the loop's claim only.
+    pub fn is_local(&self) -> bool {
+        self.remote.is_null()
+    }
+
     /// Shows what was sent to another thread to the garbage collector, once that thread is done with it: until then the
     /// record is the queue's to show, and each reference may be shown once only.
     ///
@@ -178,24 +183,47 @@ impl Handle {
     }
 }
 
-/// Releases what a handle refers to, but for the loop. The fields are emptied before anything is released.
+/// What a handle refers to, but for the loop; released when dropped.
+struct Fields {
+    objects: [*mut ffi::PyObject; 3 + INLINE_ARGS],
+    remote: *const RemoteCall,
+}
+
+/// Empties a handle's fields.
 ///
 /// # Safety
 /// Attached, and nobody else touches the handle's fields now.
-unsafe fn clear_fields(handle: *mut Handle) {
+#[inline]
+unsafe fn take_fields(handle: *mut Handle) -> Fields {
     // SAFETY: promised; each pointer is an owned reference or null and is taken exactly once.
     unsafe {
-        let callback = ptr::replace(&mut (*handle).callback, ptr::null_mut());
+        let take = |place: *mut *mut ffi::PyObject| ptr::replace(place, ptr::null_mut());
         let args = ptr::replace(&mut (*handle).args, [ptr::null_mut(); INLINE_ARGS]);
-        let context = ptr::replace(&mut (*handle).context, ptr::null_mut());
-        let traceback = ptr::replace(&mut (*handle).source_traceback, ptr::null_mut());
-        let remote = ptr::replace(&mut (*handle).remote, ptr::null());
-        if !remote.is_null() {
-            drop(Arc::from_raw(remote));
-        }
         (*handle).nargs = 0;
-        for object in [callback, args[0], args[1], context, traceback] {
-            ffi::Py_XDECREF(object);
+        Fields {
+            objects: [
+                take(&mut (*handle).callback),
+                take(&mut (*handle).context),
+                take(&mut (*handle).source_traceback),
+                args[0],
+                args[1],
+            ],
+            remote: ptr::replace(&mut (*handle).remote, ptr::null()),
+        }
+    }
+}
+
+impl Drop for Fields {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: owned references or null, taken from a handle by an attached thread, which this still is.
+        unsafe {
+            if !self.remote.is_null() {
+                drop(Arc::from_raw(self.remote));
+            }
+            for object in self.objects {
+                ffi::Py_XDECREF(object);
+            }
         }
     }
 }
@@ -426,7 +454,7 @@ impl HandleRef {
             if !(*handle).weaklist.is_null() || !raw::is_unique(self.0.as_ptr()) {
                 return None;
             }
-            clear_fields(handle);
+            drop(take_fields(handle));
             // Releasing the fields ran foreign code, but nobody had a reference to hand to it.
             Some(self)
         }
@@ -447,11 +475,13 @@ pub(super) unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
         if !(*handle).weaklist.is_null() {
             ffi::PyObject_ClearWeakRefs(object);
         }
-        clear_fields(handle);
-        ffi::Py_XDECREF(ptr::replace(&mut (*handle).event_loop, ptr::null_mut()));
+        let fields = take_fields(handle);
+        let event_loop = ptr::replace(&mut (*handle).event_loop, ptr::null_mut());
         let kind = ffi::Py_TYPE(object);
         ffi::PyObject_GC_Del(object.cast());
         ffi::Py_DECREF(kind.cast());
+        raw::drop_bounded(fields);
+        ffi::Py_XDECREF(event_loop);
     }
 }
 
@@ -486,7 +516,7 @@ pub(super) unsafe extern "C" fn clear(object: *mut ffi::PyObject) -> c_int {
     let handle = object.cast::<Handle>();
     // SAFETY: called by the collector on garbage: nobody else has it.
     unsafe {
-        clear_fields(handle);
+        raw::drop_bounded(take_fields(handle));
         ffi::Py_XDECREF(ptr::replace(&mut (*handle).event_loop, ptr::null_mut()));
     }
     0

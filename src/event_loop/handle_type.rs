@@ -279,9 +279,12 @@ unsafe extern "C" fn repr(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
             if handle::is_timer(object) {
                 parts.push(format!("when={}", handle.when));
             }
-            match describe_callback(py, handle) {
-                Ok(text) => parts.extend(text),
-                Err(_) => parts.push("of a loop that runs in another thread".into()),
+            let foreign =
+                loop_of(py, handle).is_some_and(|event_loop| event_loop.get().shared.claim().is_err());
+            if foreign && handle.is_local() {
+                parts.push("of a loop that runs in another thread".into());
+            } else {
+                parts.extend(describe_callback(py, handle)?);
             }
             if !handle.source_traceback.is_null() {
                 let frames = Bound::from_borrowed_ptr(py, handle.source_traceback);

@@ -40,9 +40,7 @@ impl Operation {
             Operation::SendAll { .. } | Operation::Connect { .. } => Direction::Write,
         }
     }
-}
 
-impl Operation {
     fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self {
             Operation::Connect { address, .. } => visit.call(address.as_py()),

@@ -4,6 +4,8 @@
 //! A raw object is a `#[repr(C)]` struct behind the object header (or behind its Python base's fields). Its
 //! functions enter Rust through [`enter`] (slow paths) or [`enter_hot`].
 
+use std::any::Any;
+use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, c_int, c_uint, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
@@ -278,6 +280,32 @@ pub unsafe fn is_unique(object: *mut ffi::PyObject) -> bool {
 #[inline]
 fn thread_tag() -> usize {
     crate::sys::thread::current_id()
+}
+
+thread_local! {
+    static DEPTH: Cell<u32> = const { Cell::new(0) };
+    static LATER: RefCell<Vec<Box<dyn Any>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// How deep deallocations may nest before the rest is put off.
+const DEEPEST: u32 = 32;
+
+/// Drops what a deallocated object referred to. A long chain (each object the last to refer to the next) is released piece by
+/// piece instead of by recursion, which would use up the stack; CPython's containers do the same.
+pub fn drop_bounded<T: 'static>(value: T) {
+    let depth = DEPTH.get();
+    if depth >= DEEPEST {
+        LATER.with_borrow_mut(|later| later.push(Box::new(value)));
+        return;
+    }
+    DEPTH.set(depth + 1);
+    drop(value);
+    if depth == 0 {
+        while let Some(next) = LATER.with_borrow_mut(Vec::pop) {
+            drop(next);
+        }
+    }
+    DEPTH.set(depth);
 }
 
 /// Visits an optional reference during garbage collection.

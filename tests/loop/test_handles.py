@@ -261,3 +261,43 @@ def test_the_last_reference_may_go_in_another_thread(loop, turn):
         thread.start()
         thread.join()
     assert not handles
+
+
+@pytest.mark.parametrize("how", ["soon", "later", "cancelled", "threadsafe", "run"])
+def test_a_long_chain_of_handles_is_freed_without_recursion(how):
+    """Each handle is the last to refer to the next; freeing them by recursion overflowed the stack."""
+    python(
+        """
+        import sys, threading, tokioloop
+        loop = tokioloop.TokioLoop()
+
+        def chain(make):
+            handle = None
+            for _ in range(100_000):
+                handle = make(repr, handle)
+
+        how = sys.argv[1]
+        if how == "soon":
+            chain(loop.call_soon)
+        elif how in ("later", "cancelled"):
+            made = []
+            chain(lambda *args: made.append(loop.call_later(100, *args)) or made[-1])
+            if how == "cancelled":
+                made.pop().cancel()
+            made.clear()
+        elif how == "threadsafe":
+            thread = threading.Thread(target=chain, args=(loop.call_soon_threadsafe,))
+            loop.call_soon(lambda: (thread.start(), thread.join(), loop.stop()))
+            loop.run_forever()
+        else:
+            handle = None
+            for _ in range(100_000):
+                handle = loop._make_handle(bool, (handle,))
+            loop._schedule(handle)
+            del handle
+            loop.stop()
+            loop.run_forever()
+        loop.close()
+        """,
+        how,
+    )

@@ -422,7 +422,7 @@ unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
         if !(*layout(object)).weaklist.is_null() {
             ffi::PyObject_ClearWeakRefs(object);
         }
-        drop((*layout(object)).stream.take());
+        raw::drop_bounded((*layout(object)).stream.take());
         // The functions of a Python base class must not be called: they look for the next base by comparing functions, and
         // find ours again. Its slots are released here.
         for slot in base_slots(object) {
