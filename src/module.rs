@@ -8,6 +8,7 @@ use crate::{net, py};
 #[pymodule(gil_used = false)]
 fn _tokioloop(module: &Bound<'_, PyModule>) -> PyResult<()> {
     crate::observe::init();
+    py::raw::init(module.py());
     py::names::init(module.py())?;
     binding::init(module.py())?;
     event_loop::init(module)?;

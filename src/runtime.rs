@@ -4,6 +4,7 @@
 //! through a loop's inbox. It is never shut down; the process's end takes its threads along.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use parking_lot::Mutex;
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -35,8 +36,13 @@ pub fn handle() -> io::Result<&'static Handle> {
 pub fn spawn_blocking(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let handle = handle()?;
     // The pool starts threads from the calling one: they must not inherit an open signal mask even for a moment.
-    thread::with_signals_blocked(|| handle.spawn_blocking(work));
-    Ok(())
+    starting_threads(|| drop(handle.spawn_blocking(work)))
+}
+
+/// Runs `start` with all signals blocked. Tokio panics where the system refuses a thread; here that is an error.
+fn starting_threads<R>(start: impl FnOnce() -> R) -> io::Result<R> {
+    let start = AssertUnwindSafe(|| thread::with_signals_blocked(start));
+    catch_unwind(start).map_err(|_| io::Error::from_raw_os_error(libc::EAGAIN))
 }
 
 #[cfg(test)]

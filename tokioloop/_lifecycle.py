@@ -2,7 +2,7 @@
 
 import warnings
 from asyncio import Future, ensure_future, events, gather, isfuture
-from collections.abc import AsyncGenerator, Awaitable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from threading import get_ident
 from typing import Any, cast
 from weakref import WeakSet
@@ -82,10 +82,11 @@ class Lifecycle(Signals, Executor, Errors):
         if self._signal_handlers:
             self._drop_signal_handlers()
 
-    def __del__(self) -> None:
+    def __del__(self, _warn: Callable[..., None] = warnings.warn) -> None:
+        # Bound as a default: at the interpreter's end the module's own names are gone before the last loops.
         if self.is_closed():
             return
-        warnings.warn(f"unclosed event loop {self!r}", ResourceWarning, stacklevel=1, source=self)
+        _warn(f"unclosed event loop {self!r}", ResourceWarning, stacklevel=1, source=self)
         if not self.is_running():
             self.close()
 

@@ -27,6 +27,8 @@ def new_event_loop() -> TokioLoop:
 def loops() -> dict[int, TokioLoop]:
     """Return this process's live loops by the ident of the thread they run in or are bound to.
 
-    A snapshot, safe to take from any thread; loops may start and end while it is looked at.
+    One loop for each ident: where several were made in a thread, the one that runs there or was bound first. A loop made in a
+    thread that has ended stays listed under that thread's ident until a new thread gets it. A snapshot, safe to take from
+    any thread; loops may start and end while it is looked at.
     """
     return cast("dict[int, TokioLoop]", _tokioloop.loops())

@@ -66,6 +66,7 @@ pub fn bind(py: Python<'_>, event_loop: Option<&Bound<'_, EventLoop>>) -> PyResu
     }
     match event_loop {
         Some(event_loop) => {
+            tracing::debug!(id = event_loop.get().shared.id, thread = thread::current_id(), "loop bound");
             event_loop.get().shared.bound_thread.store(thread::current_id(), Ordering::Relaxed);
             dict.set_item(BOUND, PyWeakrefReference::new(event_loop)?)
         }

@@ -277,7 +277,7 @@ impl HandleRef {
             None => unsafe { Self::allocate(py, types().handle, event_loop)? },
         };
         // SAFETY: the handle is ours alone until it is returned.
-        unsafe { handle.fill(callback, args, context) };
+        unsafe { handle.fill(py, callback, args, context)? };
         Ok(handle)
     }
 
@@ -300,7 +300,7 @@ impl HandleRef {
                 Some(handle) => handle,
                 None => Self::allocate(py, types().timer, event_loop)?,
             };
-            handle.fill(callback, args, context);
+            handle.fill(py, callback, args, context)?;
             (*handle.raw()).when = when;
             (*handle.raw()).state.store(SCHEDULED, Ordering::Relaxed);
             Ok(handle)
@@ -322,7 +322,13 @@ impl HandleRef {
     }
 
     #[inline]
-    unsafe fn fill(&self, callback: *mut ffi::PyObject, args: &[*mut ffi::PyObject], context: Owned) {
+    unsafe fn fill(
+        &self,
+        py: Python<'_>,
+        callback: *mut ffi::PyObject,
+        args: &[*mut ffi::PyObject],
+        context: Owned,
+    ) -> PyResult<()> {
         let handle = self.raw();
         // SAFETY: the handle is not shared yet and its fields are empty; every object is alive.
         unsafe {
@@ -338,7 +344,9 @@ impl HandleRef {
                 }
             } else {
                 let tuple = ffi::PyTuple_New(args.len() as isize);
-                assert!(!tuple.is_null(), "out of memory");
+                if tuple.is_null() {
+                    return Err(PyErr::fetch(py));
+                }
                 for (index, &arg) in args.iter().enumerate() {
                     ffi::Py_INCREF(arg);
                     ffi::PyTuple_SetItem(tuple, index as isize, arg);
@@ -347,6 +355,7 @@ impl HandleRef {
                 (*handle).nargs = IN_TUPLE;
             }
         }
+        Ok(())
     }
 
     /// A handle for the caller of a call that is sent to another thread.

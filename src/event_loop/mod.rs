@@ -151,6 +151,10 @@ pub(crate) fn time() -> f64 {
 
 /// Gives `context` to the loop's exception handler; what escapes from that (KeyboardInterrupt) is returned.
 pub(crate) fn report(event_loop: &Bound<'_, EventLoop>, context: &Bound<'_, PyDict>) -> PyResult<()> {
+    if tracing::enabled!(tracing::Level::DEBUG) {
+        let message = context.get_item("message")?.map_or_else(String::new, |message| message.to_string());
+        tracing::debug!(id = event_loop.get().shared.id, message, "error reported");
+    }
     let name = names().call_exception_handler.bind(event_loop.py());
     event_loop.call_method1(name, (context,)).map(drop)
 }

@@ -98,6 +98,7 @@ fn poll(event_loop: &Bound<'_, EventLoop>, last_poll: &mut u64) -> PyResult<()> 
                 core.counters.parks += 1;
                 let waited = core.inbox.park(|| detached(|| (*driver).wait(timeout)));
                 waited.unwrap_or_else(|| (*driver).wait(Some(Duration::ZERO))).or_os_error()?;
+                tracing::debug!(id = lp.shared.id, "loop woke");
             }
         }
         *last_poll = monotonic_ns();

@@ -185,6 +185,8 @@ fn accept(py: Python<'_>, fd: RawFd) -> PyResult<Attempt<'_>> {
             let object = python_socket(py, connection.as_raw_fd())?;
             let _ = connection.into_raw_fd(); // The Python object owns the descriptor now.
             let connection = object;
+            // The module's default timeout may have been applied to it; ours never block.
+            connection.call_method1("setblocking", (false,))?;
             let peer = match address::to_python(py, &peer)? {
                 Some(peer) => peer,
                 None => connection.call_method0("getpeername")?,
@@ -196,15 +198,12 @@ fn accept(py: Python<'_>, fd: RawFd) -> PyResult<Attempt<'_>> {
     }
 }
 
-/// A `socket.socket` that takes over a connected, non-blocking descriptor.
+/// A `socket.socket` that takes over a connected, non-blocking descriptor; on failure it stays the caller's.
 pub fn python_socket(py: Python<'_>, fd: RawFd) -> PyResult<Bound<'_, PyAny>> {
     let (family, kind, protocol) = sys::socket::kind(fd).or_os_error()?;
     let options = PyDict::new(py);
     options.set_item("fileno", fd)?;
-    let sock = imports::socket_type(py)?.call((family, kind, protocol), Some(&options))?;
-    // The module's default timeout may have been applied to the object; ours never block.
-    sock.call_method1("setblocking", (false,))?;
-    Ok(sock)
+    imports::socket_type(py)?.call((family, kind, protocol), Some(&options))
 }
 
 fn connect<'py>(

@@ -275,11 +275,29 @@ pub unsafe fn is_unique(object: *mut ffi::PyObject) -> bool {
     }
 }
 
-/// What CPython stores in `ob_tid` of this thread's objects: the thread pointer, which on Linux is pthread_self().
+/// What CPython stores in `ob_tid` of this thread's objects: the thread pointer, which stands at a fixed distance from
+/// pthread_self() (0 on x86-64).
 #[cfg(Py_GIL_DISABLED)]
 #[inline]
 fn thread_tag() -> usize {
-    crate::sys::thread::current_id()
+    crate::sys::thread::current_id().wrapping_add(TAG_DISTANCE.load(std::sync::atomic::Ordering::Relaxed))
+}
+
+#[cfg(Py_GIL_DISABLED)]
+static TAG_DISTANCE: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+
+/// Measures the distance on an object just made; called once by the module's init.
+pub fn init(py: Python<'_>) {
+    #[cfg(Py_GIL_DISABLED)]
+    {
+        let object = pyo3::types::PyList::empty(py);
+        // SAFETY: alive, and this thread's own.
+        let tag = unsafe { (*object.as_ptr()).ob_tid };
+        let distance = tag.wrapping_sub(crate::sys::thread::current_id());
+        TAG_DISTANCE.store(distance, std::sync::atomic::Ordering::Relaxed);
+    }
+    #[cfg(not(Py_GIL_DISABLED))]
+    let _ = py;
 }
 
 thread_local! {

@@ -27,20 +27,24 @@ pub fn block_all_signals() {
     });
 }
 
-/// Runs `f` with all signals blocked: threads that it starts begin with them blocked.
+/// Runs `f` with all signals blocked: threads that it starts begin with them blocked. The mask comes back also if `f` panics.
 pub fn with_signals_blocked<R>(f: impl FnOnce() -> R) -> R {
+    struct Restore(libc::sigset_t);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            // SAFETY: the mask that the thread had; a null old set is allowed.
+            unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.0, std::ptr::null_mut()) };
+        }
+    }
     // SAFETY: zeroed is a valid sigset_t; both calls get valid pointers.
-    let old = unsafe {
+    let _restore = unsafe {
         let mut all: libc::sigset_t = std::mem::zeroed();
         let mut old: libc::sigset_t = std::mem::zeroed();
         libc::sigfillset(&mut all);
         libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut old);
-        old
+        Restore(old)
     };
-    let result = f();
-    // SAFETY: `old` was filled in above.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &old, std::ptr::null_mut()) };
-    result
+    f()
 }
 
 fn set_mask(fill: impl FnOnce(&mut libc::sigset_t)) {

@@ -303,3 +303,16 @@ def test_the_same_on_a_loop_that_never_runs_again(loop):
     del owner
     loop.close()
     assert collected(reference)
+
+
+def test_a_loop_left_open_at_the_interpreters_end_warns():
+    done = python(
+        """
+        import warnings
+        warnings.simplefilter("default")
+        import tokioloop
+        loops = [tokioloop.TokioLoop()]
+        """
+    )
+    assert "ResourceWarning: unclosed event loop" in done.stderr
+    assert "Exception ignored" not in done.stderr

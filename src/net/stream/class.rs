@@ -1,15 +1,15 @@
 //! The Python type `StreamTransport`: a heap type derived from `asyncio.Transport`.
 
 use std::ffi::{c_int, c_void};
-use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 
 use pyo3::exceptions::{PyImportError, PyResourceWarning, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 use pyo3::{Borrowed, ffi};
 
-use super::{Phase, Stream, Transport, write};
+use super::{Phase, Public, Stream, Transport, write};
 use crate::py::raw;
 use crate::py::{Owned, imports};
 use crate::sys;
@@ -18,6 +18,8 @@ use crate::sys;
 #[repr(C)]
 struct Layout {
     weaklist: *mut ffi::PyObject,
+    /// Set once, and beside the stream: other threads read it while the loop's thread holds the stream mutably.
+    public: Option<Arc<Public>>,
     stream: Option<Stream>,
 }
 
@@ -121,7 +123,17 @@ fn layout(object: *mut ffi::PyObject) -> *mut Layout {
     unsafe { object.cast::<u8>().add(class().offset).cast() }
 }
 
-/// The stream behind a transport. Reading anything but `public` and `event_loop` needs the claim.
+/// What any thread may read of a transport.
+#[inline]
+pub(super) fn public_of<'a>(object: *mut ffi::PyObject) -> &'a Public {
+    // SAFETY: transports are only made by `create`, which fills this in before anybody sees them; it stays until they go.
+    match unsafe { &(*layout(object)).public } {
+        Some(public) => public,
+        None => unreachable!("set by create"),
+    }
+}
+
+/// The stream behind a transport; touching it needs the claim.
 pub(super) fn stream_of(object: *mut ffi::PyObject) -> *mut Stream {
     // SAFETY: transports are only made by `create`, which fills the stream in before anybody sees them.
     match unsafe { &mut (*layout(object)).stream } {
@@ -136,7 +148,9 @@ pub(super) fn create<'py>(py: Python<'py>, stream: Stream) -> PyResult<Bound<'py
     unsafe {
         let object = ffi::PyType_GenericAlloc(class().object, 0);
         let object = Owned::steal_or_err(py, object)?;
-        std::ptr::write(&mut (*layout(object.as_ptr())).stream, Some(stream));
+        let layout = layout(object.as_ptr());
+        std::ptr::write(&mut (*layout).public, Some(stream.public.clone()));
+        std::ptr::write(&mut (*layout).stream, Some(stream));
         Ok(object.into_bound(py))
     }
 }
@@ -202,15 +216,29 @@ unsafe extern "C" fn write_method(
 ) -> *mut ffi::PyObject {
     // SAFETY: called by Python, attached, with a transport and an argument that stays alive.
     unsafe {
-        let mut sent = None;
-        if ffi::PyBytes_CheckExact(data) != 0 {
-            let bytes: Borrowed<'_, '_, PyBytes> =
-                Borrowed::from_ptr(Python::assume_attached(), data).cast_unchecked();
-            sent = write::send_at_once(object, bytes.as_bytes());
-            if let Some(write::Sent::All) = sent {
-                return ffi::Py_NewRef(ffi::Py_None());
+        raw::enter_hot(|py| {
+            let mut sent = None;
+            if ffi::PyBytes_CheckExact(data) != 0 {
+                let bytes: Borrowed<'_, '_, PyBytes> = Borrowed::from_ptr(py, data).cast_unchecked();
+                sent = write::send_at_once(object, bytes.as_bytes());
+                if let Some(write::Sent::All) = sent {
+                    return Ok(raw::none(py));
+                }
             }
-        }
+            Ok(write_slowly(object, data, sent))
+        })
+    }
+}
+
+/// The rest of a write that was not simple; null with an exception set on failure.
+#[cold]
+unsafe fn write_slowly(
+    object: *mut ffi::PyObject,
+    data: *mut ffi::PyObject,
+    sent: Option<write::Sent>,
+) -> *mut ffi::PyObject {
+    // SAFETY: as for `write_method`.
+    unsafe {
         raw::enter(|py| {
             let object = Bound::from_borrowed_ptr(py, object);
             let data = Bound::from_borrowed_ptr(py, data);
@@ -422,7 +450,7 @@ unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
         if !(*layout(object)).weaklist.is_null() {
             ffi::PyObject_ClearWeakRefs(object);
         }
-        raw::drop_bounded((*layout(object)).stream.take());
+        raw::drop_bounded(((*layout(object)).stream.take(), (*layout(object)).public.take()));
         // The functions of a Python base class must not be called: they look for the next base by comparing functions, and
         // find ours again. Its slots are released here.
         for slot in base_slots(object) {
@@ -450,7 +478,7 @@ unsafe extern "C" fn traverse(object: *mut ffi::PyObject, visit: ffi::visitproc,
             stopped => Err(stopped),
         };
         let seen = (|| {
-            see(&stream.event_loop)?;
+            see(&stream.public.event_loop)?;
             see(&stream.context)?;
             stream.server.iter().try_for_each(&mut see)?;
             let objects = &*stream.public.objects.data_ptr();

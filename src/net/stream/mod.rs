@@ -11,7 +11,7 @@
 //! A transport is a Python object derived from `asyncio.Transport`, with a [`Stream`] behind the base's fields.
 //!
 //! Threads: a [`Stream`] belongs to its loop's thread, under the loop's claim, but for [`Public`], which any thread may
-//! read: flags are atomic, objects sit behind a lock that the loop's thread takes to replace them. As in the core, no
+//! read, and which stands beside the stream: flags are atomic, objects sit behind a lock that the loop's thread takes to replace them. As in the core, no
 //! reference to a `Stream` is alive across a call into Python.
 
 mod class;
@@ -21,6 +21,7 @@ mod read;
 mod write;
 
 use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
@@ -68,6 +69,8 @@ impl AsRef<[u8]> for Chunk {
 
 /// What any thread may read.
 struct Public {
+    /// Set once.
+    event_loop: Owned,
     /// The socket; -1 once closed. Owned here until a Python socket object was made of it.
     fd: AtomicI32,
     closing: AtomicBool,
@@ -84,7 +87,6 @@ struct Objects {
 }
 
 pub struct Stream {
-    event_loop: Owned,
     token: Option<Token>,
     phase: Phase,
     /// Borrowed from `public.objects`, which only this thread replaces: saves the lock.
@@ -99,7 +101,7 @@ pub struct Stream {
     eof_received: bool,
     /// Writes since the connection was lost.
     lost_writes: u32,
-    public: Public,
+    public: Arc<Public>,
 }
 
 impl Stream {
@@ -135,20 +137,17 @@ impl<'a, 'py> Transport<'a, 'py> {
 
     /// Looks at or changes the stream. `f` must not call into Python. RuntimeError when another thread runs the loop.
     fn with<R>(self, f: impl FnOnce(&mut Stream) -> R) -> PyResult<R> {
-        let stream = class::stream_of(self.object.as_ptr());
         // SAFETY: the transport is alive in our hands.
-        let lp = unsafe { loop_of(stream) };
+        let lp = unsafe { loop_of(self.object.as_ptr()) };
         let claim = lp.shared.claim().map_err(|foreign| lp.wrong_thread(self.py(), foreign))?;
         // SAFETY: claimed, and `f` does not come back here.
-        let result = f(unsafe { &mut *stream });
+        let result = f(unsafe { &mut *class::stream_of(self.object.as_ptr()) });
         drop(claim);
         Ok(result)
     }
 
     fn public<R>(self, f: impl FnOnce(&Public) -> R) -> R {
-        let stream = class::stream_of(self.object.as_ptr());
-        // SAFETY: `public` is made for any thread, and alive with the transport.
-        f(unsafe { &(*stream).public })
+        f(class::public_of(self.object.as_ptr()))
     }
 
     /// The descriptor while the socket is open. Any thread; it may be closed by the time it is used.
@@ -158,9 +157,9 @@ impl<'a, 'py> Transport<'a, 'py> {
     }
 
     fn event_loop(self) -> Bound<'py, EventLoop> {
-        let stream = class::stream_of(self.object.as_ptr());
-        // SAFETY: as in `with`.
-        unsafe { (*stream).event_loop.bind(self.py()).cast_unchecked::<EventLoop>().to_owned() }
+        let py = self.py();
+        // SAFETY: what is stored there is a loop.
+        self.public(|public| unsafe { public.event_loop.bind(py).cast_unchecked::<EventLoop>().to_owned() })
     }
 
     fn protocol(self) -> Bound<'py, PyAny> {
@@ -195,16 +194,16 @@ impl<'a, 'py> Transport<'a, 'py> {
     }
 }
 
-/// The loop of a stream, from any thread: it is set once, when the transport is made.
+/// The loop of a transport, from any thread.
 ///
 /// # Safety
-/// `stream` is that of a live transport and not used longer than it.
+/// `object` is a live transport; the result is not used longer than it.
 #[inline]
-unsafe fn loop_of<'a>(stream: *const Stream) -> &'a EventLoop {
+unsafe fn loop_of<'a>(object: *mut pyo3::ffi::PyObject) -> &'a EventLoop {
     // SAFETY: promised; the transport holds the loop.
     unsafe {
         let py = Python::assume_attached();
-        let event_loop = (*stream).event_loop.as_ptr();
+        let event_loop = class::public_of(object).event_loop.as_ptr();
         let event_loop = pyo3::Borrowed::from_ptr(py, event_loop).cast_unchecked::<EventLoop>();
         let event_loop: *const EventLoop = event_loop.get();
         &*event_loop
@@ -235,7 +234,6 @@ pub fn make<'py>(event_loop: &Bound<'py, EventLoop>, parts: Parts<'py>) -> PyRes
     let (low, high) = flow.limits();
     let buffered_protocol = protocol.is_instance(imports::buffered_protocol(py)?)?;
     let stream = Stream {
-        event_loop: event_loop.into(),
         token: None,
         phase: Phase::Open,
         protocol: protocol.as_ptr(),
@@ -247,7 +245,8 @@ pub fn make<'py>(event_loop: &Bound<'py, EventLoop>, parts: Parts<'py>) -> PyRes
         eof_requested: false,
         eof_received: false,
         lost_writes: 0,
-        public: Public {
+        public: Arc::new(Public {
+            event_loop: event_loop.into(),
             fd: AtomicI32::new(fd),
             closing: AtomicBool::new(false),
             paused: AtomicBool::new(false),
@@ -255,7 +254,7 @@ pub fn make<'py>(event_loop: &Bound<'py, EventLoop>, parts: Parts<'py>) -> PyRes
             low: AtomicUsize::new(low),
             high: AtomicUsize::new(high),
             objects: Mutex::new(Objects { protocol: protocol.into(), extra }),
-        },
+        }),
     };
     let object = class::create(py, stream)?;
     let registered = with_driver(event_loop, |driver| {

@@ -80,7 +80,7 @@ pub(super) unsafe fn send_at_once(object: *mut pyo3::ffi::PyObject, data: &[u8])
     // SAFETY: the loop is set for the transport's life; the rest is touched only if this thread owns the loop.
     unsafe {
         let stream = super::class::stream_of(object);
-        let event_loop = super::loop_of(stream);
+        let event_loop = super::loop_of(object);
         if !event_loop.shared.is_mine() || data.is_empty() {
             return None;
         }
