@@ -166,7 +166,11 @@ impl<T> Driver<T> {
         self.sources.values().map(|source| &source.data)
     }
 
-    /// Whether nothing is registered: then a wait can only end by a wake or the timeout.
+    /// How many descriptors are registered. With none, a wait can only end by a wake or the timeout.
+    pub fn len(&self) -> usize {
+        self.sources.len()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.sources.is_empty()
     }

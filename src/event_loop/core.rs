@@ -49,6 +49,8 @@ pub struct Core {
     pub pending: SlotMap<PendingKey, Owned>,
     pub closed: bool,
     pub stopping: bool,
+    /// The signal wake-up socket is registered.
+    pub hears_signals: bool,
     /// Something was posted since the loop last slept.
     pub posted: bool,
     /// How many more times the loop sleeps without yielding first.
@@ -77,6 +79,7 @@ impl Core {
             pending: SlotMap::with_key(),
             closed: false,
             stopping: false,
+            hears_signals: false,
             posted: false,
             yields_to_skip: 0,
             yield_backoff: 0,

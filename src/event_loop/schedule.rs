@@ -279,13 +279,13 @@ unsafe fn at(
     let borrowed = unsafe { loop_of(py, object) };
     let event_loop = borrowed.get();
     event_loop.check_open()?;
-    event_loop.check_thread(py)?;
+    // Refuses other threads while the loop runs.
+    let reuse = event_loop.with(py, |core| core.free_timers.pop())?;
     let debug = event_loop.shared.is_debug();
     if debug {
         call.check_callback(py, method)?;
     }
     let context = call.context(py)?;
-    let reuse = event_loop.with(py, |core| core.free_timers.pop())?;
     // SAFETY: all alive; `reuse` is this loop's.
     let handle =
         unsafe { HandleRef::make_timer(py, reuse, when, object, call.callback, call.args, context)? };

@@ -34,7 +34,10 @@ pub fn install(event_loop: &Bound<'_, EventLoop>) -> PyResult<Option<Installed>>
     })?
     .or_os_error()?;
     match set_wakeup_fd(py, write) {
-        Ok(former_fd) => Ok(Some(Installed { token, former_fd })),
+        Ok(former_fd) => {
+            event_loop.get().with(py, |core| core.hears_signals = true)?;
+            Ok(Some(Installed { token, former_fd }))
+        }
         Err(_) => {
             with_driver(event_loop, |driver| driver.deregister(token))?;
             Ok(None)
@@ -46,6 +49,7 @@ pub fn install(event_loop: &Bound<'_, EventLoop>) -> PyResult<Option<Installed>>
 pub fn uninstall(event_loop: &Bound<'_, EventLoop>, installed: Installed) -> PyResult<()> {
     let py = event_loop.py();
     with_driver(event_loop, |driver| driver.deregister(installed.token))?;
+    event_loop.get().with(py, |core| core.hears_signals = false)?;
     let (_, write) = sys::signal::wakeup_pair().or_os_error()?;
     let current = set_wakeup_fd(py, installed.former_fd)?;
     if current != write {

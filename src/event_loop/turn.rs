@@ -22,6 +22,9 @@ use crate::sys::clock::monotonic_ns;
 /// much as half a short turn.
 const POLL_INTERVAL_NS: u64 = 10_000;
 
+/// A busy loop with no descriptor but that for signals asks the driver no more often than every so many turns.
+const SIGNAL_TURNS: u64 = 8;
+
 /// How many completions a turn hands out at least, if there are so many.
 const LEAST_BATCH: usize = 16;
 
@@ -70,6 +73,11 @@ fn poll(event_loop: &Bound<'_, EventLoop>, last_poll: &mut u64) -> PyResult<()> 
         let Some(driver) = core.driver.as_mut().filter(|driver| !driver.is_empty()) else {
             return Ok(());
         };
+        // Where only signals could be heard of, even the clock is not looked at in every turn.
+        let only_signals = core.hears_signals && driver.len() == 1;
+        if only_signals && !core.stopping && core.counters.turns % SIGNAL_TURNS != 0 {
+            return Ok(());
+        }
         let now = monotonic_ns();
         if now.wrapping_sub(*last_poll) < POLL_INTERVAL_NS {
             return Ok(());
