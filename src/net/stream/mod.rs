@@ -81,6 +81,9 @@ struct Public {
     objects: Mutex<Objects>,
 }
 
+// SAFETY: `event_loop` is set once and its count is only changed by attached threads (see `Owned`); the rest is atomic or locked.
+unsafe impl Sync for Public {}
+
 struct Objects {
     protocol: Owned,
     extra: Extra,
