@@ -9,8 +9,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Written in pieces, so that this file does not name them either.
 REGISTRIES = [
-    "pypi" + r"\.org",
-    "pythonhosted" + r"\.org",
+    "py" + "pi" + r"\.org",
+    "python" + "hosted" + r"\.org",
     "crates" + r"\.io",
     "registry" + r"\.npmjs",
     "deb" + r"\.debian\.org",
