@@ -143,13 +143,6 @@ impl<T> Driver<T> {
         Some(source.data)
     }
 
-    /// Forgets everything; returns what the owners left.
-    pub fn deregister_all(&mut self) -> Vec<T> {
-        self.by_fd.clear();
-        self.queue.clear();
-        self.sources.drain().map(|(_, source)| source.data).collect()
-    }
-
     pub fn token(&self, fd: RawFd) -> Option<Token> {
         self.by_fd.get(&fd).copied()
     }

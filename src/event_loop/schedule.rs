@@ -360,13 +360,7 @@ pub fn add_methods(class: &Bound<'_, PyAny>) -> PyResult<()> {
         (c"call_at", call_at, c"call_at($self, when, callback, *args, context=None)\n--\n\nRun the callback when loop.time() reads `when` seconds; returns its TimerHandle."),
     ];
     for (name, function, doc) in table {
-        let definition = Box::leak(Box::new(raw::fast_keywords(name, function, doc)));
-        // SAFETY: the definition lives for ever; the class is a live type.
-        unsafe {
-            let descriptor =
-                Owned::steal_or_err(class.py(), ffi::PyDescr_NewMethod(class.as_ptr().cast(), definition))?;
-            class.setattr(name.to_str().expect("ascii"), descriptor.bind(class.py()))?;
-        }
+        raw::add_method(class, raw::fast_keywords(name, function, doc))?;
     }
     Ok(())
 }

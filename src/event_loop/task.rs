@@ -49,51 +49,30 @@ unsafe extern "C" fn create_task(
                     "create_task() takes 1 positional argument but {nargs} were given"
                 )));
             }
-            if nargs == 0 {
-                return create_named(&event_loop, args, keywords);
-            }
-            let coro = *args;
             let plain = keywords.is_null() || ffi::PyTuple_GET_SIZE(keywords) == 0;
-            if plain && lp.with(py, |core| core.task_factory.is_none())? {
-                return Ok(plain_task(py, object, coro)?.into_ptr());
+            if nargs == 1 && plain && lp.with(py, |core| core.task_factory.is_none())? {
+                return Ok(plain_task(py, object, *args)?.into_ptr());
             }
             let options = PyDict::new(py);
             if !keywords.is_null() {
                 let names = Bound::from_borrowed_ptr(py, keywords).cast_into_unchecked::<PyTuple>();
-                let values = slice::from_raw_parts(args.add(1), names.len());
+                let values = slice::from_raw_parts(args.offset(nargs), names.len());
                 for (name, &value) in names.iter().zip(values) {
                     options.set_item(name, Borrowed::<PyAny>::from_ptr(py, value))?;
                 }
             }
-            let coro = Bound::from_borrowed_ptr(py, coro);
+            let coro = match nargs {
+                1 => Some(Bound::from_borrowed_ptr(py, *args)),
+                _ => options.get_item("coro")?,
+            };
+            let Some(coro) = coro else {
+                return Err(super::schedule::missing_arguments("create_task", &["coro"]));
+            };
+            if nargs == 0 {
+                options.del_item("coro")?;
+            }
             Ok(task_with_options(&event_loop, &coro, &options)?.into_ptr())
         })
-    }
-}
-
-/// `create_task(coro=coro, ...)`.
-unsafe fn create_named(
-    event_loop: &Bound<'_, EventLoop>,
-    args: *const *mut ffi::PyObject,
-    keywords: *mut ffi::PyObject,
-) -> PyResult<*mut ffi::PyObject> {
-    let py = event_loop.py();
-    let options = PyDict::new(py);
-    if !keywords.is_null() {
-        // SAFETY: a tuple of names, with one value each in `args`.
-        unsafe {
-            let names = Bound::from_borrowed_ptr(py, keywords).cast_into_unchecked::<PyTuple>();
-            for (index, name) in names.iter().enumerate() {
-                options.set_item(name, Borrowed::<PyAny>::from_ptr(py, *args.add(index)))?;
-            }
-        }
-    }
-    match options.get_item("coro")? {
-        Some(coro) => {
-            options.del_item("coro")?;
-            Ok(task_with_options(event_loop, &coro, &options)?.into_ptr())
-        }
-        None => Err(super::schedule::missing_arguments("create_task", &["coro"])),
     }
 }
 
@@ -153,16 +132,8 @@ fn take_option<'py>(options: &Bound<'py, PyDict>, name: Name) -> PyResult<Option
     Ok(value.filter(|value| !value.is_none()))
 }
 
-/// Adds the raw methods to the type that pyo3 made.
+/// Adds `create_task` to the type that pyo3 made.
 pub fn add_methods(class: &Bound<'_, PyAny>) -> PyResult<()> {
-    let definition = Box::leak(Box::new(raw::fast_keywords(
-        c"create_task",
-        create_task,
-        c"create_task($self, coro, *, name=None, context=None, **kwargs)\n--\n\nWrap the coroutine in a Task and schedule it.",
-    )));
-    // SAFETY: the definition lives for ever; the class is a live type.
-    let descriptor = unsafe {
-        Owned::steal_or_err(class.py(), ffi::PyDescr_NewMethod(class.as_ptr().cast(), definition))?
-    };
-    class.setattr("create_task", descriptor.bind(class.py()))
+    let doc = c"create_task($self, coro, *, name=None, context=None, **kwargs)\n--\n\nWrap the coroutine in a Task and schedule it.";
+    raw::add_method(class, raw::fast_keywords(c"create_task", create_task, doc))
 }

@@ -14,6 +14,20 @@ use pyo3::exceptions::PySystemError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
+use super::Owned;
+
+/// Adds a raw method to a type that pyo3 made.
+pub fn add_method(class: &Bound<'_, PyAny>, definition: ffi::PyMethodDef) -> PyResult<()> {
+    let definition = Box::leak(Box::new(definition));
+    // SAFETY: the definition and its name live for ever; the class is a live type.
+    unsafe {
+        let name = CStr::from_ptr(definition.ml_name);
+        let descriptor = ffi::PyDescr_NewMethod(class.as_ptr().cast(), definition);
+        let descriptor = Owned::steal_or_err(class.py(), descriptor)?;
+        class.setattr(&*name.to_string_lossy(), descriptor.bind(class.py()))
+    }
+}
+
 /// What a C function pointer of a type returns; `FAILED` with an exception set means an error.
 pub trait Returned: Copy {
     const FAILED: Self;
