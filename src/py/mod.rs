@@ -9,8 +9,10 @@
 pub mod buffer;
 pub mod call;
 pub mod context;
+pub mod derived;
 pub mod errors;
 pub mod imports;
+pub mod method;
 pub mod names;
 pub mod owned;
 pub mod raw;

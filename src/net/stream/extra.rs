@@ -37,7 +37,7 @@ impl Extra {
         self.socket.as_ref().map(|socket| socket.clone_ref(py))
     }
 
-    pub fn visit<E>(&self, visit: &mut impl FnMut(&Owned) -> Result<(), E>) -> Result<(), E> {
+    pub fn visit<E>(&self, visit: &mut (impl FnMut(&Owned) -> Result<(), E> + ?Sized)) -> Result<(), E> {
         self.socket.iter().chain(&self.given).try_for_each(visit)
     }
 }

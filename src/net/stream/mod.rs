@@ -68,7 +68,7 @@ impl AsRef<[u8]> for Chunk {
 }
 
 /// What any thread may read.
-struct Public {
+pub struct Public {
     /// Set once.
     event_loop: Owned,
     /// The socket; -1 once closed. Owned here until a Python socket object was made of it.
