@@ -51,12 +51,15 @@ impl EventLoop {
 
     /// Close the native core: drop what is queued and registered. RuntimeError while running.
     fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let py = slf.py();
         let lp = slf.get();
+        let running = || PyRuntimeError::new_err("Cannot close a running event loop");
         if lp.shared.is_running() {
-            return Err(PyRuntimeError::new_err("Cannot close a running event loop"));
+            return Err(running());
         }
-        let remains = lp.with(py, |core| lp.shared.set_closed().then(|| core.take_all()))?;
+        // Another thread may begin to run it right now.
+        let remains = lp
+            .with_claim(|core| lp.shared.set_closed().then(|| core.take_all()))
+            .map_err(|_| running())?;
         let Some(remains) = remains else { return Ok(()) };
         tracing::debug!(id = lp.shared.id, "loop closed");
         registry::remove(&lp.shared);
