@@ -5,11 +5,12 @@ import socket
 from asyncio import BaseProtocol, Transport, staggered
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ._log import logger
 from ._names import AddrInfo, Host, Names, Port, take_turns
-from ._sockets import check_ssl_timeouts, check_stream, check_unix_stream, not_built, refuse_ssl_socket
+from ._sockets import check_ssl_timeouts, check_stream, check_unix_stream, refuse_ssl_socket
+from ._tls import Security, client_security
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -51,6 +52,8 @@ class Connect(Names):
         if server_hostname is None and ssl and not host:
             raise ValueError("You must set server_hostname when using ssl without a host")
         check_ssl_timeouts(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
+        if server_hostname is None and ssl:
+            server_hostname = cast("str", host)
         if sock is not None:
             refuse_ssl_socket(sock)
         ours: socket.socket | None = None
@@ -58,8 +61,6 @@ class Connect(Names):
         if host is not None or port is not None:
             if sock is not None:
                 raise ValueError("host/port and sock can not be specified at the same time")
-            if ssl:
-                not_built("TLS (the ssl argument)")
             if happy_eyeballs_delay is not None and interleave is None:
                 interleave = 1
             resolve = partial(self._resolve_stream, family=family, proto=proto, flags=flags)
@@ -72,10 +73,9 @@ class Connect(Names):
             if sock is None:
                 raise ValueError("host and port was not specified and no sock specified")
             check_stream(sock)
-            if ssl:
-                not_built("TLS (the ssl argument)")
 
-        transport, protocol = await self._wrap_connected(sock, protocol_factory, ours)
+        security = client_security(ssl, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
+        transport, protocol = await self._wrap_connected(sock, protocol_factory, ours, security)
         if self.get_debug():
             sock = transport.get_extra_info("socket")
             logger.debug("%r connected to %s:%r: (%r, %r)", sock, host, port, transport, protocol)
@@ -107,8 +107,6 @@ class Connect(Names):
         if path is not None:
             if sock is not None:
                 raise ValueError("path and sock can not be specified at the same time")
-            if ssl:
-                not_built("TLS (the ssl argument)")
             address = os.fspath(path)
             sock = ours = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
@@ -121,9 +119,8 @@ class Connect(Names):
             if sock is None:
                 raise ValueError("no path and sock were specified")
             check_unix_stream(sock)
-            if ssl:
-                not_built("TLS (the ssl argument)")
-        return await self._wrap_connected(sock, protocol_factory, ours)
+        security = client_security(ssl, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
+        return await self._wrap_connected(sock, protocol_factory, ours, security)
 
     async def connect_accepted_socket[P: BaseProtocol](
         self,
@@ -139,9 +136,10 @@ class Connect(Names):
         check_stream(sock)
         check_ssl_timeouts(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
         refuse_ssl_socket(sock)
-        if ssl:
-            not_built("TLS (the ssl argument)")
-        transport, protocol = await self._wrap_connected(sock, protocol_factory)
+        security = client_security(ssl, None, ssl_handshake_timeout, ssl_shutdown_timeout)
+        if security is not None:
+            security = security._replace(server_side=True)
+        transport, protocol = await self._wrap_connected(sock, protocol_factory, security=security)
         if self.get_debug():
             sock = transport.get_extra_info("socket")
             logger.debug("%r handled: (%r, %r)", sock, transport, protocol)
@@ -221,14 +219,22 @@ class Connect(Names):
             del mine
 
     async def _wrap_connected[P: BaseProtocol](
-        self, sock: socket.socket, protocol_factory: Callable[[], P], ours: socket.socket | None = None
+        self,
+        sock: socket.socket,
+        protocol_factory: Callable[[], P],
+        ours: socket.socket | None = None,
+        security: Security | None = None,
     ) -> tuple[Transport, P]:
-        """Put a transport on *sock*; *ours* is that socket if it must not outlive a failure."""
+        """Put a transport on *sock*, with TLS if asked for; *ours* is that socket if it must not outlive a failure."""
         sock.setblocking(False)
         try:
             protocol = protocol_factory()
             waiter = self.create_future()
-            transport = self._make_socket_transport(sock, protocol, waiter)
+            if security is None:
+                transport = self._make_socket_transport(sock, protocol, waiter)
+            else:
+                transport = security.protect(self, protocol, waiter)
+                self._make_socket_transport(sock, transport)
         except BaseException:
             if ours is not None:
                 ours.close()

@@ -11,15 +11,7 @@ from ._tokioloop import EventLoop
 
 
 class Later(EventLoop):
-    """TLS upgrades, datagrams, sendfile, pipes and subprocesses."""
-
-    async def start_tls(self, transport: Any, protocol: Any, sslcontext: Any, **options: Any) -> Any:
-        """Not supported yet."""
-        import ssl
-
-        if not isinstance(sslcontext, ssl.SSLContext):
-            raise TypeError(f"sslcontext is expected to be an instance of ssl.SSLContext, got {sslcontext!r}")
-        not_built("TLS (start_tls)")
+    """Datagrams, sendfile, pipes and subprocesses."""
 
     async def create_datagram_endpoint(
         self,

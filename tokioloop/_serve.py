@@ -16,9 +16,9 @@ from ._sockets import (
     check_stream,
     check_unix_stream,
     is_abstract,
-    not_built,
     refuse_ssl_socket,
 )
+from ._tls import Security
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -63,18 +63,17 @@ class Serve(Names):
         if host is not None or port is not None:
             if sock is not None:
                 raise ValueError("host/port and sock can not be specified at the same time")
-            if ssl is not None:
-                not_built("TLS (the ssl argument)")
             infos = await self._resolve_hosts(_hosts(host), port, family, flags)
             sockets = self._bind_all(infos, reuse_address is None or reuse_address, reuse_port, keep_alive)
         else:
             if sock is None:
                 raise ValueError("Neither host/port nor sock were specified")
             check_stream(sock)
-            if ssl is not None:
-                not_built("TLS (the ssl argument)")
             sockets = [sock]
-        server = await self._serve(sockets, protocol_factory, backlog, start_serving, ours=sock is None)
+        security = ssl and Security(ssl, ssl_handshake_timeout, ssl_shutdown_timeout, server_side=True)
+        server = await self._serve(
+            sockets, protocol_factory, backlog, start_serving, security, ours=sock is None
+        )
         if self.get_debug():
             logger.info("%r is serving", server)
         return server
@@ -101,19 +100,18 @@ class Serve(Names):
         if path is not None:
             if sock is not None:
                 raise ValueError("path and sock can not be specified at the same time")
-            if ssl:
-                not_built("TLS (the ssl argument)")
             listener = _bind_unix(os.fspath(path))
         else:
             if sock is None:
                 raise ValueError("path was not specified, and no sock specified")
             check_unix_stream(sock)
-            if ssl:
-                not_built("TLS (the ssl argument)")
             listener = sock
         if cleanup_socket:
             self._note_unix_socket(listener)
-        return await self._serve([listener], protocol_factory, backlog, start_serving, ours=sock is None)
+        security = ssl and Security(ssl, ssl_handshake_timeout, ssl_shutdown_timeout, server_side=True)
+        return await self._serve(
+            [listener], protocol_factory, backlog, start_serving, security, ours=sock is None
+        )
 
     async def _serve(
         self,
@@ -121,12 +119,13 @@ class Serve(Names):
         protocol_factory: _Factory,
         backlog: int,
         start_serving: bool,
+        security: Security | None,
         *,
         ours: bool,
     ) -> Server:
         for sock in sockets:
             sock.setblocking(False)
-        server = Server(self, sockets, protocol_factory, backlog)
+        server = Server(self, sockets, protocol_factory, backlog, security)
         if start_serving:
             try:
                 server._start_serving()
@@ -195,9 +194,17 @@ class Serve(Names):
     # Called by Server.
 
     def _start_serving(
-        self, protocol_factory: _Factory, sock: socket.socket, server: Server, backlog: int
+        self,
+        protocol_factory: _Factory,
+        sock: socket.socket,
+        server: Server,
+        backlog: int,
+        security: Security | None,
     ) -> None:
-        self._accept(sock, protocol_factory, server, backlog)
+        if security is None:
+            self._accept(sock, protocol_factory, server, backlog)
+        else:
+            self._accept(sock, protocol_factory, server, backlog, *security[:3])
 
     def _stop_serving(self, sock: socket.socket) -> None:
         """Stop accepting on *sock*, close it, and unlink its file if that is ours. The loop may be closed."""

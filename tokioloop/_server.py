@@ -9,6 +9,7 @@ from weakref import WeakSet
 
 if TYPE_CHECKING:
     from ._serve import Serve
+    from ._tls import Security
 
 
 class Server(AbstractServer):
@@ -24,11 +25,13 @@ class Server(AbstractServer):
         sockets: list[socket],
         protocol_factory: Callable[[], BaseProtocol],
         backlog: int,
+        security: "Security | None" = None,
     ) -> None:
         self._loop = loop
         self._sockets: list[socket] | None = sockets
         self._protocol_factory = protocol_factory
         self._backlog = backlog
+        self._security = security
         # Weak, so that a transport nobody uses can still be collected, and warn.
         self._clients: WeakSet[Transport] = WeakSet()
         self._waiters: list[Future[None]] | None = []
@@ -76,7 +79,7 @@ class Server(AbstractServer):
         self._serving = True
         for sock in self._sockets or ():
             sock.listen(self._backlog)
-            self._loop._start_serving(self._protocol_factory, sock, self, self._backlog)
+            self._loop._start_serving(self._protocol_factory, sock, self, self._backlog, self._security)
 
     async def start_serving(self) -> None:
         """Start to accept connections; nothing happens if that is under way. RuntimeError once closed."""

@@ -7,6 +7,7 @@ from asyncio.protocols import BaseProtocol
 from collections.abc import Awaitable, Buffer, Callable, Coroutine, Generator
 from contextvars import Context
 from socket import AddressFamily, SocketKind, socket
+from ssl import SSLContext
 from typing import Any, Protocol
 
 type _Address = tuple[Any, ...] | str | Buffer
@@ -131,8 +132,27 @@ class EventLoop:
         extra: dict[str, Any] | None = None,
         server: AbstractServer | None = None,
     ) -> Transport: ...
+    def _make_tls(
+        self,
+        protocol: BaseProtocol,
+        sslcontext: SSLContext,
+        waiter: Future[None],
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+        call_connection_made: bool = True,
+    ) -> Any: ...
     def _accept(
-        self, sock: socket, protocol_factory: Callable[[], BaseProtocol], server: AbstractServer, backlog: int
+        self,
+        sock: socket,
+        protocol_factory: Callable[[], BaseProtocol],
+        server: AbstractServer,
+        backlog: int,
+        sslcontext: SSLContext | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
     ) -> None: ...
     def _stop_accept(self, sock: socket) -> None: ...
 
@@ -144,6 +164,7 @@ class EventLoop:
 
 def get_running_loop() -> AbstractEventLoop: ...
 def get_event_loop() -> AbstractEventLoop: ...
+def _tls_engine(name: str | None = None) -> str: ...
 def loops() -> dict[int, EventLoop]: ...
 def _bound_loop() -> EventLoop | None: ...
 def _bind(loop: EventLoop | None) -> None: ...

@@ -57,9 +57,8 @@ impl EventLoop {
             return Err(running());
         }
         // Another thread may begin to run it right now.
-        let remains = lp
-            .with_claim(|core| lp.shared.set_closed().then(|| core.take_all()))
-            .map_err(|_| running())?;
+        let remains =
+            lp.with_claim(|core| lp.shared.set_closed().then(|| core.take_all())).map_err(|_| running())?;
         let Some(remains) = remains else { return Ok(()) };
         tracing::debug!(id = lp.shared.id, "loop closed");
         registry::remove(&lp.shared);

@@ -8,6 +8,7 @@ use pyo3::types::{PyDict, PyTuple};
 use socket2::SockAddr;
 
 use super::stream::{self, Extra, Parts};
+use super::tls;
 use super::watch;
 use crate::driver::{Completion, Token};
 use crate::event_loop::endpoint::{Endpoint, Native, with_driver};
@@ -23,13 +24,15 @@ pub struct Listener {
     sock: Owned,
     factory: Owned,
     server: Option<Owned>,
+    tls: Option<tls::Settings>,
     /// The context of the call that started it; each connection runs in a copy.
     context: Owned,
 }
 
 impl Native for Listener {
     fn each(&self, see: &mut dyn FnMut(&Owned)) {
-        [&self.sock, &self.factory, &self.context].into_iter().chain(&self.server).for_each(see);
+        [&self.sock, &self.factory, &self.context].into_iter().chain(&self.server).for_each(&mut *see);
+        self.tls.iter().for_each(|settings| settings.each(see));
     }
 }
 
@@ -63,16 +66,20 @@ fn accepted(
             listener.factory.clone_ref(py),
             listener.server.as_ref().map(|server| server.clone_ref(py)),
             listener.context.clone_ref(py),
+            listener.tls.as_ref().map(|settings| settings.clone_ref(py)),
         )
     })?;
-    let Some((factory, server, context)) = found else { return Ok(()) };
+    let Some((factory, server, context, settings)) = found else { return Ok(()) };
     tracing::debug!(fd = socket.as_raw_fd(), "accepted");
     event_loop.get().with(py, |core| core.counters.accepts += 1)?;
     let context = context::copy(py, &context)?;
     let inside = context.clone_ref(py);
     let mut made: Option<Bound<'_, PyAny>> = None;
     let result = context::run(py, &inside, || {
-        let protocol = factory.bind(py).call0()?;
+        let mut protocol = factory.bind(py).call0()?;
+        if let Some(settings) = settings {
+            protocol = tls::over(event_loop, &settings, &protocol, None, false)?;
+        }
         let extra = Extra { peer: Some(peer), ..Extra::default() };
         let server = server.map(|server| server.into_bound(py));
         let parts = Parts { fd: socket.as_raw_fd(), owned: Some(socket), protocol, context, server, extra };
@@ -131,23 +138,32 @@ fn listening(event_loop: &Bound<'_, EventLoop>, sock: &Bound<'_, PyAny>) -> PyRe
 
 #[pymethods]
 impl EventLoop {
-    /// Accept connections on a listening socket: each gets a protocol from the factory and a transport.
-    #[pyo3(signature = (sock, protocol_factory, server=None, backlog=100))]
+    /// Accept connections on a listening socket: each gets a protocol from the factory and a transport, with TLS in between
+    /// where a context is given. ValueError for timeouts that are not positive.
+    #[pyo3(signature = (sock, protocol_factory, server=None, backlog=100, sslcontext=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None))]
+    #[allow(clippy::too_many_arguments)]
     fn _accept(
         slf: &Bound<'_, Self>,
         sock: &Bound<'_, PyAny>,
         protocol_factory: &Bound<'_, PyAny>,
         server: Option<&Bound<'_, PyAny>>,
         backlog: i32,
+        sslcontext: Option<&Bound<'_, PyAny>>,
+        ssl_handshake_timeout: Option<f64>,
+        ssl_shutdown_timeout: Option<f64>,
     ) -> PyResult<()> {
         let _ = backlog; // The kernel's queue is set by listen(); a turn accepts some of it.
         slf.get().check_open()?;
         let fd = watch::fileno(sock)?;
         watch::ensure_no_transport(slf, fd, sock)?;
+        let settings = sslcontext.map(|context| {
+            tls::Settings::new(context, true, None, ssl_handshake_timeout, ssl_shutdown_timeout)
+        });
         let listener = Listener {
             sock: sock.into(),
             factory: protocol_factory.into(),
             server: server.map(Owned::from),
+            tls: settings.transpose()?,
             context: context::copy_current(slf.py())?,
         };
         with_driver(slf, |driver| driver.register_listener(fd, Endpoint::native(dispatch, listener)))?

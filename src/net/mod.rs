@@ -6,6 +6,8 @@
 pub mod address;
 pub mod dns;
 pub mod listener;
+mod native;
 pub mod sock;
 pub mod stream;
+pub mod tls;
 pub mod watch;

@@ -71,6 +71,11 @@ impl<B: AsRef<[u8]>> WriteQueue<B> {
         }
     }
 
+    /// The first chunk, and how much of it is gone.
+    pub fn first(&self) -> Option<(&B, usize)> {
+        self.chunks.front().map(|chunk| (chunk, self.offset))
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = &B> {
         self.chunks.iter()
     }

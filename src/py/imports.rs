@@ -31,6 +31,12 @@ imports! {
     set_running_loop = "asyncio"."_set_running_loop";
     asyncio_get_event_loop = "asyncio.events"."get_event_loop";
     asyncio_get_running_loop = "asyncio.events"."get_running_loop";
+    memory_bio = "ssl"."MemoryBIO";
+    ssl_want_read = "ssl"."SSLWantReadError";
+    ssl_want_write = "ssl"."SSLWantWriteError";
+    ssl_zero_return = "ssl"."SSLZeroReturnError";
+    ssl_certificate_error = "ssl"."CertificateError";
+    sendfile_mode = "asyncio.constants"."_SendfileMode";
     transport_socket = "asyncio.trsock"."TransportSocket";
     logger = "asyncio.log"."logger";
     coroutine_abc = "collections.abc"."Coroutine";

@@ -52,7 +52,8 @@ names! {
     call_exception_handler
     _asyncgen_firstiter_hook _asyncgen_finalizer_hook _on_signal _log_slow_callback _adopt_thread
     connection_made connection_lost data_received eof_received get_buffer buffer_updated
-    pause_writing resume_writing
+    pause_writing resume_writing pause_reading resume_reading
+    write read do_handshake unwrap cancel _force_close
     _attach _detach
     set_result set_exception done
     fileno close gettimeout _is_debug_mode

@@ -168,6 +168,12 @@ pub fn getter(name: &'static CStr, get: ffi::getter, doc: &'static CStr) -> ffi:
     }
 }
 
+/// A getter whose answer is True.
+pub unsafe extern "C" fn get_true(_: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
+    // SAFETY: called by Python, attached.
+    unsafe { enter(|py| Ok(boolean(py, true))) }
+}
+
 /// The layout, functions and flags of a type to be made.
 pub struct TypeSpec {
     pub name: &'static CStr,

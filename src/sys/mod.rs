@@ -4,6 +4,7 @@
 pub mod clock;
 pub mod dns;
 pub mod epoll;
+pub mod libssl;
 pub mod signal;
 pub mod socket;
 pub mod thread;

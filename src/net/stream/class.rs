@@ -42,15 +42,24 @@ fn description() -> Description {
             raw::no_args(c"get_write_buffer_size", get_write_buffer_size, c"Bytes waiting to be sent. Any thread."),
             raw::no_args(c"get_write_buffer_limits", get_write_buffer_limits, c"(low, high) in bytes. Any thread."),
             raw::fast_keywords(c"set_write_buffer_limits", set_write_buffer_limits, c"set_write_buffer_limits($self, high=None, low=None)\n--\n\nWhen the protocol is told to pause and resume writing, in bytes."),
+            raw::one_arg(c"_force_close", force_close, c"Close at once, with an error."),
             raw::one_arg(c"_call_connection_lost", call_connection_lost, c"The scheduled end."),
             raw::one_arg(c"_start", start, c"The scheduled beginning."),
         ],
-        getset: vec![raw::getter(c"_loop", get_loop, c"The loop.")],
+        getset: vec![
+            raw::getter(c"_loop", get_loop, c"The loop."),
+            raw::getter(c"_start_tls_compatible", raw::get_true, c"True: TLS may run over it."),
+        ],
     }
 }
 
 pub(super) fn create<'py>(py: Python<'py>, stream: Stream) -> PyResult<Bound<'py, PyAny>> {
     CLASS.create(py, stream)
+}
+
+/// Whether an object is a stream transport of ours.
+pub fn is_stream(object: &Bound<'_, PyAny>) -> bool {
+    CLASS.is_type_of(object.as_ptr())
 }
 
 #[inline]
@@ -115,6 +124,7 @@ method!(pause_reading(transport: Transport) transport.pause_reading());
 method!(resume_reading(transport: Transport) transport.resume_reading());
 method!(set_protocol(transport: Transport, protocol) transport.set_protocol(&protocol));
 method!(get_protocol(transport: Transport) Ok(transport.protocol()));
+method!(force_close(transport: Transport, error) transport.lose(Some(&error).filter(|error| !error.is_none())));
 method!(call_connection_lost(transport: Transport, error) transport.connection_lost(&error));
 method!(start(transport: Transport, waiter) super::start(transport.object, Some(&waiter)));
 method!(is_closing(transport: Transport) Ok(transport.public(|public| public.closing.load(Ordering::Relaxed))));

@@ -30,6 +30,7 @@ use pyo3::prelude::*;
 use crate::driver::{Completion, ReadMode, Token};
 use crate::event_loop::EventLoop;
 use crate::event_loop::endpoint::{Endpoint, with_driver};
+use crate::net::native::{self, Receive};
 use crate::proto::flow::FlowControl;
 use crate::proto::write_queue::WriteQueue;
 use crate::py::errors::{OrOsError, os_error};
@@ -37,9 +38,10 @@ use crate::py::names::names;
 use crate::py::{Owned, imports};
 use crate::sys;
 
-pub use class::init;
+pub use class::{init, is_stream};
 pub use extra::Extra;
 use read::Delivery;
+pub use write::{Data, LOG_LOST_WRITES, send};
 
 /// Where a transport is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,15 +56,32 @@ enum Phase {
     Closed,
 }
 
-/// What waits to be sent: a `bytes` object, kept instead of copied.
-struct Chunk(Owned);
+/// What waits to be sent.
+pub enum Chunk {
+    /// An exact `bytes` object, kept instead of copied.
+    Bytes(Owned),
+    /// Ciphertext.
+    Copied(Box<[u8]>),
+}
+
+impl Chunk {
+    pub fn clone_ref(&self, py: Python<'_>) -> Self {
+        match self {
+            Chunk::Bytes(bytes) => Chunk::Bytes(bytes.clone_ref(py)),
+            Chunk::Copied(bytes) => Chunk::Copied(bytes.clone()),
+        }
+    }
+}
 
 impl AsRef<[u8]> for Chunk {
     fn as_ref(&self) -> &[u8] {
-        // SAFETY: only exact `bytes` are put into chunks; they are immutable and alive with the reference.
-        unsafe {
-            let start = pyo3::ffi::PyBytes_AsString(self.0.as_ptr()).cast::<u8>();
-            std::slice::from_raw_parts(start, pyo3::ffi::PyBytes_Size(self.0.as_ptr()) as usize)
+        match self {
+            // SAFETY: only exact `bytes` are put into such chunks; they are immutable and alive with the reference.
+            Chunk::Bytes(bytes) => unsafe {
+                let start = pyo3::ffi::PyBytes_AsString(bytes.as_ptr()).cast::<u8>();
+                std::slice::from_raw_parts(start, pyo3::ffi::PyBytes_Size(bytes.as_ptr()) as usize)
+            },
+            Chunk::Copied(bytes) => bytes,
         }
     }
 }
@@ -95,6 +114,8 @@ pub struct Stream {
     /// Borrowed from `public.objects`, which only this thread replaces: saves the lock.
     protocol: *mut pyo3::ffi::PyObject,
     buffered_protocol: bool,
+    /// How to hand bytes to a protocol written in Rust.
+    receive: Option<Receive>,
     context: Owned,
     server: Option<Owned>,
     queue: WriteQueue<Chunk>,
@@ -187,9 +208,11 @@ impl<'a, 'py> Transport<'a, 'py> {
     fn set_protocol(self, protocol: &Bound<'py, PyAny>) -> PyResult<()> {
         let py = self.py();
         let buffered = protocol.is_instance(imports::buffered_protocol(py)?)?;
+        let receive = native::receiver(protocol);
         let former = self.with(|stream| {
             stream.protocol = protocol.as_ptr();
             stream.buffered_protocol = buffered;
+            stream.receive = receive;
             std::mem::replace(&mut stream.public.objects.lock().protocol, protocol.into())
         })?;
         drop(former);
@@ -241,6 +264,7 @@ pub fn make<'py>(event_loop: &Bound<'py, EventLoop>, parts: Parts<'py>) -> PyRes
         phase: Phase::Open,
         protocol: protocol.as_ptr(),
         buffered_protocol,
+        receive: native::receiver(&protocol),
         context,
         server: server.as_ref().map(Owned::from),
         queue: WriteQueue::default(),
@@ -327,6 +351,11 @@ fn deliver(event_loop: &Bound<'_, EventLoop>, token: Token, completion: Completi
     let Some(driver) = (unsafe { event_loop.get().core_mut().driver.as_mut() }) else { return Ok(()) };
     let Some(transport) = driver.data(token).and_then(Endpoint::as_transport) else { return Ok(()) };
     if let Completion::Received(len @ 1..) = completion {
+        // SAFETY: as above.
+        if let Some(receive) = unsafe { (*class::stream_of(transport.as_ptr())).receive } {
+            let transport = transport.clone_ref(py).into_bound(py);
+            return Transport::new(&transport).received_natively(receive, driver.received(len));
+        }
         return Delivery::new(py, transport, driver.received(len))?.deliver(py);
     }
     let object = transport.clone_ref(py).into_bound(py);

@@ -9,6 +9,7 @@ use pyo3::prelude::*;
 use super::{Phase, Transport};
 use crate::driver::ReadMode;
 use crate::event_loop::endpoint::with_driver;
+use crate::net::native::Receive;
 use crate::py::errors::os_error;
 use crate::py::names::names;
 use crate::py::{Owned, buffer, call, context};
@@ -62,6 +63,18 @@ impl Delivery {
 }
 
 impl<'py> Transport<'_, 'py> {
+    /// Hands bytes to a protocol written in Rust, as they lie in the driver's buffer.
+    pub(super) fn received_natively(self, receive: Receive, data: &[u8]) -> PyResult<()> {
+        // SAFETY: the buffer is written to by the next completion, which nobody asks for before this one is dealt with, and
+        // freed with the driver, when the loop closes, which it refuses while it runs.
+        let data = unsafe { std::slice::from_raw_parts(data.as_ptr(), data.len()) };
+        let protocol = self.protocol();
+        match receive(&protocol, data) {
+            Ok(()) => Ok(()),
+            Err(error) => self.fatal(error, "Fatal error: protocol.data_received() call failed."),
+        }
+    }
+
     /// There is something to read: straight into the buffer that a BufferedProtocol offers.
     pub(super) fn readable(self) -> PyResult<()> {
         let py = self.py();

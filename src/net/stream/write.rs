@@ -20,16 +20,16 @@ use crate::py::names::names;
 use crate::sys;
 
 /// From this many writes into a lost connection on, each is logged.
-const LOG_LOST_WRITES: u32 = 5;
+pub const LOG_LOST_WRITES: u32 = 5;
 
 /// A piece of `writelines`, as the caller gave it: `bytes` are kept, what may change is copied if it must wait.
-enum Data<'py> {
+pub enum Data<'py> {
     Bytes(Bound<'py, PyBytes>),
     View(BufferView),
 }
 
 impl<'py> Data<'py> {
-    fn new(object: &Bound<'py, PyAny>) -> PyResult<Self> {
+    pub fn new(object: &Bound<'py, PyAny>) -> PyResult<Self> {
         if let Ok(bytes) = object.cast_exact::<PyBytes>() {
             return Ok(Data::Bytes(bytes.clone()));
         }
@@ -41,7 +41,7 @@ impl<'py> Data<'py> {
         }
     }
 
-    fn bytes(&self) -> &[u8] {
+    pub fn bytes(&self) -> &[u8] {
         match self {
             Data::Bytes(bytes) => bytes.as_bytes(),
             Data::View(view) => view.bytes(),
@@ -49,10 +49,10 @@ impl<'py> Data<'py> {
     }
 
     /// What is left after `sent` bytes, to be kept, and how much of the kept object is gone already.
-    fn keep(&self, py: Python<'py>, sent: usize) -> (Chunk, usize) {
+    pub fn keep(&self, py: Python<'py>, sent: usize) -> (Chunk, usize) {
         match self {
-            Data::Bytes(bytes) => (Chunk(bytes.into()), sent),
-            Data::View(view) => (Chunk((&PyBytes::new(py, &view.bytes()[sent..])).into()), 0),
+            Data::Bytes(bytes) => (Chunk::Bytes(bytes.into()), sent),
+            Data::View(view) => (Chunk::Bytes((&PyBytes::new(py, &view.bytes()[sent..])).into()), 0),
         }
     }
 }
@@ -97,6 +97,21 @@ pub(super) unsafe fn send_at_once(object: *mut pyo3::ffi::PyObject, data: &[u8])
     }
 }
 
+/// Sends bytes of a protocol written in Rust; what must wait is copied.
+pub fn send(object: &Bound<'_, PyAny>, data: &[u8]) -> PyResult<()> {
+    let transport = Transport::new(object);
+    // SAFETY: attached, and a transport.
+    let sent = match unsafe { send_at_once(object.as_ptr(), data) } {
+        Some(Sent::All) => return Ok(()),
+        Some(sent) => sent,
+        None => transport.try_send(data)?,
+    };
+    match sent {
+        Sent::Rest(sent) => transport.enqueue(Chunk::Copied(data[sent..].into()), 0),
+        done => transport.after_write(done),
+    }
+}
+
 /// What became of a piece.
 pub(super) enum Sent {
     /// All of it is gone (or there was nothing to do).
@@ -128,7 +143,7 @@ impl<'py> Transport<'_, 'py> {
         let outcome = buffer::with_bytes(object, |data| {
             let outcome = self.try_send(data)?;
             let rest = match outcome {
-                Sent::Rest(sent) => Some(Chunk((&PyBytes::new(py, &data[sent..])).into())),
+                Sent::Rest(sent) => Some(Chunk::Bytes((&PyBytes::new(py, &data[sent..])).into())),
                 _ => None,
             };
             Ok::<_, PyErr>((outcome, rest))
@@ -145,7 +160,7 @@ impl<'py> Transport<'_, 'py> {
     /// Goes on after an attempt to send exact `bytes`.
     pub(super) fn write_bytes(self, bytes: &Bound<'py, PyBytes>, sent: Sent) -> PyResult<()> {
         match sent {
-            Sent::Rest(sent) => self.enqueue(Chunk(bytes.into()), sent),
+            Sent::Rest(sent) => self.enqueue(Chunk::Bytes(bytes.into()), sent),
             done => self.after_write(done),
         }
     }

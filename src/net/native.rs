@@ -1,0 +1,29 @@
+//! Protocols written in Rust: a transport hands them bytes without Python in between.
+//!
+//! To Python they are protocols like any other; a transport that does not know them calls their `data_received`.
+
+use std::sync::OnceLock;
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+/// Takes bytes that came in, valid for the call. On the loop's thread, inside a run, with no borrow of the core.
+pub type Receive = fn(&Bound<'_, PyAny>, &[u8]) -> PyResult<()>;
+
+/// How the objects of a type receive.
+struct Known {
+    is_one: fn(*mut ffi::PyObject) -> bool,
+    receive: Receive,
+}
+
+static KNOWN: OnceLock<Known> = OnceLock::new();
+
+/// Makes a type known; called once by the module's init.
+pub fn register(is_one: fn(*mut ffi::PyObject) -> bool, receive: Receive) {
+    let _ = KNOWN.set(Known { is_one, receive });
+}
+
+/// How to hand bytes to `protocol`, if it is one of these.
+pub fn receiver(protocol: &Bound<'_, PyAny>) -> Option<Receive> {
+    KNOWN.get().filter(|known| (known.is_one)(protocol.as_ptr())).map(|known| known.receive)
+}

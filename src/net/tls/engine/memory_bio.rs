@@ -1,0 +1,141 @@
+//! The methods of an `ssl.SSLObject` over its two memory BIOs: for interpreters whose OpenSSL cannot be called directly.
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyMemoryView};
+
+use crate::proto::tls::{Engine, Handshake, Stop, Wire};
+use crate::py::names::{Name, names};
+use crate::py::{Owned, call, imports};
+
+pub struct MemoryBio {
+    object: Owned,
+    incoming: Owned,
+    outgoing: Owned,
+    /// What went wrong behind bytes that were still to be given out.
+    failed: Option<Owned>,
+}
+
+/// Tells "needs input" from an error.
+pub fn pending(py: Python<'_>, result: PyResult<()>) -> PyResult<Handshake> {
+    match result {
+        Ok(()) => Ok(Handshake::Done),
+        Err(error) if wants_input(py, &error)? => Ok(Handshake::Pending),
+        Err(error) => Err(error),
+    }
+}
+
+fn wants_input(py: Python<'_>, error: &PyErr) -> PyResult<bool> {
+    Ok(error.is_instance(py, imports::ssl_want_read(py)?)
+        || error.is_instance(py, imports::ssl_want_write(py)?))
+}
+
+fn is_late_data(py: Python<'_>, error: &PyErr) -> PyResult<bool> {
+    let reason = error.value(py).getattr_opt("reason")?;
+    reason.map_or(Ok(false), |reason| reason.eq("APPLICATION_DATA_AFTER_CLOSE_NOTIFY"))
+}
+
+impl MemoryBio {
+    pub fn new(
+        object: &Bound<'_, PyAny>,
+        incoming: &Bound<'_, PyAny>,
+        outgoing: &Bound<'_, PyAny>,
+    ) -> PyResult<Self> {
+        Ok(Self { object: object.into(), incoming: incoming.into(), outgoing: outgoing.into(), failed: None })
+    }
+
+    /// Hands over the input, makes a call, and collects the output, also after a failure.
+    fn exchange<R>(
+        &mut self,
+        wire: &mut Wire<'_>,
+        call: impl FnOnce(&mut Self, Python<'_>) -> PyResult<R>,
+    ) -> PyResult<R> {
+        // SAFETY: an engine is only driven by the loop's thread, attached.
+        let py = unsafe { Python::assume_attached() };
+        if !wire.input.is_empty() {
+            let input = PyBytes::new(py, wire.take(usize::MAX));
+            call::method1(py, &self.incoming, names().write, &input)?;
+        }
+        let result = call(self, py);
+        let output = call::method0(py, &self.outgoing, names().read)?.into_bound(py);
+        wire.output.extend_from_slice(output.cast::<PyBytes>()?.as_bytes());
+        result
+    }
+
+    fn call_with(&self, py: Python<'_>, name: Name, argument: &Bound<'_, PyAny>) -> PyResult<Owned> {
+        call::method1(py, &self.object, name, argument)
+    }
+}
+
+impl Engine for MemoryBio {
+    type Error = PyErr;
+
+    fn handshake(&mut self, wire: &mut Wire<'_>) -> PyResult<Handshake> {
+        self.exchange(wire, |engine, py| {
+            pending(py, call::method0(py, &engine.object, names().do_handshake).map(drop))
+        })
+    }
+
+    fn read(&mut self, wire: &mut Wire<'_>, plaintext: &mut [u8]) -> PyResult<(usize, Stop)> {
+        self.exchange(wire, |engine, py| {
+            if let Some(failed) = engine.failed.take() {
+                return Err(PyErr::from_value(failed.into_bound(py)));
+            }
+            let mut count = 0;
+            while count < plaintext.len() {
+                let room = (plaintext.len() - count).into_pyobject(py)?.into_any();
+                match engine.call_with(py, names().read, &room) {
+                    Ok(bytes) => {
+                        let bytes = bytes.into_bound(py);
+                        let bytes = bytes.cast::<PyBytes>()?.as_bytes();
+                        if bytes.is_empty() {
+                            return Ok((count, Stop::Closed));
+                        }
+                        plaintext[count..count + bytes.len()].copy_from_slice(bytes);
+                        count += bytes.len();
+                    }
+                    Err(error) if wants_input(py, &error)? => return Ok((count, Stop::Drained)),
+                    // The peer closed, and so did we.
+                    Err(error) if error.is_instance(py, imports::ssl_zero_return(py)?) => {
+                        return Ok((count, Stop::Closed));
+                    }
+                    Err(error) if count > 0 => {
+                        engine.failed = Some(error.into_value(py).into_bound(py).into_any().into());
+                        return Ok((count, Stop::Full));
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok((count, Stop::Full))
+        })
+    }
+
+    fn write(&mut self, wire: &mut Wire<'_>, plaintext: &[u8]) -> PyResult<usize> {
+        self.exchange(wire, |engine, py| {
+            let start = plaintext.as_ptr().cast_mut().cast();
+            // SAFETY: the view is used during the call only; OpenSSL does not keep it.
+            let view = unsafe {
+                let view = ffi::PyMemoryView_FromMemory(start, plaintext.len() as isize, ffi::PyBUF_READ);
+                Owned::steal_or_err(py, view)?.into_bound(py)
+            };
+            let written = engine.call_with(py, names().write, &view);
+            view.cast::<PyMemoryView>()?.call_method0("release")?;
+            match written {
+                Ok(count) => count.bind(py).extract(),
+                Err(error) if wants_input(py, &error)? => Ok(0),
+                Err(error) => Err(error),
+            }
+        })
+    }
+
+    fn close(&mut self, wire: &mut Wire<'_>) -> PyResult<()> {
+        self.exchange(wire, |engine, py| {
+            match call::method0(py, &engine.object, names().unwrap) {
+                Ok(_) => Ok(()),
+                // close_notify is out; the peer's is not in yet, or data stands before it.
+                Err(error) if wants_input(py, &error)? || is_late_data(py, &error)? => Ok(()),
+                Err(error) => Err(error),
+            }
+        })
+    }
+}

@@ -1,0 +1,99 @@
+//! The engines behind a TLS transport, and the choice between them.
+//!
+//! | engine       | for                       | how                                                                  |
+//! |--------------|---------------------------|----------------------------------------------------------------------|
+//! | `direct`     | `ssl.SSLContext`          | OpenSSL's functions on the connection behind a real `ssl.SSLObject`  |
+//! | `memory_bio` | the same                  | the methods of the `SSLObject`, where `direct` finds no footing      |
+
+mod direct;
+mod memory_bio;
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::proto::tls::Engine;
+use crate::py::{Owned, imports};
+
+pub type DynEngine = dyn Engine<Error = PyErr>;
+
+/// What a connection is to be made with.
+pub struct Terms<'a, 'py> {
+    pub context: &'a Bound<'py, PyAny>,
+    pub server_side: bool,
+    pub server_hostname: Option<&'a Bound<'py, PyAny>>,
+}
+
+/// An engine, and the `ssl.SSLObject` that stands for its connection.
+pub struct Made {
+    pub engine: Box<DynEngine>,
+    pub ssl_object: Owned,
+}
+
+/// Makes the engine for a connection; raises what `SSLContext.wrap_bio` raises.
+pub fn make(py: Python<'_>, terms: &Terms<'_, '_>) -> PyResult<Made> {
+    let bio = imports::memory_bio(py)?;
+    let (incoming, outgoing) = (bio.call0()?, bio.call0()?);
+    let options = PyDict::new(py);
+    options.set_item("server_side", terms.server_side)?;
+    options.set_item("server_hostname", terms.server_hostname)?;
+    let object = terms.context.call_method("wrap_bio", (&incoming, &outgoing), Some(&options))?;
+    let engine: Box<DynEngine> = match choice(py)? {
+        Choice::Direct => match direct::Direct::new(&object)? {
+            Some(engine) => Box::new(engine),
+            // Not what `ssl` makes: a context of somebody else's class.
+            None => Box::new(memory_bio::MemoryBio::new(&object, &incoming, &outgoing)?),
+        },
+        Choice::MemoryBio => Box::new(memory_bio::MemoryBio::new(&object, &incoming, &outgoing)?),
+    };
+    Ok(Made { engine, ssl_object: object.into() })
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Choice {
+    Direct = 1,
+    MemoryBio = 2,
+}
+
+impl Choice {
+    fn name(self) -> &'static str {
+        match self {
+            Choice::Direct => "direct",
+            Choice::MemoryBio => "memory-bio",
+        }
+    }
+}
+
+/// 0 until it is made. Several threads may make it at once: they find the same.
+static CHOICE: AtomicU8 = AtomicU8::new(0);
+
+fn choice(py: Python<'_>) -> PyResult<Choice> {
+    match CHOICE.load(Ordering::Relaxed) {
+        1 => Ok(Choice::Direct),
+        2 => Ok(Choice::MemoryBio),
+        _ => {
+            let wanted = std::env::var("TOKIOLOOP_TLS_ENGINE").unwrap_or_default();
+            let choice =
+                if wanted != "memory-bio" && direct::works(py)? { Choice::Direct } else { Choice::MemoryBio };
+            CHOICE.store(choice as u8, Ordering::Relaxed);
+            tracing::debug!(engine = choice.name(), "TLS engine chosen");
+            Ok(choice)
+        }
+    }
+}
+
+/// The engine that new connections over an `ssl.SSLContext` get: "direct" or "memory-bio". With an argument, for tests:
+/// use that one from now on; ValueError where it does not work.
+#[pyfunction]
+#[pyo3(signature = (name=None))]
+pub fn _tls_engine(py: Python<'_>, name: Option<&str>) -> PyResult<&'static str> {
+    match name {
+        None => {}
+        Some("direct") if direct::works(py)? => CHOICE.store(Choice::Direct as u8, Ordering::Relaxed),
+        Some("memory-bio") => CHOICE.store(Choice::MemoryBio as u8, Ordering::Relaxed),
+        Some(name) => return Err(PyValueError::new_err(format!("TLS engine {name} does not work here"))),
+    }
+    Ok(choice(py)?.name())
+}

@@ -1,0 +1,279 @@
+//! The transport of a TLS connection.
+//!
+//! | room        | what lives there                                                              |
+//! |-------------|-------------------------------------------------------------------------------|
+//! | `engine`    | the cryptography: OpenSSL directly, through memory BIOs, or rustls            |
+//! | `class`     | the Python type and its methods                                               |
+//! | `handshake` | from the connection below to `connection_made`                                |
+//! | `read`      | ciphertext from below to the protocol                                         |
+//! | `write`     | from the protocol to ciphertext; what waits, and flow control                 |
+//! | `end`       | close_notify both ways, timeouts, fatal errors, `connection_lost`             |
+//! | `extra`     | `get_extra_info`                                                              |
+//! | `make`      | what servers, connects and `start_tls` make a transport with                  |
+//!
+//! A [`Tls`] stands between two parties: to what is *below* (a stream transport of ours, or any transport) it is a
+//! protocol, to the *protocol* above it is a transport. Over a stream of ours the bytes pass without Python in between.
+//!
+//! Threads: as for streams. A [`Tls`] belongs to its loop's thread, under the loop's claim, but for [`Public`]. No
+//! reference to it is alive across a call into Python; the engine, whose calls may run Python code, is taken out for their time.
+
+mod class;
+mod end;
+mod engine;
+mod extra;
+mod handshake;
+mod make;
+mod read;
+mod write;
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+use crate::event_loop::EventLoop;
+use crate::net::stream::Chunk;
+use crate::proto::flow::FlowControl;
+use crate::proto::tls::Wire;
+use crate::proto::write_queue::WriteQueue;
+use crate::py::{Owned, imports};
+use engine::DynEngine;
+
+pub use class::init;
+pub use engine::_tls_engine;
+pub use make::{Settings, over};
+
+/// Where a connection is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    /// Nothing is below yet.
+    New,
+    Handshake,
+    /// Reads and writes.
+    Open,
+    /// Nothing more will be written; what waits is still sent.
+    Flushing,
+    /// Our close_notify is out. Waits for the peer's; what else comes in is thrown away.
+    Closing,
+    /// Nothing passes any more.
+    Over,
+}
+
+/// What the protocol was told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Told {
+    Nothing,
+    Made,
+    Eof,
+    Lost,
+}
+
+/// The transport that carries the ciphertext.
+struct Below {
+    transport: Owned,
+    /// One of ours, which takes bytes without Python in between.
+    is_stream: bool,
+}
+
+/// What any thread may read.
+pub struct Public {
+    /// Set once.
+    event_loop: Owned,
+    closing: AtomicBool,
+    paused: AtomicBool,
+    buffered: AtomicUsize,
+    low: AtomicUsize,
+    high: AtomicUsize,
+    objects: Mutex<Objects>,
+}
+
+// SAFETY: `event_loop` is set once and its count is only changed by attached threads (see `Owned`); the rest is atomic or locked.
+unsafe impl Sync for Public {}
+
+struct Objects {
+    protocol: Owned,
+    /// The context it was made with, for `get_extra_info("sslcontext")`.
+    context: Owned,
+    /// What stands for the connection, once the handshake is done.
+    ssl_object: Option<Owned>,
+    /// Gone with the connection.
+    below: Option<Owned>,
+}
+
+pub struct Tls {
+    phase: Phase,
+    told: Told,
+    /// None while it is in use further up the stack, and at the end.
+    engine: Option<Box<DynEngine>>,
+    /// What `get_extra_info` shows once the handshake is done.
+    ssl_object: Option<Owned>,
+    below: Option<Below>,
+    /// Borrowed from `public.objects`, which only this thread replaces: saves the lock.
+    protocol: *mut ffi::PyObject,
+    buffered_protocol: bool,
+    context: Owned,
+    waiter: Option<Owned>,
+    /// Ciphertext that came in while reading was paused.
+    unread: Vec<u8>,
+    /// Reading below is paused, since too much of that waits.
+    below_paused: bool,
+    /// Plaintext that waits: for the handshake, or for the transport below to take more.
+    backlog: WriteQueue<Chunk>,
+    flow: FlowControl,
+    /// The transport below asked for no more.
+    below_full: bool,
+    /// No more ciphertext will come.
+    eof: bool,
+    /// The peer's close_notify came in.
+    peer_closed: bool,
+    /// Writes since it was closed.
+    lost_writes: u32,
+    handshake_timeout: f64,
+    shutdown_timeout: f64,
+    /// The timer of the handshake, then that of the shutdown.
+    timer: Option<Owned>,
+    /// When the handshake began, in nanoseconds, in debug mode.
+    began: Option<u64>,
+    public: Arc<Public>,
+}
+
+impl Tls {
+    fn publish_size(&self) {
+        self.public.buffered.store(self.backlog.len(), Ordering::Relaxed);
+    }
+
+    fn paused(&self) -> bool {
+        self.public.paused.load(Ordering::Relaxed)
+    }
+}
+
+/// asyncio's default high-water mark for writing over TLS, in bytes.
+const WRITE_HIGH: i64 = 512 * 1024;
+/// How much ciphertext may wait while reading is paused before reading below is paused too, in bytes, as in asyncio.
+const READ_HIGH: usize = 256 * 1024;
+
+fn flow() -> FlowControl {
+    let mut flow = FlowControl::default();
+    flow.set_limits(Some(WRITE_HIGH), None).expect("in order");
+    flow
+}
+
+/// A TLS transport object, and the way to what is behind it.
+#[derive(Clone, Copy)]
+struct TlsTransport<'a, 'py> {
+    object: &'a Bound<'py, PyAny>,
+}
+
+impl<'a, 'py> TlsTransport<'a, 'py> {
+    fn new(object: &'a Bound<'py, PyAny>) -> Self {
+        Self { object }
+    }
+
+    fn py(self) -> Python<'py> {
+        self.object.py()
+    }
+
+    fn public<R>(self, f: impl FnOnce(&Public) -> R) -> R {
+        f(class::public_of(self.object.as_ptr()))
+    }
+
+    fn event_loop(self) -> Bound<'py, EventLoop> {
+        let py = self.py();
+        // SAFETY: what is stored there is a loop.
+        self.public(|public| unsafe { public.event_loop.bind(py).cast_unchecked::<EventLoop>().to_owned() })
+    }
+
+    /// Looks at or changes the state. `f` must not call into Python. RuntimeError when another thread runs the loop.
+    fn with<R>(self, f: impl FnOnce(&mut Tls) -> R) -> PyResult<R> {
+        // SAFETY: the transport holds the loop, and is alive in our hands.
+        let lp = unsafe {
+            let event_loop = class::public_of(self.object.as_ptr()).event_loop.bind(self.py());
+            let lp: *const EventLoop = event_loop.cast_unchecked::<EventLoop>().get();
+            &*lp
+        };
+        let claim = lp.shared.claim().map_err(|foreign| lp.wrong_thread(self.py(), foreign))?;
+        // SAFETY: claimed, and `f` does not come back here.
+        let result = f(unsafe { &mut *class::tls_of(self.object.as_ptr()) });
+        drop(claim);
+        Ok(result)
+    }
+
+    fn protocol(self) -> Bound<'py, PyAny> {
+        let py = self.py();
+        self.public(|public| public.objects.lock().protocol.clone_ref(py)).into_bound(py)
+    }
+
+    /// The protocol and the context to call it in, without a lock.
+    fn callee(self) -> PyResult<(Owned, Owned)> {
+        let py = self.py();
+        // SAFETY: alive in `public.objects`.
+        self.with(|tls| unsafe { (Owned::borrow(tls.protocol), tls.context.clone_ref(py)) })
+    }
+
+    fn set_protocol(self, protocol: &Bound<'py, PyAny>) -> PyResult<()> {
+        let buffered = protocol.is_instance(imports::buffered_protocol(self.py())?)?;
+        let former = self.with(|tls| {
+            tls.protocol = protocol.as_ptr();
+            tls.buffered_protocol = buffered;
+            std::mem::replace(&mut tls.public.objects.lock().protocol, protocol.into())
+        })?;
+        drop(former);
+        Ok(())
+    }
+
+    fn phase(self) -> PyResult<Phase> {
+        self.with(|tls| tls.phase)
+    }
+
+    /// The transport below, while there is one.
+    fn below(self) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let py = self.py();
+        let below = self.with(|tls| tls.below.as_ref().map(|below| below.transport.clone_ref(py)))?;
+        Ok(below.map(|below| below.into_bound(py)))
+    }
+
+    /// Lends the engine, the input and memory for output to `call`, and sends what comes out, also after a failure.
+    fn drive<R>(
+        self,
+        input: &mut &[u8],
+        call: impl FnOnce(&mut DynEngine, &mut Wire<'_>) -> PyResult<R>,
+    ) -> PyResult<R> {
+        let Some(mut engine) = self.with(|tls| tls.engine.take())? else {
+            return Err(PyRuntimeError::new_err(
+                "the TLS connection is in use: called from one of its own callbacks",
+            ));
+        };
+        let mut wire = Wire { input, output: OUTPUT.take() };
+        let result = call(&mut *engine, &mut wire);
+        let Wire { input: rest, mut output } = wire;
+        *input = rest;
+        // Unless it ended meanwhile.
+        let engine = self.with(|tls| {
+            if tls.phase == Phase::Over {
+                return Some(engine);
+            }
+            tls.engine = Some(engine);
+            None
+        })?;
+        drop(engine);
+        let sent = if output.is_empty() { Ok(()) } else { self.send_below(&output) };
+        output.clear();
+        if output.capacity() <= OUTPUT_KEPT {
+            OUTPUT.set(output);
+        }
+        let result = result?;
+        sent.map(|()| result)
+    }
+}
+
+/// The most memory that a thread keeps for output between calls, in bytes.
+const OUTPUT_KEPT: usize = 1024 * 1024;
+
+thread_local! {
+    /// Memory for output, lent to one engine after the other.
+    static OUTPUT: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}

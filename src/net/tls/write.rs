@@ -1,0 +1,186 @@
+//! From the protocol to ciphertext, and to the transport below.
+
+use std::sync::atomic::Ordering;
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+
+use super::{Phase, TlsTransport};
+use crate::event_loop::{self, turn};
+use crate::net::stream::{self, Data, LOG_LOST_WRITES};
+use crate::proto::flow::{BadLimits, FlowChange};
+use crate::py::imports;
+use crate::py::names::names;
+
+/// How much is encrypted at a time, in bytes: four records. In between the transport below may say that it is full.
+const STEP: usize = 64 * 1024;
+
+impl<'py> TlsTransport<'_, 'py> {
+    pub(super) fn write(self, object: &Bound<'py, PyAny>) -> PyResult<()> {
+        let data = Data::new(object)?;
+        self.write_data(&data)
+    }
+
+    pub(super) fn writelines(self, lines: &Bound<'py, PyAny>) -> PyResult<()> {
+        let joined = PyBytes::new(self.py(), b"").call_method1("join", (lines,))?;
+        self.write(&joined)
+    }
+
+    fn write_data(self, data: &Data<'py>) -> PyResult<()> {
+        let py = self.py();
+        let bytes = data.bytes();
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let (phase, at_once) =
+            self.with(|tls| (tls.phase, tls.phase == Phase::Open && tls.backlog.is_empty()))?;
+        if matches!(phase, Phase::Flushing | Phase::Closing | Phase::Over) {
+            return self.lost_write();
+        }
+        let sent = if at_once {
+            match self.encrypt(bytes) {
+                Ok(sent) => sent,
+                Err(error) => return self.fatal(error, "Fatal error on SSL protocol").map(drop),
+            }
+        } else {
+            0
+        };
+        if sent == bytes.len() {
+            return Ok(());
+        }
+        let (chunk, gone) = data.keep(py, sent);
+        let change = self.with(|tls| {
+            if tls.phase == Phase::Over {
+                return FlowChange::None;
+            }
+            tls.backlog.push(chunk, gone);
+            tls.publish_size();
+            tls.flow.grown(tls.backlog.len())
+        })?;
+        self.tell(change)
+    }
+
+    /// Encrypts and sends until all is gone or the transport below is full; how much that was.
+    fn encrypt(self, bytes: &[u8]) -> PyResult<usize> {
+        let mut sent = 0;
+        while sent < bytes.len() {
+            // In use: called from one of the connection's own callbacks.
+            let ready = self.with(|tls| !tls.below_full && tls.engine.is_some())?;
+            if !ready {
+                break;
+            }
+            let step = &bytes[sent..bytes.len().min(sent + STEP)];
+            let count = self.drive(&mut &[][..], |engine, wire| engine.write(wire, step))?;
+            if count == 0 {
+                break;
+            }
+            sent += count;
+        }
+        Ok(sent)
+    }
+
+    /// Sends what waits, as far as it goes; after that, if the connection is being closed, says so to the peer.
+    pub(super) fn flush(self) -> PyResult<()> {
+        let py = self.py();
+        loop {
+            let first = self.with(|tls| {
+                let ready = matches!(tls.phase, Phase::Open | Phase::Flushing);
+                if !ready || tls.below_full || tls.engine.is_none() {
+                    return None;
+                }
+                tls.backlog.first().map(|(chunk, gone)| (chunk.clone_ref(py), gone))
+            })?;
+            let Some((chunk, gone)) = first else { break };
+            let sent = match self.encrypt(&chunk.as_ref()[gone..]) {
+                Ok(sent) => sent,
+                Err(error) => return self.fatal(error, "Fatal error on SSL protocol").map(drop),
+            };
+            let mut done = Vec::new();
+            let (change, all) = self.with(|tls| {
+                // It may have ended meanwhile, with nothing left.
+                let sent = sent.min(tls.backlog.len());
+                tls.backlog.advance(sent, &mut done);
+                tls.publish_size();
+                (tls.flow.shrunk(tls.backlog.len()), sent == chunk.as_ref().len() - gone)
+            })?;
+            drop(done);
+            self.tell(change)?;
+            if !all {
+                break;
+            }
+        }
+        self.say_goodbye()
+    }
+
+    /// Ciphertext on its way out.
+    pub(super) fn send_below(self, ciphertext: &[u8]) -> PyResult<()> {
+        let py = self.py();
+        let below = self
+            .with(|tls| tls.below.as_ref().map(|below| (below.transport.clone_ref(py), below.is_stream)))?;
+        match below {
+            None => Ok(()),
+            Some((transport, true)) => stream::send(&transport.into_bound(py), ciphertext),
+            Some((transport, false)) => {
+                let data = PyBytes::new(py, ciphertext);
+                transport.bind(py).call_method1(names().write.bind(py), (data,)).map(drop)
+            }
+        }
+    }
+
+    fn lost_write(self) -> PyResult<()> {
+        let writes = self.with(|tls| {
+            tls.lost_writes += 1;
+            tls.lost_writes
+        })?;
+        if writes > LOG_LOST_WRITES {
+            imports::logger(self.py())?.call_method1("warning", ("SSL connection is closed",))?;
+        }
+        Ok(())
+    }
+
+    /// The transport below asks for no more, or for more again.
+    pub(super) fn set_below_full(self, full: bool) -> PyResult<()> {
+        self.with(|tls| tls.below_full = full)?;
+        if full { Ok(()) } else { self.flush() }
+    }
+
+    /// Tells the protocol to pause or resume writing.
+    fn tell(self, change: FlowChange) -> PyResult<()> {
+        let (name, message) = match change {
+            FlowChange::None => return Ok(()),
+            FlowChange::Pause => (names().pause_writing, "protocol.pause_writing() failed"),
+            FlowChange::Resume => (names().resume_writing, "protocol.resume_writing() failed"),
+        };
+        let py = self.py();
+        let protocol = self.protocol();
+        let Err(error) = protocol.call_method0(name.bind(py)) else { return Ok(()) };
+        let error = turn::let_fatal_through(py, error)?;
+        let context = PyDict::new(py);
+        context.set_item("message", message)?;
+        context.set_item("exception", error.into_value(py))?;
+        context.set_item("transport", self.object)?;
+        context.set_item("protocol", protocol)?;
+        event_loop::report(&self.event_loop(), &context)
+    }
+
+    pub(super) fn set_write_limits(self, high: Option<i64>, low: Option<i64>) -> PyResult<()> {
+        let high = match (high, low) {
+            (None, None) => Some(super::WRITE_HIGH),
+            _ => high,
+        };
+        let result = self.with(|tls| {
+            tls.flow.set_limits(high, low)?;
+            let (low, high) = tls.flow.limits();
+            tls.public.low.store(low, Ordering::Relaxed);
+            tls.public.high.store(high, Ordering::Relaxed);
+            Ok(tls.flow.grown(tls.backlog.len()))
+        })?;
+        match result {
+            Ok(change) => self.tell(change),
+            Err(BadLimits { high, low }) => {
+                Err(PyValueError::new_err(format!("high ({high}) must be >= low ({low}) must be >= 0")))
+            }
+        }
+    }
+}

@@ -1,0 +1,117 @@
+"""TLS: what is asked for with ``ssl=``, and ``start_tls``."""
+
+from asyncio import BaseProtocol, Future, StreamReaderProtocol, Transport
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ._tokioloop import EventLoop
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
+
+
+class Security(NamedTuple):
+    """What the caller of a connect or of a server asked for; timeouts in seconds, None for asyncio's defaults."""
+
+    context: "SSLContext"
+    handshake_timeout: float | None = None
+    shutdown_timeout: float | None = None
+    server_side: bool = False
+    server_hostname: str | None = None
+
+    def protect[P: BaseProtocol](
+        self, loop: EventLoop, protocol: P, waiter: "Future[None]", *, connected: bool = False
+    ) -> Any:
+        """Put TLS under *protocol*; what is returned is a protocol for the transport below and a transport for *protocol*."""
+        return loop._make_tls(
+            protocol,
+            self.context,
+            waiter,
+            server_side=self.server_side,
+            server_hostname=self.server_hostname,
+            ssl_handshake_timeout=self.handshake_timeout,
+            ssl_shutdown_timeout=self.shutdown_timeout,
+            call_connection_made=not connected,
+        )
+
+
+def client_security(
+    ssl: "bool | SSLContext | None",
+    server_hostname: str | None,
+    handshake_timeout: float | None,
+    shutdown_timeout: float | None,
+) -> Security | None:
+    """Make of the arguments of a connect what it needs for TLS; None without. ``ssl=True`` stands for the default context."""
+    if not ssl:
+        return None
+    context = _default_context(server_hostname) if isinstance(ssl, bool) else ssl
+    return Security(context, handshake_timeout, shutdown_timeout, server_hostname=server_hostname)
+
+
+def _default_context(server_hostname: str | None) -> "SSLContext":
+    from ssl import create_default_context
+
+    context = create_default_context()
+    if not server_hostname:
+        context.check_hostname = False
+    return context
+
+
+class StartTls(EventLoop):
+    """start_tls."""
+
+    async def start_tls(
+        self,
+        transport: Any,
+        protocol: BaseProtocol,
+        sslcontext: "SSLContext",
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> Transport:
+        """Upgrade a connection to TLS and return the transport that *protocol* is to use from then on.
+
+        *transport* is any transport of this loop or of asyncio that allows it, TLS ones included. Raises TypeError for
+        another, ssl.SSLError when the handshake fails, ConnectionAbortedError when it takes too long.
+        """
+        self._check_thread()
+        _check_context(sslcontext)
+        if not getattr(transport, "_start_tls_compatible", False):
+            raise TypeError(f"transport {transport!r} is not supported by start_tls()")
+        waiter = self.create_future()
+        security = Security(
+            sslcontext, ssl_handshake_timeout, ssl_shutdown_timeout, server_side, server_hostname
+        )
+        tls = security.protect(self, protocol, waiter, connected=True)
+        # Before the protocol below changes: nothing may arrive before the handshake begins.
+        transport.pause_reading()
+        if server_side:
+            _take_over_buffer(protocol, tls)
+        transport.set_protocol(tls)
+        begin = self.call_soon(tls.connection_made, transport)
+        resume = self.call_soon(transport.resume_reading)
+        try:
+            await waiter
+        except BaseException:
+            transport.close()
+            begin.cancel()
+            resume.cancel()
+            raise
+        return tls  # type: ignore[no-any-return]
+
+
+def _check_context(sslcontext: object) -> None:
+    from ssl import SSLContext
+
+    if not isinstance(sslcontext, SSLContext):
+        raise TypeError(f"sslcontext is expected to be an instance of ssl.SSLContext, got {sslcontext!r}")
+
+
+def _take_over_buffer(protocol: BaseProtocol, tls: Any) -> None:
+    """Hand to TLS what a stream reader has taken in already: a client may begin its handshake at once."""
+    reader = getattr(protocol, "_stream_reader", None) if isinstance(protocol, StreamReaderProtocol) else None
+    if reader is not None and reader._buffer:
+        data = bytes(reader._buffer)
+        reader._buffer.clear()
+        tls.data_received(data)
