@@ -60,6 +60,7 @@ fn description() -> Description {
         ],
         getset: vec![
             raw::getter(c"_loop", get_loop, c"The loop."),
+            raw::getter(c"_ssl_protocol", get_self, c"asyncio's name for the protocol's side: this object."),
             raw::getter(c"_start_tls_compatible", raw::get_true, c"True: TLS may run over TLS."),
             raw::getter(c"_sendfile_compatible", get_sendfile_mode, c"asyncio's mark for: by reading and writing."),
         ],
@@ -133,6 +134,11 @@ unsafe extern "C" fn get_loop(object: *mut ffi::PyObject, _: *mut c_void) -> *mu
             Ok(TlsTransport::new(&object).event_loop().into_ptr())
         })
     }
+}
+
+unsafe extern "C" fn get_self(object: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
+    // SAFETY: called by Python, attached, with a transport.
+    unsafe { ffi::Py_NewRef(object) }
 }
 
 unsafe extern "C" fn get_sendfile_mode(_: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {

@@ -84,11 +84,15 @@ impl<'py> TlsTransport<'_, 'py> {
     /// With everything sent: sends close_notify, and when the peer's is in too, closes below.
     pub(super) fn say_goodbye(self) -> PyResult<()> {
         let (now, both) = self.with(|tls| {
-            let now = tls.phase == Phase::Flushing && tls.backlog.is_empty() && tls.engine.is_some();
-            if now {
+            let sent = tls.phase == Phase::Flushing && tls.backlog.is_empty() && tls.engine.is_some();
+            if sent {
                 tls.phase = Phase::Closing;
             }
-            (now, tls.phase == Phase::Closing && (tls.peer_closed || tls.eof))
+            // A peer that just ended its stream did not wait for a goodbye and gets none, as from asyncio.
+            (
+                sent && (!tls.eof || tls.peer_closed),
+                tls.phase == Phase::Closing && (tls.peer_closed || tls.eof),
+            )
         })?;
         if now && let Err(error) = self.drive(&mut &[][..], |engine, wire| engine.close(wire)) {
             return self.fatal(error, "Fatal error on transport").map(drop);
