@@ -193,7 +193,8 @@ def _merged(reports: list[Report]) -> Measurement:
     ops = sum(report["requests"] for report in reports)
     wall = sum(report["seconds"] for report in reports)
     p50 = median(report["p50_us"] for report in reports)
-    return {
+    lost = {"lost": sum(report["lost"] for report in reports)} if "lost" in reports[0] else {}
+    return lost | {
         "ops": ops,
         "wall_s": wall,
         "cpu_us": sum(report["server_cpu_s"] for report in reports) * 1e6 / ops,
@@ -201,5 +202,4 @@ def _merged(reports: list[Report]) -> Measurement:
         "rate": ops / wall,
         "p50_us": p50,
         "p99_us": max(report["p99_us"] for report in reports),
-        "lost": sum(report.get("lost", 0) for report in reports),
     }

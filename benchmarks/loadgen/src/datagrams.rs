@@ -286,6 +286,44 @@ mod tests {
         assert_eq!(flight.reply(&other), Ok(None), "a second copy counts for nothing");
     }
 
+    /// Has one socket take `replies` replies from a server that answers datagram `i` with what `answer(i, it)` gives.
+    fn run(replies: u64, answer: impl Fn(u64, &[u8]) -> Option<Vec<u8>> + Send + 'static) -> Seen {
+        let server = std::net::UdpSocket::bind("127.0.0.1:0").expect("loopback");
+        let plan = Plan { server: server.local_addr().expect("bound"), size: 20, under_way: 1 };
+        let shared = Shared::default();
+        shared.phase.store(MEASURE, Ordering::Relaxed);
+        let end = std::net::UdpSocket::bind("127.0.0.1:0").expect("loopback");
+        let served = std::thread::spawn(move || {
+            let mut buffer = [0; 64];
+            for number in 0.. {
+                let (n, from) = server.recv_from(&mut buffer).expect("a socket");
+                if n == 0 {
+                    return;
+                }
+                if let Some(reply) = answer(number, &buffer[..n]) {
+                    server.send_to(&reply, from).expect("loopback");
+                }
+            }
+        });
+        let seen = Worker::new(&plan, 0..1, replies, &shared).expect("sockets").run();
+        end.send_to(&[], plan.server).expect("loopback");
+        served.join().expect("no panic");
+        seen
+    }
+
+    #[test]
+    fn a_lost_datagram_is_counted_and_the_run_goes_on() {
+        let seen = run(5, |number, bytes| (number != 2).then(|| bytes.to_vec()));
+        assert_eq!((seen.latency_ns.len(), seen.lost, seen.errors), (5, 1, 0), "{:?}", seen.first_error);
+    }
+
+    #[test]
+    fn a_wrong_echo_ends_the_socket() {
+        let seen = run(5, |number, bytes| Some(bytes[usize::from(number == 2)..].to_vec()));
+        assert_eq!((seen.latency_ns.len(), seen.errors), (2, 1));
+        assert_eq!(seen.first_error.as_deref(), Some("echo of 19 bytes where 20 were sent"));
+    }
+
     #[test]
     fn what_was_never_sent_is_refused() {
         let (mut one, mut other, now) = (flight(2, 1), flight(2, 2), Instant::now());

@@ -97,7 +97,7 @@ pub fn run(plan: &Plan) -> Result<Value, String> {
         shared.phase.store(STOP, Ordering::Relaxed);
         running.into_iter().map(|thread| thread.join().expect("a worker never panics")).collect()
     });
-    let mut out = report(&window, seen);
+    let mut out = report(plan, &window, seen);
     if let Bound::Requests(all) = plan.bound
         && window.requests < all
         && out["errors"] == 0
@@ -166,7 +166,7 @@ fn watch(plan: &Plan, shared: &Shared, first: Instant, length: Duration, alive: 
     }
 }
 
-fn report(window: &Window, workers: Vec<Seen>) -> Value {
+fn report(plan: &Plan, window: &Window, workers: Vec<Seen>) -> Value {
     let mut seen = Seen::default();
     for one in workers {
         seen.add(one);
@@ -184,7 +184,7 @@ fn report(window: &Window, workers: Vec<Seen>) -> Value {
         "p99_us": at(0.99),
         "loadgen_cpu_s": round(cpu::own().as_secs_f64()),
     });
-    if seen.lost > 0 {
+    if let Traffic::Datagrams(_) = plan.traffic {
         out["lost"] = json!(seen.lost);
     }
     if let Some(error) = seen.first_error {

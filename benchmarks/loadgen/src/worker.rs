@@ -257,7 +257,7 @@ impl Connection {
         let stream = self.stream.as_mut().ok_or("no stream")?;
         let request = self.exchange.request();
         loop {
-            // Nothing is left to write where only the flush is: of what TLS holds back.
+            // All of it written, TLS may still hold some back.
             let rest = &request[self.sent..];
             let wrote = if rest.is_empty() { stream.flush().map(|()| 0) } else { stream.write(rest) };
             match wrote {
