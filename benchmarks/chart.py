@@ -11,6 +11,8 @@ from .table import number
 
 GROUPS = {
     "network": "Network: CPU time per request",
+    "tls": "TLS: CPU time per request",
+    "processes": "Subprocesses: CPU time of the parent per child",
     "scheduling": "Scheduling: CPU time per operation",
     "threads": "Across threads: CPU time per operation",
     "loops": "Loops: making one and what it holds",

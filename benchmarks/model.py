@@ -14,7 +14,7 @@ type LoopFactory = Callable[[], Loop]
 #: A body does `n` operations on a loop of the calling thread that is not running, and returns how many it did.
 type Body = Callable[[Loop, int], int]
 
-#: Serves on a listening socket; the result undoes it.
+#: Serves on a listening or datagram socket; the result undoes it.
 type Serve = Callable[[Loop, socket], Awaitable[Callable[[], None]]]
 
 type Measurement = dict[str, Any]
@@ -38,17 +38,19 @@ def per_operation(ops: int, wall: float, cpu: float) -> Measurement:
 class Target:
     """What tokioloop is to reach in a row.
 
-    `times` is how many times less than uvloop's figure (2.4 means at most 1/2.4 of it); `floor` how many times
-    the floor's figure at most; `below` an absolute bound in the row's unit.
+    `times` is how many times less than uvloop's figure (2.4 means at most 1/2.4 of it), or, where `than` names
+    another row, than tokioloop's own in that row; `floor` how many times the floor's figure at most; `below` an
+    absolute bound in the row's unit.
     """
 
     times: float | None = None
+    than: str | None = None
     floor: float | None = None
     below: float | None = None
 
     def __str__(self) -> str:
         if self.times is not None:
-            return f"uvloop / {self.times:g}"
+            return f"{self.than or 'uvloop'} / {self.times:g}"
         if self.floor is not None:
             return f"floor x {self.floor:g}"
         return f"< {self.below:g}"
@@ -60,7 +62,7 @@ class Row:
 
     name: str
     title: str
-    group: Literal["scheduling", "threads", "network", "loops"]
+    group: Literal["network", "tls", "processes", "scheduling", "threads", "loops"]
     #: Operations of one call of `body`, which is called until the measured time is used up, or of `special`.
     n: int = 0
     body: Body | None = None
@@ -68,7 +70,7 @@ class Row:
     special: Special | None = None
     #: Arguments of the load generator: its command and what belongs to it.
     load: tuple[str, ...] = ()
-    unix: bool = False
+    over: Literal["tcp", "unix", "udp"] = "tcp"
     #: The plain-Rust floor serves this row too, with these arguments.
     floor: tuple[str, ...] | None = None
     #: Also run on two threads with a loop each, as row `NAME@2`.
@@ -79,3 +81,7 @@ class Row:
     figure: str = "cpu_us"
     unit: str = "us CPU"
     target: Target | None = None
+    #: The only loops that can do this; None means all.
+    loops: tuple[str, ...] | None = None
+    #: Module without which the row is left out.
+    needs: str | None = None

@@ -48,6 +48,15 @@ def factory(name: str) -> LoopFactory:
     return made
 
 
+def has(module: str) -> bool:
+    """Whether `module` can be imported; asked in a process of its own too."""
+    command = [sys.executable, "-c", f"import {module}"]
+    try:
+        return subprocess.run(command, stderr=subprocess.DEVNULL, timeout=30, check=False).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
+
+
 def probe(name: str) -> Presence:
     """Imports the peer and runs one of its loops, in a process of its own: an import may crash."""
     module, attribute = FACTORIES[name]

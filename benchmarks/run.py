@@ -47,17 +47,18 @@ def run(plan: Plan) -> dict[str, Any]:
     loops = [name for name in plan.loops if present[name].present]
     if not loops:
         raise RuntimeError("none of the loops is installed")
+    chosen = _possible(plan.variants)
     measurements: list[Measurement] = []
     failures: list[dict[str, Any]] = []
     failed: Counter[tuple[str, str]] = Counter()
     begun = time.monotonic()
     for round_ in range(plan.rounds):
-        for number, variant in enumerate(plan.variants):
+        for number, variant in enumerate(chosen):
             runners = [name for name in _runners(variant, loops) if failed[variant, name] < PATIENCE]
             # None stands always first or always behind the same neighbour.
             turn = (round_ + number) % max(1, len(runners))
             for name in runners[turn:] + runners[:turn]:
-                done = f"round {round_ + 1}/{plan.rounds}, row {number + 1}/{len(plan.variants)}"
+                done = f"round {round_ + 1}/{plan.rounds}, row {number + 1}/{len(chosen)}"
                 _tell(f"\r\x1b[K{time.monotonic() - begun:4.0f} s  {done}  {variant} {name}")
                 try:
                     found = _measure(variant, name, plan.seconds)
@@ -77,9 +78,20 @@ def run(plan: Plan) -> dict[str, Any]:
     }
 
 
+def _possible(variants: list[str]) -> list[str]:
+    """The variants whose modules are there; tells which are left out."""
+    needs = {split(name)[0].needs for name in variants}
+    missing = {module for module in needs if module is not None and not peers.has(module)}
+    for name in variants:
+        if (module := split(name)[0].needs) in missing:
+            _tell(f"{name} left out: no {module}\n")
+    return [name for name in variants if split(name)[0].needs not in missing]
+
+
 def _runners(variant: str, loops: list[str]) -> list[str]:
     row, threads = split(variant)
-    return [*loops, peers.FLOOR] if row.floor is not None and threads == 1 else loops
+    able = [name for name in loops if row.loops is None or name in row.loops]
+    return [*able, peers.FLOOR] if row.floor is not None and threads == 1 else able
 
 
 def _measure(variant: str, name: str, seconds: float) -> Measurement:

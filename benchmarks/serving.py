@@ -8,7 +8,17 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from socket import AF_INET, AF_UNIX, SO_REUSEPORT, SOL_SOCKET, socket
+from socket import (
+    AF_INET,
+    AF_UNIX,
+    IPPROTO_TCP,
+    IPPROTO_UDP,
+    SO_REUSEPORT,
+    SOCK_DGRAM,
+    SOCK_STREAM,
+    SOL_SOCKET,
+    socket,
+)
 from statistics import median
 
 from . import cores, loadgen
@@ -48,7 +58,7 @@ def alone(row: Row, serve: Serve, make: LoopFactory, seconds: float) -> Measurem
     cores.take_last()
     with ExitStack() as stack:
         path = _unix_path(row, stack)
-        [listener] = _listeners(1, path, stack)
+        [listener] = _listeners(1, row, path, stack)
         load = Load(row, _where(listener, path), os.getpid(), apart=True)
         if row.target is None or row.target.floor is None:
             return _merged(_serve_loads(serve, make(), listener, iter([(load, seconds)])))
@@ -75,7 +85,7 @@ def beside(row: Row, serve: Serve, make: LoopFactory, seconds: float, threads: i
         _end(loop, undo)
 
     with ExitStack() as stack:
-        listeners = _listeners(threads, None, stack)
+        listeners = _listeners(threads, row, None, stack)
         running = [threading.Thread(target=run, args=(listener,), daemon=True) for listener in listeners]
         for thread in running:
             thread.start()
@@ -99,33 +109,41 @@ def _floor(row: Row, stack: ExitStack) -> Load:
     if row.floor is None:
         raise LookupError(f"the floor does not serve {row.name}")
     path = _unix_path(row, stack)
-    child = loadgen.Floor(*(("--unix", str(path)) if path else ("--port", "0")), *row.floor)
+    datagrams = ("--udp",) if row.over == "udp" else ()
+    child = loadgen.Floor(*(("--unix", str(path)) if path else ("--port", "0")), *datagrams, *row.floor)
     stack.callback(child.close)
     where = ("--unix", str(path)) if path else ("--addr", f"127.0.0.1:{child.where['port']}")
     return Load(row, where, child.pid, apart=True)
 
 
 def _unix_path(row: Row, stack: ExitStack) -> Path | None:
-    return Path(stack.enter_context(tempfile.TemporaryDirectory())) / "socket" if row.unix else None
+    return Path(stack.enter_context(tempfile.TemporaryDirectory())) / "socket" if row.over == "unix" else None
 
 
 def _where(listener: socket, path: Path | None) -> tuple[str, ...]:
     return ("--unix", str(path)) if path else ("--addr", f"127.0.0.1:{listener.getsockname()[1]}")
 
 
-def _listeners(count: int, path: Path | None, stack: ExitStack) -> list[socket]:
-    """Listening sockets, one a server thread; those of TCP share one port."""
+def _listeners(count: int, row: Row, path: Path | None, stack: ExitStack) -> list[socket]:
+    """Listening or datagram sockets, one a server thread; those of TCP share one port."""
     listeners: list[socket] = []
+    # The protocol is named as getaddrinfo would: only then does asyncio set TCP_NODELAY on what is accepted.
+    family, kind, protocol = {
+        "tcp": (AF_INET, SOCK_STREAM, IPPROTO_TCP),
+        "unix": (AF_UNIX, SOCK_STREAM, 0),
+        "udp": (AF_INET, SOCK_DGRAM, IPPROTO_UDP),
+    }[row.over]
     port = 0
     for _ in range(count):
-        listener = stack.enter_context(socket(AF_UNIX if path else AF_INET))
+        listener = stack.enter_context(socket(family, kind, protocol))
         if path:
             listener.bind(str(path))
         else:
             listener.setsockopt(SOL_SOCKET, SO_REUSEPORT, 1)
             listener.bind(("127.0.0.1", port))
             port = listener.getsockname()[1]
-        listener.listen(1024)
+        if kind == SOCK_STREAM:
+            listener.listen(1024)
         listener.setblocking(False)
         listeners.append(listener)
     return listeners
@@ -175,7 +193,8 @@ def _merged(reports: list[Report]) -> Measurement:
     ops = sum(report["requests"] for report in reports)
     wall = sum(report["seconds"] for report in reports)
     p50 = median(report["p50_us"] for report in reports)
-    return {
+    lost = {"lost": sum(report["lost"] for report in reports)} if "lost" in reports[0] else {}
+    return lost | {
         "ops": ops,
         "wall_s": wall,
         "cpu_us": sum(report["server_cpu_s"] for report in reports) * 1e6 / ops,

@@ -70,6 +70,12 @@ class Summary:
         """How many times less than uvloop's figure a loop's is."""
         return self.ratio((row.name, REFERENCE), (row.name, loop), row.figure)
 
+    def times_than(self, row: Row) -> float | None:
+        """How many times less tokioloop's figure is than its own in the row that the target names."""
+        if row.target is None or row.target.than is None:
+            return None
+        return self.ratio((row.target.than, SUBJECT), (row.name, SUBJECT), row.figure)
+
     def over_floor(self, row: Row, loop: str = SUBJECT) -> float | None:
         """A loop's figure over the floor's: where they were measured in turns, of those turns."""
         if turns := self.cell(row.name, loop, "over_floor"):
@@ -82,7 +88,7 @@ class Summary:
         if target is None:
             return None
         if target.times is not None:
-            times = self.times(row)
+            times = self.times_than(row) if target.than else self.times(row)
             return None if times is None else times >= target.times
         if target.floor is not None:
             over = self.over_floor(row)
@@ -103,6 +109,7 @@ class Summary:
                 out[variant] |= {
                     "times_better_than_uvloop": self.times(row),
                     "over_floor": self.over_floor(row),
+                    "times_better_than_row": self.times_than(row),
                     "target": str(row.target) if row.target else None,
                     "met": self.met(row),
                 }
@@ -117,6 +124,7 @@ class Summary:
             "rate",
             "p50_us",
             "p99_us",
+            "lost",
             "bytes",
             "heap_bytes",
         ):

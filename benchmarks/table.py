@@ -72,7 +72,7 @@ def _cpu(summary: Summary) -> str:
             cells += [
                 "-" if times is None else f"{times:.2f}x",
                 "-" if over is None else f"{over - 1:+.0%}",
-                str(row.target) if row.target else "",
+                _target(summary, row),
                 _verdict(
                     met, failed=row.target is not None and summary.failure(row.name, SUBJECT) is not None
                 ),
@@ -80,6 +80,14 @@ def _cpu(summary: Summary) -> str:
         rows.append(cells)
     title = "## CPU time per operation, microseconds (user and system; memory rows: bytes)\n\n"
     return title + _table(head, rows) if rows else ""
+
+
+def _target(summary: Summary, row: Row) -> str:
+    """The target; with what was reached where no other column says it."""
+    if row.target is None:
+        return ""
+    times = summary.times_than(row)
+    return str(row.target) if times is None else f"{row.target} ({times:.2f}x)"
 
 
 def _verdict(met: bool | None, *, failed: bool) -> str:

@@ -6,11 +6,13 @@ from fnmatch import fnmatchcase
 
 from ..model import Row
 from .loops import ROWS as LOOPS
+from .processes import ROWS as PROCESSES
 from .scheduling import ROWS as SCHEDULING
 from .served import ROWS as SERVED
 from .threads import ROWS as THREADS
+from .tls import ROWS as TLS
 
-ROWS: dict[str, Row] = {row.name: row for row in (*SERVED, *SCHEDULING, *THREADS, *LOOPS)}
+ROWS: dict[str, Row] = {row.name: row for row in (*SERVED, *TLS, *PROCESSES, *SCHEDULING, *THREADS, *LOOPS)}
 
 
 def variants() -> list[str]:

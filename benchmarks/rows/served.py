@@ -30,6 +30,16 @@ class EchoOnce(Echo):
         self.transport.close()
 
 
+class EchoDatagrams(asyncio.DatagramProtocol):
+    transport: asyncio.DatagramTransport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.DatagramTransport, transport)
+
+    def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
+        self.transport.sendto(data, addr)
+
+
 class EchoBuffered(asyncio.BufferedProtocol):
     transport: asyncio.Transport
 
@@ -73,6 +83,11 @@ async def serve_echo(loop: Loop, listener: socket) -> Callable[[], None]:
 
 async def serve_echo_once(loop: Loop, listener: socket) -> Callable[[], None]:
     return (await _server(loop, EchoOnce, listener)).close
+
+
+async def serve_datagrams(loop: Loop, sock: socket) -> Callable[[], None]:
+    transport, _ = await loop.create_datagram_endpoint(EchoDatagrams, sock=sock)
+    return transport.close
 
 
 async def serve_buffered(loop: Loop, listener: socket) -> Callable[[], None]:
@@ -174,8 +189,18 @@ ROWS = (
         "network",
         serve=serve_echo,
         load=ECHO,
-        unix=True,
+        over="unix",
         floor=(),
+    ),
+    Row(
+        "udp_echo",
+        "echo of datagrams of 1 KiB, DatagramProtocol, 32 sockets with two under way each",
+        "network",
+        serve=serve_datagrams,
+        load=("udp", "--size", "1024", "--connections", "32", "--under-way", "2"),
+        over="udp",
+        floor=(),
+        target=Target(times=1.3),
     ),
     Row(
         "connect",

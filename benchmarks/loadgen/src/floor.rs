@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use mio::event::Source;
-use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use mio::net::{TcpListener, TcpStream, UdpSocket, UnixListener, UnixStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 use serde_json::json;
 
@@ -21,6 +21,8 @@ pub enum Listen {
     /// On loopback; 0 lets the kernel choose the port.
     Port(u16),
     Unix(std::path::PathBuf),
+    /// UDP on loopback.
+    Datagrams(u16),
 }
 
 const LISTENER: Token = Token(usize::MAX);
@@ -59,7 +61,44 @@ pub fn serve(listen: &Listen, once: bool, limit: Duration) -> io::Result<()> {
             std::fs::remove_file(path).ok();
             ended
         }
+        Listen::Datagrams(port) => {
+            let mut socket = UdpSocket::bind(([127, 0, 0, 1], *port).into())?;
+            let interests = Interest::READABLE | Interest::WRITABLE;
+            poll.registry().register(&mut socket, LISTENER, interests)?;
+            println!("{}", json!({"port": socket.local_addr()?.port(), "pid": std::process::id()}));
+            echo_datagrams(poll, &socket, limit)
+        }
     }
+}
+
+/// Echoes datagrams one by one. What the kernel does not take at once is dropped, as UDP may.
+fn echo_datagrams(mut poll: Poll, socket: &UdpSocket, limit: Duration) -> io::Result<()> {
+    let begun = Instant::now();
+    let mut buffer = vec![0; 64 * 1024];
+    let mut events = Events::with_capacity(16);
+    let mut received = 0_u64;
+    while begun.elapsed() < limit {
+        match poll.poll(&mut events, Some(limit.saturating_sub(begun.elapsed()))) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            other => other?,
+        }
+        if events.iter().any(|event| event.token() == END) {
+            break;
+        }
+        loop {
+            match socket.recv_from(&mut buffer) {
+                Ok((n, from)) => {
+                    received += 1;
+                    let _sent_or_dropped = socket.send_to(&buffer[..n], from);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                // A client that went away shows as a refused send.
+                Err(error) if error.kind() == ErrorKind::ConnectionRefused => continue,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    end(received)
 }
 
 /// What the floor needs of a stream.
@@ -133,7 +172,11 @@ fn run<S: Stream>(
         // A slot is given anew only in the next turn: the rest of this one's events may still name it.
         free.append(&mut closed);
     }
-    println!("{}", json!({"cpu_s": cpu::own().as_secs_f64(), "receives": requests}));
+    end(requests)
+}
+
+fn end(receives: u64) -> io::Result<()> {
+    println!("{}", json!({"cpu_s": cpu::own().as_secs_f64(), "receives": receives}));
     Ok(())
 }
 

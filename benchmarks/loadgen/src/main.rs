@@ -1,24 +1,30 @@
 //! Load generator and plain-Rust floor. Every reply is checked; any wrong one makes the exit status 1.
 //!
 //! - `cpu` the only calls of libc: CPU clocks, waiting for an ending signal
-//! - `target` where to connect; `exchange` what is said and how it is checked
-//! - `worker` one thread's connections; `run` the coordinator and the report
+//! - `target` where to connect, `tls` what makes a TCP stream a TLS one
+//! - `exchange` what is said and how it is checked
+//! - `worker` one thread's connections, `datagrams` one thread's UDP sockets
+//! - `shared` what they and the coordinator tell each other; `run` the coordinator and the report
 //! - `floor` the echo server to compare with
 
 mod cpu;
+mod datagrams;
 mod exchange;
 mod floor;
 mod run;
+mod shared;
 mod target;
+mod tls;
 mod worker;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use lexopt::prelude::*;
 
 use exchange::{Body, Echo, Exchange, Http};
-use run::{Bound, Plan};
+use run::{Bound, Plan, Traffic};
 use target::Target;
 use worker::After;
 
@@ -26,11 +32,14 @@ const USAGE: &str = "\
 loadgen http    --addr HOST:PORT [--path /] [--body TEXT | --length BYTES]    HTTP/1.1 keep-alive GET
 loadgen echo    --addr HOST:PORT | --unix PATH  [--size 1024]                 send, check every byte of the echo
 loadgen connect --addr HOST:PORT | --unix PATH  [--closer client|server]      connect, echo of one byte, close
-loadgen floor   --port PORT | --unix PATH  [--seconds 600] [--once]           the plain-Rust echo server
+loadgen udp     --addr HOST:PORT  [--size 1024] [--under-way 1]               datagrams, every echo checked
+loadgen floor   --port PORT [--udp] | --unix PATH  [--seconds 600] [--once]   the plain-Rust echo server
 
-of the first three: [--connections 64] [--threads 1] [--seconds 1 | --requests N] [--warm-up 0.2]
+of the first four:  [--connections 64] (udp: sockets, each with so many under way)
+                    [--threads 1] [--seconds 1 | --requests N] [--warm-up 0.2]
                     [--server-pid PID] measures that process's CPU time over the window
                     [--progress] a JSON line on stderr twice a second   [--json] the report as JSON
+of the first three: [--tls PEM] TLS 1.3, the certificate issued for localhost by an authority of that file
 Exit status: 0 all replies were right, 1 some were not, 2 wrong arguments.";
 
 struct Options {
@@ -50,6 +59,9 @@ struct Options {
     progress: bool,
     json: bool,
     once: bool,
+    tls: Option<PathBuf>,
+    udp: bool,
+    under_way: usize,
 }
 
 fn parse() -> Result<Options, String> {
@@ -70,6 +82,9 @@ fn parse() -> Result<Options, String> {
         progress: false,
         json: false,
         once: false,
+        tls: None,
+        udp: false,
+        under_way: 1,
     };
     let mut parser = lexopt::Parser::from_env();
     read(&mut parser, &mut options).map_err(|error| error.to_string())?;
@@ -79,8 +94,9 @@ fn parse() -> Result<Options, String> {
     };
     number("--seconds", options.seconds.unwrap_or(1.0))?;
     number("--warm-up", options.warm_up)?;
-    if options.connections == 0 || options.threads == 0 || options.size == 0 {
-        return Err("--connections, --threads and --size must be at least 1".to_owned());
+    let least = options.connections.min(options.threads).min(options.size).min(options.under_way);
+    if least == 0 {
+        return Err("--connections, --threads, --size and --under-way must be at least 1".to_owned());
     }
     if options.seconds.is_some() && options.requests.is_some() {
         return Err("--seconds and --requests exclude each other".to_owned());
@@ -115,6 +131,9 @@ fn read(parser: &mut lexopt::Parser, options: &mut Options) -> Result<(), lexopt
             Long("port") => options.port = Some(parser.value()?.parse()?),
             Long("server-pid") => options.server = Some(parser.value()?.parse()?),
             Long("progress") => options.progress = true,
+            Long("tls") => options.tls = Some(parser.value()?.into()),
+            Long("udp") => options.udp = true,
+            Long("under-way") => options.under_way = parser.value()?.parse()?,
             Long("once") => options.once = true,
             Long("json") => options.json = true,
             Long("help") => {
@@ -130,7 +149,7 @@ fn read(parser: &mut lexopt::Parser, options: &mut Options) -> Result<(), lexopt
 fn main() -> ExitCode {
     let done = parse().and_then(|options| match options.command.as_str() {
         "floor" => serve_floor(&options),
-        "http" | "echo" | "connect" => load(options),
+        "http" | "echo" | "connect" | "udp" => load(options),
         "" => Err("no command".to_owned()),
         other => Err(format!("no command {other}")),
     });
@@ -145,7 +164,8 @@ fn main() -> ExitCode {
 
 fn serve_floor(options: &Options) -> Result<ExitCode, String> {
     let listen = match (&options.target, options.port) {
-        (Some(Target::Unix(path)), None) => floor::Listen::Unix(path.clone()),
+        (Some(Target::Unix(path)), None) if !options.udp => floor::Listen::Unix(path.clone()),
+        (None, Some(port)) if options.udp => floor::Listen::Datagrams(port),
         (None, Some(port)) => floor::Listen::Port(port),
         _ => return Err("floor takes either --port or --unix".to_owned()),
     };
@@ -160,27 +180,13 @@ fn serve_floor(options: &Options) -> Result<ExitCode, String> {
 }
 
 fn load(options: Options) -> Result<ExitCode, String> {
-    let target = options.target.ok_or("--addr or --unix is missing")?;
+    let mut target = options.target.ok_or("--addr or --unix is missing")?;
+    if let Some(roots) = &options.tls {
+        target = target.with_tls(tls::config(roots)?)?;
+    }
     let host = match &target {
-        Target::Tcp(addr) => addr.to_string(),
+        Target::Tcp(addr) | Target::Tls(addr, _) => addr.to_string(),
         Target::Unix(_) => "localhost".to_owned(),
-    };
-    let plan = Plan {
-        target,
-        connections: options.connections,
-        threads: options.threads,
-        bound: match options.requests {
-            Some(requests) => Bound::Requests(requests),
-            None => Bound::Time(Duration::from_secs_f64(options.seconds.unwrap_or(1.0))),
-        },
-        warm_up: Duration::from_secs_f64(options.warm_up),
-        after: match options.command.as_str() {
-            "connect" if options.after == After::Keep => After::Close,
-            "connect" => options.after,
-            _ => After::Keep,
-        },
-        server: options.server,
-        progress: options.progress,
     };
     let (size, path, body) = (options.size, options.path, options.body);
     let exchange = |index: usize| -> Box<dyn Exchange> {
@@ -190,7 +196,33 @@ fn load(options: Options) -> Result<ExitCode, String> {
             _ => Box::new(Echo::new(1, index as u64 + 1)),
         }
     };
-    let report = run::run(&plan, &exchange)?;
+    let after = match options.command.as_str() {
+        "connect" if options.after == After::Keep => After::Close,
+        "connect" => options.after,
+        _ => After::Keep,
+    };
+    let traffic = match target {
+        Target::Tcp(server) if options.command == "udp" && size >= datagrams::MIN_SIZE => {
+            Traffic::Datagrams(datagrams::Plan { server, size, under_way: options.under_way })
+        }
+        _ if options.command == "udp" => {
+            return Err(format!("udp takes --addr, no --tls, and --size from {}", datagrams::MIN_SIZE));
+        }
+        target => Traffic::Streams { target, after, exchange: &exchange },
+    };
+    let plan = Plan {
+        traffic,
+        connections: options.connections,
+        threads: options.threads,
+        bound: match options.requests {
+            Some(requests) => Bound::Requests(requests),
+            None => Bound::Time(Duration::from_secs_f64(options.seconds.unwrap_or(1.0))),
+        },
+        warm_up: Duration::from_secs_f64(options.warm_up),
+        server: options.server,
+        progress: options.progress,
+    };
+    let report = run::run(&plan)?;
     if options.json {
         println!("{report}");
     } else {

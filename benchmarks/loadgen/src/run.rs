@@ -1,16 +1,17 @@
 //! Coordinates a run: workers on threads, warm-up, the measured window, the report.
 
+use std::io;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
-use crate::cpu;
 use crate::exchange::Exchange;
+use crate::shared::{MEASURE, STOP, Seen, Shared, WARM_UP};
 use crate::target::Target;
-use crate::worker::{After, MEASURE, STOP, Seen, Shared, WARM_UP, Worker};
+use crate::worker::{self, After};
+use crate::{cpu, datagrams};
 
 /// What bounds the measured window.
 #[derive(Clone, Copy)]
@@ -20,13 +21,23 @@ pub enum Bound {
     Requests(u64),
 }
 
-pub struct Plan {
-    pub target: Target,
+/// What goes over the connections.
+pub enum Traffic<'a> {
+    /// `exchange(i)` makes what connection `i` says.
+    Streams {
+        target: Target,
+        after: After,
+        exchange: &'a dyn Fn(usize) -> Box<dyn Exchange>,
+    },
+    Datagrams(datagrams::Plan),
+}
+
+pub struct Plan<'a> {
+    pub traffic: Traffic<'a>,
     pub connections: usize,
     pub threads: usize,
     pub bound: Bound,
     pub warm_up: Duration,
-    pub after: After,
     /// The process whose CPU time is measured over the window.
     pub server: Option<i32>,
     pub progress: bool,
@@ -38,27 +49,27 @@ const WARM_LIMIT: Duration = Duration::from_secs(10);
 const STEP: Duration = Duration::from_millis(2);
 const PROGRESS: Duration = Duration::from_millis(500);
 
-/// Runs `plan`; `exchange(i)` makes what connection `i` says. The value is the report.
-pub fn run(plan: &Plan, exchange: &dyn Fn(usize) -> Box<dyn Exchange>) -> Result<Value, String> {
+/// Runs `plan`. The value is the report.
+pub fn run(plan: &Plan) -> Result<Value, String> {
     let shared = Shared::default();
     let timed = matches!(plan.bound, Bound::Time(_));
     shared.phase.store(if timed { WARM_UP } else { MEASURE }, Ordering::Relaxed);
     let threads = plan.threads.clamp(1, plan.connections.max(1));
     let mut workers = Vec::new();
     for number in 0..threads {
-        let share = (number..plan.connections).step_by(threads).map(exchange).collect();
+        let share = (number..plan.connections).step_by(threads);
         let quota = match plan.bound {
             Bound::Time(_) => u64::MAX,
             Bound::Requests(all) => all / threads as u64 + u64::from((number as u64) < all % threads as u64),
         };
-        let worker = Worker::new(&plan.target, plan.after, quota, &shared, share);
-        workers.push(worker.map_err(|error| format!("poll: {error}"))?);
+        let job = job(&plan.traffic, share, quota, &shared);
+        workers.push(job.map_err(|error| format!("a worker: {error}"))?);
     }
     let mut window = Window::default();
     let seen: Vec<Seen> = thread::scope(|scope| {
         let mut first_cpu = server_cpu(plan);
         let mut first = Instant::now();
-        let running: Vec<_> = workers.into_iter().map(|worker| scope.spawn(|| worker.run())).collect();
+        let running: Vec<_> = workers.into_iter().map(|worker| scope.spawn(worker)).collect();
         let alive = || shared.finished.load(Ordering::Relaxed) < threads;
         if timed {
             let begun = Instant::now();
@@ -86,7 +97,7 @@ pub fn run(plan: &Plan, exchange: &dyn Fn(usize) -> Box<dyn Exchange>) -> Result
         shared.phase.store(STOP, Ordering::Relaxed);
         running.into_iter().map(|thread| thread.join().expect("a worker never panics")).collect()
     });
-    let mut out = report(&window, seen);
+    let mut out = report(plan, &window, seen);
     if let Bound::Requests(all) = plan.bound
         && window.requests < all
         && out["errors"] == 0
@@ -96,6 +107,27 @@ pub fn run(plan: &Plan, exchange: &dyn Fn(usize) -> Box<dyn Exchange>) -> Result
             json!(format!("{} of {all} requests within {} s", window.requests, LIMIT.as_secs()));
     }
     Ok(out)
+}
+
+type Job<'a> = Box<dyn FnOnce() -> Seen + Send + 'a>;
+
+/// What one worker will do.
+fn job<'a>(
+    traffic: &'a Traffic,
+    share: impl Iterator<Item = usize>,
+    quota: u64,
+    shared: &'a Shared,
+) -> io::Result<Job<'a>> {
+    Ok(match traffic {
+        Traffic::Streams { target, after, exchange } => {
+            let worker = worker::Worker::new(target, *after, quota, shared, share.map(exchange).collect())?;
+            Box::new(|| worker.run())
+        }
+        Traffic::Datagrams(plan) => {
+            let worker = datagrams::Worker::new(plan, share, quota, shared)?;
+            Box::new(|| worker.run())
+        }
+    })
 }
 
 #[derive(Default)]
@@ -134,28 +166,28 @@ fn watch(plan: &Plan, shared: &Shared, first: Instant, length: Duration, alive: 
     }
 }
 
-fn report(window: &Window, seen: Vec<Seen>) -> Value {
-    let mut latency = Histogram::<u64>::new_with_bounds(100, 60_000_000_000, 3).expect("valid bounds");
-    let (mut errors, mut first_error) = (0, None);
-    for one in seen {
-        latency.add(&one.latency_ns).expect("equal bounds");
-        errors += one.errors;
-        first_error = first_error.or(one.first_error);
+fn report(plan: &Plan, window: &Window, workers: Vec<Seen>) -> Value {
+    let mut seen = Seen::default();
+    for one in workers {
+        seen.add(one);
     }
-    if window.requests == 0 && errors == 0 {
-        (errors, first_error) = (1, Some("not one reply in the measured window".to_owned()));
+    if window.requests == 0 && seen.errors == 0 {
+        seen.fail("not one reply in the measured window");
     }
-    let at = |quantile| round(latency.value_at_quantile(quantile) as f64 / 1000.0);
+    let at = |quantile| round(seen.latency_ns.value_at_quantile(quantile) as f64 / 1000.0);
     let mut out = json!({
         "requests": window.requests,
-        "errors": errors,
+        "errors": seen.errors,
         "seconds": round(window.seconds),
         "rps": (window.requests as f64 / window.seconds.max(1e-9)).round(),
         "p50_us": at(0.5),
         "p99_us": at(0.99),
         "loadgen_cpu_s": round(cpu::own().as_secs_f64()),
     });
-    if let Some(error) = first_error {
+    if let Traffic::Datagrams(_) = plan.traffic {
+        out["lost"] = json!(seen.lost);
+    }
+    if let Some(error) = seen.first_error {
         out["first_error"] = json!(error);
     }
     if let Some(cpu) = window.cpu {

@@ -4,13 +4,13 @@
 //! with the others, and the error is counted.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
 use mio::{Events, Interest, Poll, Token};
 
 use crate::exchange::Exchange;
+use crate::shared::{MEASURE, STOP, Seen, Shared};
 use crate::target::{Stream, Target};
 
 /// What a connection does after a reply.
@@ -21,29 +21,6 @@ pub enum After {
     Close,
     /// Waits for the server to close, then connects anew.
     AwaitClose,
-}
-
-pub const WARM_UP: u8 = 0;
-pub const MEASURE: u8 = 1;
-pub const STOP: u8 = 2;
-
-/// What the workers share with the coordinator. All counters are only ever read for progress or after join.
-#[derive(Default)]
-pub struct Shared {
-    pub phase: AtomicU8,
-    /// Replies in the measured window.
-    pub replies: AtomicU64,
-    /// Connections that had a first reply, or died.
-    pub warm: AtomicUsize,
-    /// Workers that have nothing left to do.
-    pub finished: AtomicUsize,
-}
-
-/// What one worker saw in the measured window.
-pub struct Seen {
-    pub latency_ns: Histogram<u64>,
-    pub errors: u64,
-    pub first_error: Option<String>,
 }
 
 struct Connection {
@@ -112,12 +89,7 @@ impl<'a> Worker<'a> {
             poll: Poll::new()?,
             connections,
             buffer: vec![0; 256 * 1024],
-            seen: Seen {
-                // 100 ns to 60 s at three digits.
-                latency_ns: Histogram::new_with_bounds(100, 60_000_000_000, 3).expect("valid bounds"),
-                errors: 0,
-                first_error: None,
-            },
+            seen: Seen::default(),
             begun: 0,
             live: 0,
             done: 0,
@@ -136,7 +108,7 @@ impl<'a> Worker<'a> {
             match self.poll.poll(&mut events, Some(TICK)) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => {
-                    self.fail(&error.to_string());
+                    self.seen.fail(&error.to_string());
                     break;
                 }
                 Ok(()) => {}
@@ -222,12 +194,7 @@ impl<'a> Worker<'a> {
             connection.warm = true;
             self.shared.warm.fetch_add(1, Ordering::Relaxed);
         }
-        self.fail(why);
-    }
-
-    fn fail(&mut self, why: &str) {
-        self.seen.errors += 1;
-        self.seen.first_error.get_or_insert_with(|| why.to_owned());
+        self.seen.fail(why);
     }
 
     fn drop_stalled(&mut self) {
@@ -289,14 +256,17 @@ impl Connection {
     fn write(&mut self) -> Result<(), String> {
         let stream = self.stream.as_mut().ok_or("no stream")?;
         let request = self.exchange.request();
-        while self.sent < request.len() {
-            match stream.write(&request[self.sent..]) {
+        loop {
+            // All of it written, TLS may still hold some back.
+            let rest = &request[self.sent..];
+            let wrote = if rest.is_empty() { stream.flush().map(|()| 0) } else { stream.write(rest) };
+            match wrote {
+                Ok(_) if rest.is_empty() => return Ok(()),
                 Ok(n) => self.sent += n,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => return Err(format!("write: {error}")),
             }
         }
-        Ok(())
     }
 }
