@@ -272,7 +272,8 @@ def test_processes(start) -> None:
             assert await process.wait() == 0
 
         with anyio.CancelScope() as scope:
-            async with await anyio.open_process(["cat"]) as process:
+            # It does not read its input, whose end would end it as well.
+            async with await anyio.open_process(["sleep", "3600"]) as process:
                 scope.cancel()
                 await process.wait()
         assert process.returncode == -9
