@@ -23,8 +23,8 @@ ENVIRONMENT = $(BOOTSTRAP) scripts/environment.py --venv $(VENV) --group build
 LOADGEN_DIR = benchmarks/loadgen
 LOADGEN = $(LOADGEN_DIR)/target/release/loadgen
 
-.PHONY: help demo test test-rust test-loom test-python conformance bench stress lint wheel develop develop-debug venv peers \
-	loadgen format clean
+.PHONY: help demo test test-rust test-loom test-python test-compat conformance bench stress lint wheel develop develop-debug \
+	venv peers loadgen format clean
 
 help: ## this list
 	@echo 'make TARGET [PYTHON=interpreter] [VENV=.venv] [ARGS=...]'
@@ -36,7 +36,7 @@ demo: ## from nothing to a threaded HTTP server under load, compared with asynci
 	@$(MAKE) loadgen
 	@$(PY) examples/threaded_http.py --loadgen $(LOADGEN) $(ARGS)
 
-test: venv test-rust test-loom test-python conformance ## from nothing: cargo test, loom, pytest and the conformance lane
+test: venv test-rust test-loom test-python test-compat conformance ## from nothing: cargo test, loom, pytest, real programs, conformance
 
 test-rust: ## the Rust layers below Python, and the load generator
 	@echo '==> cargo test of the layers below Python (a minute the first time)'
@@ -51,7 +51,13 @@ test-loom: ## loom's model of the inbox and its wake flag
 test-python: ## pytest; ARGS go to pytest
 	@$(ENVIRONMENT) --group test --extension release
 	@echo '==> pytest'
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest --ignore tests/compat $(ARGS)
+
+test-compat: ## real programs on TokioLoop, some with real servers; COMPAT_ARGS go to pytest
+	@$(ENVIRONMENT) --group test --peers compat --extension release
+	@$(BOOTSTRAP) scripts/servers.py
+	@echo '==> real programs: uvicorn, aiohttp, websockets, httpx, redis-py, asyncpg, psycopg, anyio, subprocesses (two minutes)'
+	@$(PY) -m pytest tests/compat $(COMPAT_ARGS)
 
 conformance: ## CPython's own asyncio tests on TokioLoop
 	@$(ENVIRONMENT) --group test --extension release
