@@ -17,9 +17,10 @@ pub type Ssl = c_void;
 type Bio = c_void;
 type BioMethod = c_void;
 
-/// The ways an operation ends without a result; numbers are OpenSSL's SSL_ERROR_*.
+/// Why an operation gives no (more) result.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Trouble {
+    /// It needs more input.
     WantRead,
     /// close_notify was received.
     Closed,
@@ -27,9 +28,9 @@ pub enum Trouble {
     Failed,
 }
 
-const SSL_ERROR_WANT_READ: c_int = 2;
-const SSL_ERROR_WANT_WRITE: c_int = 3;
-const SSL_ERROR_ZERO_RETURN: c_int = 6;
+// Values of SSL_want() and bits of SSL_get_shutdown().
+const SSL_NOTHING: c_int = 1;
+const SSL_RECEIVED_SHUTDOWN: c_int = 2;
 const BIO_TYPE_SOURCE_SINK: c_int = 0x400;
 const BIO_CTRL_FLUSH: c_int = 11;
 const BIO_FLAGS_READ: c_int = 1;
@@ -59,10 +60,11 @@ functions! {
     SSL_read_ex: fn(*mut Ssl, *mut c_void, usize, *mut usize) -> c_int;
     SSL_write_ex: fn(*mut Ssl, *const c_void, usize, *mut usize) -> c_int;
     SSL_shutdown: fn(*mut Ssl) -> c_int;
-    SSL_get_error: fn(*const Ssl, c_int) -> c_int;
+    SSL_has_pending: fn(*const Ssl) -> c_int;
+    SSL_want: fn(*const Ssl) -> c_int;
+    SSL_get_shutdown: fn(*const Ssl) -> c_int;
     SSL_set_bio: fn(*mut Ssl, *mut Bio, *mut Bio);
     SSL_get_ex_data: fn(*const Ssl, c_int) -> *mut c_void;
-    ERR_clear_error: fn();
     BIO_get_new_index: fn() -> c_int;
     BIO_meth_new: fn(c_int, *const c_char) -> *mut BioMethod;
     BIO_meth_set_write: fn(*mut BioMethod, unsafe extern "C" fn(*mut Bio, *const c_char, c_int) -> c_int) -> c_int;
@@ -195,7 +197,7 @@ impl Connection {
                 &mut count,
             )
         };
-        if result == 1 { Ok(count) } else { Err(self.trouble(result)) }
+        if result == 1 { Ok(count) } else { Err(self.trouble()) }
     }
 
     /// Encrypts all of `plaintext`, or nothing.
@@ -210,29 +212,34 @@ impl Connection {
                 &mut count,
             )
         };
-        if result == 1 { Ok(count) } else { Err(self.trouble(result)) }
+        if result == 1 { Ok(count) } else { Err(self.trouble()) }
     }
 
     /// Sends close_notify.
     pub fn shutdown(&mut self) -> Result<(), Trouble> {
         // SAFETY: the connection is alive.
         let result = unsafe { (self.library.functions.SSL_shutdown)(self.ssl) };
-        if result >= 0 { Ok(()) } else { Err(self.trouble(result)) }
+        if result >= 0 { Ok(()) } else { Err(self.trouble()) }
     }
 
-    /// Forgets errors that somebody left on this thread: they would be taken for those of the next call.
-    pub fn clear_errors(&self) {
-        // SAFETY: acts on this thread's queue.
-        unsafe { (self.library.functions.ERR_clear_error)() }
+    /// Whether there is nothing to decrypt: neither lent nor held back by the connection itself.
+    pub fn is_drained(&self) -> bool {
+        // SAFETY: the connection is alive.
+        self.lent.len == 0 && unsafe { (self.library.functions.SSL_has_pending)(self.ssl) } == 0
     }
 
-    #[cold]
-    fn trouble(&self, result: c_int) -> Trouble {
-        // SAFETY: the connection is alive, and the call that gave `result` was this thread's last.
-        match unsafe { (self.library.functions.SSL_get_error)(self.ssl, result) } {
-            SSL_ERROR_WANT_READ | SSL_ERROR_WANT_WRITE => Trouble::WantRead,
-            SSL_ERROR_ZERO_RETURN => Trouble::Closed,
-            _ => Trouble::Failed,
+    /// Told from the connection's own state: the thread's error queue, which SSL_get_error() looks at, may hold what somebody
+    /// else left there.
+    fn trouble(&self) -> Trouble {
+        // SAFETY: the connection is alive.
+        unsafe {
+            if (self.library.functions.SSL_want)(self.ssl) != SSL_NOTHING {
+                Trouble::WantRead
+            } else if (self.library.functions.SSL_get_shutdown)(self.ssl) & SSL_RECEIVED_SHUTDOWN != 0 {
+                Trouble::Closed
+            } else {
+                Trouble::Failed
+            }
         }
     }
 }

@@ -128,13 +128,16 @@ impl Engine for Direct {
             let py = unsafe { Python::assume_attached() };
             return Err(PyErr::from_value(failed.into_bound(py)));
         }
-        self.connection.clear_errors();
         let mut count = 0;
         let end = self.connection.lend(&mut wire.input, &mut wire.output, |connection| {
             while count < plaintext.len() {
                 match connection.read(&mut plaintext[count..]) {
                     Ok(read) => count += read,
                     Err(trouble) => return Some(trouble),
+                }
+                // Saves asking once more.
+                if connection.is_drained() {
+                    return Some(Trouble::WantRead);
                 }
             }
             None
@@ -157,7 +160,6 @@ impl Engine for Direct {
     }
 
     fn write(&mut self, wire: &mut Wire<'_>, plaintext: &[u8]) -> PyResult<usize> {
-        self.connection.clear_errors();
         match self
             .connection
             .lend(&mut wire.input, &mut wire.output, |connection| connection.write(plaintext))
@@ -169,7 +171,6 @@ impl Engine for Direct {
     }
 
     fn close(&mut self, wire: &mut Wire<'_>) -> PyResult<()> {
-        self.connection.clear_errors();
         match self.connection.lend(&mut wire.input, &mut wire.output, Connection::shutdown) {
             Ok(()) | Err(Trouble::WantRead | Trouble::Closed) => Ok(()),
             Err(Trouble::Failed) => Err(self.error(wire)),
