@@ -5,17 +5,12 @@ import socket
 from asyncio import BaseProtocol, Transport, staggered
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from ._log import logger
 from ._names import AddrInfo, Host, Names, Port, take_turns
 from ._sockets import check_ssl_timeouts, check_stream, check_unix_stream, refuse_ssl_socket
-from ._tls import Security, client_security
-
-if TYPE_CHECKING:
-    from ssl import SSLContext
-
-type _Ssl = "bool | SSLContext | None"
+from ._tls import ClientTerms, Security, ServerTerms, client_security
 
 
 class Connect(Names):
@@ -27,7 +22,7 @@ class Connect(Names):
         host: Host = None,
         port: Port = None,
         *,
-        ssl: _Ssl = None,
+        ssl: bool | ClientTerms | None = None,
         family: int = 0,
         proto: int = 0,
         flags: int = 0,
@@ -86,7 +81,7 @@ class Connect(Names):
         protocol_factory: Callable[[], P],
         path: "str | bytes | os.PathLike[str] | os.PathLike[bytes] | None" = None,
         *,
-        ssl: _Ssl = None,
+        ssl: bool | ClientTerms | None = None,
         sock: socket.socket | None = None,
         server_hostname: str | None = None,
         ssl_handshake_timeout: float | None = None,
@@ -127,7 +122,7 @@ class Connect(Names):
         protocol_factory: Callable[[], P],
         sock: socket.socket,
         *,
-        ssl: _Ssl = None,
+        ssl: bool | ServerTerms | None = None,
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
     ) -> tuple[Transport, P]:

@@ -6,7 +6,7 @@ import socket
 import stat
 from asyncio import BaseProtocol, gather, sleep
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ._log import logger
 from ._names import AddrInfo, Host, Names, Port
@@ -18,10 +18,7 @@ from ._sockets import (
     is_abstract,
     refuse_ssl_socket,
 )
-from ._tls import Security
-
-if TYPE_CHECKING:
-    from ssl import SSLContext
+from ._tls import Security, ServerTerms
 
 type _Factory = Callable[[], BaseProtocol]
 
@@ -42,7 +39,7 @@ class Serve(Names):
         flags: int = socket.AI_PASSIVE,
         sock: socket.socket | None = None,
         backlog: int = 100,
-        ssl: "SSLContext | None" = None,
+        ssl: ServerTerms | None = None,
         reuse_address: bool | None = None,
         reuse_port: bool | None = None,
         keep_alive: bool | None = None,
@@ -85,7 +82,7 @@ class Serve(Names):
         *,
         sock: socket.socket | None = None,
         backlog: int = 100,
-        ssl: "SSLContext | None" = None,
+        ssl: ServerTerms | None = None,
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
         start_serving: bool = True,

@@ -35,6 +35,7 @@ imports! {
     ssl_want_read = "ssl"."SSLWantReadError";
     ssl_want_write = "ssl"."SSLWantWriteError";
     ssl_zero_return = "ssl"."SSLZeroReturnError";
+    ssl_error = "ssl"."SSLError";
     ssl_certificate_error = "ssl"."CertificateError";
     sendfile_mode = "asyncio.constants"."_SendfileMode";
     transport_socket = "asyncio.trsock"."TransportSocket";
