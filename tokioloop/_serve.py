@@ -67,7 +67,9 @@ class Serve(Names):
                 raise ValueError("Neither host/port nor sock were specified")
             check_stream(sock)
             sockets = [sock]
-        security = ssl and Security(ssl, ssl_handshake_timeout, ssl_shutdown_timeout, server_side=True)
+        security = (
+            Security(ssl, ssl_handshake_timeout, ssl_shutdown_timeout, server_side=True) if ssl else None
+        )
         server = await self._serve(
             sockets, protocol_factory, backlog, start_serving, security, ours=sock is None
         )
@@ -105,7 +107,9 @@ class Serve(Names):
             listener = sock
         if cleanup_socket:
             self._note_unix_socket(listener)
-        security = ssl and Security(ssl, ssl_handshake_timeout, ssl_shutdown_timeout, server_side=True)
+        security = (
+            Security(ssl, ssl_handshake_timeout, ssl_shutdown_timeout, server_side=True) if ssl else None
+        )
         return await self._serve(
             [listener], protocol_factory, backlog, start_serving, security, ours=sock is None
         )

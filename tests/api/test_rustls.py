@@ -116,7 +116,9 @@ async def connected(port: int, terms: Any, name: str = "localhost") -> AsyncIter
 
 @PAIRS
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_a_message_goes_both_ways(run: Run, make_server: Any, make_client: Any, version: ssl.TLSVersion) -> None:
+def test_a_message_goes_both_ways(
+    run: Run, make_server: Any, make_client: Any, version: ssl.TLSVersion
+) -> None:
     async def main() -> None:
         server, client = make_server(), make_client()
         for terms in (server, client):
@@ -327,7 +329,10 @@ def test_the_facts_of_a_connection(run: Run) -> None:
 @PAIRS
 def test_an_address_may_be_expected(run: Run, make_server: Any, make_client: Any) -> None:
     async def main() -> None:
-        async with echoing(make_server()) as port, connected(port, make_client(), "127.0.0.1") as (reader, writer):
+        async with (
+            echoing(make_server()) as port,
+            connected(port, make_client(), "127.0.0.1") as (reader, writer),
+        ):
             writer.write(b"hello")
             assert await reader.readexactly(5) == b"hello"
 
@@ -372,10 +377,22 @@ def test_no_tickets_no_resumption(run: Run) -> None:
     ("server", "client", "name", "code", "text"),
     [
         ("expired", {}, "localhost", 10, "expired"),
-        ("server", {}, "other.example", 62, "Hostname mismatch, certificate is not valid for 'other.example'"),
+        (
+            "server",
+            {},
+            "other.example",
+            62,
+            "Hostname mismatch, certificate is not valid for 'other.example'",
+        ),
         ("server", {}, "127.0.0.2", 64, "IP address mismatch, certificate is not valid for '127.0.0.2'"),
         ("server", {"roots": HERE / "stranger.pem"}, "localhost", 20, "local issuer"),
-        ("revoked", {"roots": HERE / "revoker.pem", "crls": HERE / "revoker.crl"}, "localhost", 23, "revoked"),
+        (
+            "revoked",
+            {"roots": HERE / "revoker.pem", "crls": HERE / "revoker.crl"},
+            "localhost",
+            23,
+            "revoked",
+        ),
     ],
 )
 def test_a_bad_certificate_is_named(

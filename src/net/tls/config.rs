@@ -86,7 +86,8 @@ impl ServerConfig {
                         .enforce_revocation_expiration(),
                     None => verifier,
                 };
-                builder.with_client_cert_verifier(verifier.build().map_err(|error| unusable(py, "crls", error))?)
+                builder
+                    .with_client_cert_verifier(verifier.build().map_err(|error| unusable(py, "crls", error))?)
             }
         };
         let mut config = builder
@@ -257,7 +258,9 @@ fn all_of<T: PemObject>(given: &Bound<'_, PyAny>, argument: &str, kind: &str) ->
     let contents = read(given)?;
     let items: Result<Vec<T>, pem::Error> = T::pem_slice_iter(&contents).collect();
     match items {
-        Ok(items) if items.is_empty() => Err(unusable(given.py(), argument, format!("no {kind} in PEM format"))),
+        Ok(items) if items.is_empty() => {
+            Err(unusable(given.py(), argument, format!("no {kind} in PEM format")))
+        }
         Ok(items) => Ok(items),
         Err(error) => Err(unusable(given.py(), argument, error)),
     }

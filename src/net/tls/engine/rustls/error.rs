@@ -1,6 +1,8 @@
 //! rustls's errors as those of `ssl`: the same classes, and where OpenSSL has a name for the same thing, that name.
 
-use ::rustls::{AlertDescription, CertificateError, Error, InconsistentKeys, InvalidMessage, PeerIncompatible};
+use ::rustls::{
+    AlertDescription, CertificateError, Error, InconsistentKeys, InvalidMessage, PeerIncompatible,
+};
 use pyo3::prelude::*;
 
 use crate::py::imports;
@@ -87,9 +89,9 @@ fn reason(error: &Error) -> (String, String) {
         Error::InappropriateMessage { .. } | Error::InappropriateHandshakeMessage { .. } => {
             "UNEXPECTED_MESSAGE"
         }
-        Error::InvalidMessage(InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion) => {
-            "WRONG_VERSION_NUMBER"
-        }
+        Error::InvalidMessage(
+            InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion,
+        ) => "WRONG_VERSION_NUMBER",
         Error::InvalidMessage(InvalidMessage::MessageTooLarge) => "PACKET_LENGTH_TOO_LONG",
         Error::InvalidMessage(_) => "BAD_PACKET",
         Error::PeerIncompatible(why) => match why {

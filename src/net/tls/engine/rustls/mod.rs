@@ -43,8 +43,9 @@ pub fn make(py: Python<'_>, terms: &Terms<'_, '_>) -> PyResult<Option<Made>> {
         (Box::new(Rustls::new(session.map_err(|failed| error(py, &failed, None))?, None, &facts)), None)
     } else if let Ok(config) = terms.context.cast::<ClientConfig>() {
         let hostname = hostname(terms)?;
-        let name = ServerName::try_from(hostname.clone())
-            .map_err(|_| PyValueError::new_err(format!("server_hostname is no name or address: {hostname:?}")))?;
+        let name = ServerName::try_from(hostname.clone()).map_err(|_| {
+            PyValueError::new_err(format!("server_hostname is no name or address: {hostname:?}"))
+        })?;
         let session = UnbufferedClientConnection::new(config.get().inner.clone(), name);
         let session = session.map_err(|failed| error(py, &failed, None))?;
         (Box::new(Rustls::new(session, Some(hostname.clone()), &facts)), Some(hostname))
@@ -66,7 +67,8 @@ fn hostname(terms: &Terms<'_, '_>) -> PyResult<String> {
         return Ok(name);
     }
     let encoded = terms.context.py().import("encodings.idna")?.getattr("ToASCII")?;
-    let labels = name.split('.').map(|label| encoded.call1((label,))?.call_method1("decode", ("ascii",))?.extract());
+    let labels =
+        name.split('.').map(|label| encoded.call1((label,))?.call_method1("decode", ("ascii",))?.extract());
     Ok(labels.collect::<PyResult<Vec<String>>>()?.join("."))
 }
 
@@ -165,7 +167,9 @@ impl<S: Session> Rustls<S> {
                         None => break Ok(()),
                     }
                 },
-                Ok(ConnectionState::EncodeTlsData(mut data)) => append(output, 0, |memory| data.encode(memory)),
+                Ok(ConnectionState::EncodeTlsData(mut data)) => {
+                    append(output, 0, |memory| data.encode(memory))
+                }
                 Ok(ConnectionState::TransmitTlsData(data)) => {
                     data.done();
                     Ok(())
