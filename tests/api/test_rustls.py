@@ -197,6 +197,24 @@ def test_records_arrive_in_single_bytes(run: Run) -> None:
     run(main())
 
 
+def test_a_handshake_message_in_several_records(run: Run, tmp_path: Path) -> None:
+    chain = tmp_path / "long.pem"
+    chain.write_text(SERVER.read_text() + 60 * CA.read_text())
+
+    async def main() -> None:
+        for make_server, make_client in (
+            (server_context, client_config),
+            (server_config, client_context),
+            (server_config, client_config),
+        ):
+            async with echoing(make_server(certificate=chain)) as port:
+                async with connected(port, make_client()) as (reader, writer):
+                    writer.write(b"hello")
+                    assert await reader.readexactly(5) == b"hello"
+
+    run(main())
+
+
 def dribble(port: int, message: bytes) -> bytes:
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     session = client_context().wrap_bio(incoming, outgoing, server_hostname="localhost")
@@ -335,6 +353,16 @@ def test_an_address_may_be_expected(run: Run, make_server: Any, make_client: Any
         ):
             writer.write(b"hello")
             assert await reader.readexactly(5) == b"hello"
+
+    run(main())
+
+
+def test_an_international_name_is_expected_in_its_ascii_form(run: Run) -> None:
+    async def main() -> None:
+        async with echoing(server_config()) as port:
+            with pytest.raises(ssl.SSLCertVerificationError, match="xn--bcher-kva.example"):
+                async with connected(port, client_config(), "b\u00fccher.example"):
+                    pass
 
     run(main())
 

@@ -26,6 +26,7 @@ use ::rustls::unbuffered::{
 };
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyString};
 
 use super::{DynEngine, Made, Terms};
 use crate::net::tls::config::{ClientConfig, ServerConfig};
@@ -62,14 +63,13 @@ fn hostname(terms: &Terms<'_, '_>) -> PyResult<String> {
         let message = "ClientConfig needs server_hostname: the certificate is checked against it";
         return Err(PyValueError::new_err(message));
     };
-    let name: String = name.extract()?;
-    if name.is_ascii() {
-        return Ok(name);
-    }
-    let encoded = terms.context.py().import("encodings.idna")?.getattr("ToASCII")?;
-    let labels =
-        name.split('.').map(|label| encoded.call1((label,))?.call_method1("decode", ("ascii",))?.extract());
-    Ok(labels.collect::<PyResult<Vec<String>>>()?.join("."))
+    let encoded = match name.cast::<PyString>() {
+        // An empty label and one that is too long are refused here, with a kind of ValueError.
+        Ok(name) if !name.to_str()?.is_ascii() => name.call_method1("encode", ("idna",))?,
+        Ok(name) => return Ok(name.to_str()?.to_owned()),
+        Err(_) => name.clone(),
+    };
+    Ok(String::from_utf8_lossy(encoded.cast::<PyBytes>()?.as_bytes()).into_owned())
 }
 
 /// A client's or a server's session.
@@ -323,10 +323,12 @@ impl<S: Session> Engine for Rustls<S> {
         let mut count = self.give(plaintext);
         let mut ciphertext = self.input.lend(wire.input.len());
         let stop = loop {
-            if count == plaintext.len() {
+            if !self.rest.is_empty() {
                 break Ok(Stop::Full);
             }
+            // Before it is asked whether there is room: nobody may come back for it.
             match &self.end {
+                None if count == plaintext.len() => break Ok(Stop::Full),
                 None => {}
                 Some(End::Closed) => {
                     // Whatever stands behind a goodbye means nothing.
