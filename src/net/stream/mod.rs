@@ -37,7 +37,7 @@ use crate::proto::flow::FlowControl;
 use crate::proto::write_queue::WriteQueue;
 use crate::py::errors::{OrOsError, os_error};
 use crate::py::names::names;
-use crate::py::{Owned, imports};
+use crate::py::{Owned, context, imports};
 use crate::sys;
 
 pub use class::{init, is_stream};
@@ -372,7 +372,8 @@ fn deliver(event_loop: &Bound<'_, EventLoop>, token: Token, completion: Completi
         Completion::ReadFailed(error) => {
             transport.fatal(os_error(error), "Fatal read error on socket transport")
         }
-        Completion::Writable => transport.flush(),
+        // Nobody called: what it tells the protocol, it tells in the transport's context.
+        Completion::Writable => context::run(py, &transport.context()?, || transport.flush()),
         _ => Ok(()),
     }
 }
