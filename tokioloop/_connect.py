@@ -4,6 +4,7 @@ import os
 import socket
 from asyncio import BaseProtocol, Transport, staggered
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -209,7 +210,9 @@ class Connect(Names):
                     _bind_local(sock, family, local_infos, mine)
                 await self.sock_connect(sock, address)
             except BaseException:
-                sock.close()
+                # What goes wrong with closing must not hide why.
+                with suppress(OSError):
+                    sock.close()
                 raise
             return sock
         except OSError as exc:

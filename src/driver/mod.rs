@@ -245,6 +245,15 @@ impl<T> Driver<T> {
         self.with_stream(token, |fd, stream| stream.send(total, || sys::socket::send_vectored(fd, pieces)))
     }
 
+    /// Somebody sends on a stream past the driver and has more: `Writable` follows, after the kernel took bytes again if it is
+    /// `full`.
+    pub fn report_writable(&mut self, token: Token, full: bool) {
+        if let Some(Source { kind: Kind::Stream(stream), .. }) = self.sources.get_mut(token) {
+            stream.report_writable(full);
+            self.requeue(token);
+        }
+    }
+
     fn with_stream<R>(
         &mut self,
         token: Token,

@@ -125,6 +125,12 @@ impl Stream {
         }
     }
 
+    /// The owner has more to send; `full` says that the kernel refused bytes meanwhile.
+    pub fn report_writable(&mut self, full: bool) {
+        self.writable &= !full;
+        self.blocked = true;
+    }
+
     /// Makes the send call; anything short of `total` means that the kernel is full and reports `Writable` later.
     pub fn send(&mut self, total: usize, call: impl Fn() -> io::Result<usize>) -> io::Result<usize> {
         let result = match call() {

@@ -124,7 +124,8 @@ fn failed(event_loop: &Bound<'_, EventLoop>, token: Token, error: io::Error) -> 
 
 /// The token of a listening socket that accepts.
 fn listening(event_loop: &Bound<'_, EventLoop>, sock: &Bound<'_, PyAny>) -> PyResult<Option<Token>> {
-    let fd: RawFd = sock.call_method0("fileno")?.extract()?;
+    // What has no descriptor never accepted.
+    let Ok(fd) = sock.call_method0("fileno")?.extract::<RawFd>() else { return Ok(None) };
     if event_loop.get().shared.is_closed() {
         return Ok(None);
     }

@@ -36,6 +36,7 @@ imports! {
     ssl_want_write = "ssl"."SSLWantWriteError";
     ssl_zero_return = "ssl"."SSLZeroReturnError";
     ssl_certificate_error = "ssl"."CertificateError";
+    sendfile_not_available = "asyncio"."SendfileNotAvailableError";
     sendfile_mode = "asyncio.constants"."_SendfileMode";
     transport_socket = "asyncio.trsock"."TransportSocket";
     logger = "asyncio.log"."logger";

@@ -4,6 +4,7 @@
 pub mod clock;
 pub mod dns;
 pub mod epoll;
+pub mod file;
 pub mod libssl;
 pub mod signal;
 pub mod socket;
@@ -25,5 +26,16 @@ pub(crate) fn check(result: impl Into<i64>) -> std::io::Result<i64> {
     match result.into() {
         -1 => Err(std::io::Error::last_os_error()),
         value => Ok(value),
+    }
+}
+
+/// Makes a call that returns a number of bytes again for as long as signals interrupt it.
+fn retry(mut call: impl FnMut() -> std::io::Result<i64>) -> std::io::Result<usize> {
+    loop {
+        match call() {
+            Ok(n) => return Ok(n as usize),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
 }

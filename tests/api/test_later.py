@@ -1,7 +1,6 @@
 """What is not built says so, after the argument errors asyncio has."""
 
 import asyncio
-import io
 import re
 import socket
 
@@ -38,10 +37,6 @@ def test_what_is_not_built_says_so(loop, run, stream):
         loop.create_datagram_endpoint(asyncio.DatagramProtocol, ("127.0.0.1", 0)),
         "UDP (create_datagram_endpoint)",
     )
-    refuses(run, loop.sock_sendfile(stream, io.BytesIO()), "sock_sendfile")
-    refuses(run, loop.sock_recvfrom(stream, 1), "sock_recvfrom")
-    refuses(run, loop.sock_recvfrom_into(stream, bytearray(1)), "sock_recvfrom_into")
-    refuses(run, loop.sock_sendto(stream, b"", ("127.0.0.1", 1)), "sock_sendto")
     refuses(run, loop.connect_read_pipe(asyncio.Protocol, None), "pipes (connect_read_pipe)")
     refuses(run, loop.connect_write_pipe(asyncio.Protocol, None), "pipes (connect_write_pipe)")
     refuses(run, loop.subprocess_exec(asyncio.SubprocessProtocol, "x"), "subprocesses (subprocess_exec)")
@@ -73,38 +68,6 @@ def test_subprocess_argument_errors(loop, run):
     ):
         with pytest.raises(ValueError, match=f"^{text}$"):
             run(coro)
-
-
-def test_sendfile_argument_errors(loop, run, stream, tmp_path):
-    text = (tmp_path / "f").open("w")
-    with text, socket.socket(type=socket.SOCK_DGRAM) as datagram:
-        file = io.BytesIO()
-        for coro, error, message in (
-            (loop.sock_sendfile(stream, text), ValueError, "file should be opened in binary mode"),
-            (loop.sock_sendfile(datagram, file), ValueError, "only SOCK_STREAM type sockets are supported"),
-            (
-                loop.sock_sendfile(stream, file, 0, "x"),
-                TypeError,
-                "count must be a positive integer (got 'x')",
-            ),
-            (
-                loop.sock_sendfile(stream, file, 0, -1),
-                ValueError,
-                "count must be a positive integer (got -1)",
-            ),
-            (
-                loop.sock_sendfile(stream, file, "x"),
-                TypeError,
-                "offset must be a non-negative integer (got 'x')",
-            ),
-            (
-                loop.sock_sendfile(stream, file, -1),
-                ValueError,
-                "offset must be a non-negative integer (got -1)",
-            ),
-        ):
-            with pytest.raises(error, match=f"^{re.escape(message)}$"):
-                run(coro)
 
 
 def test_start_tls_wants_a_context(loop, run):

@@ -12,9 +12,14 @@ from typing import Any
 PLACES: dict[str, dict[tuple[str, str], tuple[tuple[str, str], ...]]] = {
     "tokioloop.TokioLoop": {
         ("asyncio.base_events", "logger"): (("tokioloop._errors", "logger"),),
-        ("asyncio.base_events", "socket"): (("tokioloop._serve", "socket"),),
-        ("asyncio.unix_events", "socket"): (("tokioloop._serve", "socket"),),
+        ("asyncio.base_events", "socket"): (
+            ("tokioloop._serve", "socket"),
+            ("tokioloop._connect", "socket"),
+            ("tokioloop._names", "socket"),
+        ),
+        ("asyncio.unix_events", "socket"): (("tokioloop._serve", "socket"), ("tokioloop._connect", "socket")),
         ("asyncio.unix_events", "signal"): (("tokioloop._signals", "signal"),),
+        ("asyncio.unix_events", "sys"): (("tokioloop._signals", "sys"),),
     },
 }
 """By subject: the module and name that tests patch, and where the subject holds the same object."""

@@ -44,11 +44,15 @@ fn description() -> Description {
             raw::fast_keywords(c"set_write_buffer_limits", set_write_buffer_limits, c"set_write_buffer_limits($self, high=None, low=None)\n--\n\nWhen the protocol is told to pause and resume writing, in bytes."),
             raw::one_arg(c"_force_close", force_close, c"Close at once, with an error."),
             raw::one_arg(c"_call_connection_lost", call_connection_lost, c"The scheduled end."),
+            raw::no_args(c"_begin_file", begin_file, c"Refuse writes: a file is sent."),
+            raw::no_args(c"_end_file", end_file, c"Take writes again."),
             raw::one_arg(c"_start", start, c"The scheduled beginning."),
         ],
         getset: vec![
             raw::getter(c"_loop", get_loop, c"The loop."),
             raw::getter(c"_start_tls_compatible", raw::get_true, c"True: TLS may run over it."),
+            raw::getter(c"_sendfile_compatible", get_sendfile_mode, c"asyncio's mark for: by the kernel."),
+            raw::getter(c"_protocol_paused", protocol_paused, c"Whether the protocol was told to pause writing."),
         ],
     }
 }
@@ -122,6 +126,8 @@ method!(close(transport: Transport) transport.close());
 method!(abort(transport: Transport) transport.abort());
 method!(pause_reading(transport: Transport) transport.pause_reading());
 method!(resume_reading(transport: Transport) transport.resume_reading());
+method!(begin_file(transport: Transport) transport.begin_file());
+method!(end_file(transport: Transport) transport.end_file());
 method!(set_protocol(transport: Transport, protocol) transport.set_protocol(&protocol));
 method!(get_protocol(transport: Transport) Ok(transport.protocol()));
 method!(force_close(transport: Transport, error) transport.lose(Some(&error).filter(|error| !error.is_none())));
@@ -163,6 +169,21 @@ unsafe extern "C" fn get_loop(object: *mut ffi::PyObject, _: *mut c_void) -> *mu
     }
 }
 
+unsafe extern "C" fn get_sendfile_mode(_: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
+    // SAFETY: called by Python, attached.
+    unsafe { raw::enter(|py| Ok(imports::sendfile_mode(py)?.getattr("TRY_NATIVE")?.into_ptr())) }
+}
+
+unsafe extern "C" fn protocol_paused(object: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
+    // SAFETY: called by Python, attached, with a transport.
+    unsafe {
+        raw::enter(|py| {
+            let object = Bound::from_borrowed_ptr(py, object);
+            Ok(raw::boolean(py, Transport::new(&object).with(|stream| stream.flow.is_paused())?))
+        })
+    }
+}
+
 impl State for Stream {
     type Public = Public;
 
@@ -174,6 +195,7 @@ impl State for Stream {
         see(&self.public.event_loop)?;
         see(&self.context)?;
         self.server.iter().try_for_each(&mut *see)?;
+        self.sender.iter().flat_map(|sender| &sender.waiting).try_for_each(&mut *see)?;
         // SAFETY: the collector has stopped every thread, and none holds the lock across a safe point.
         let objects = unsafe { &*self.public.objects.data_ptr() };
         see(&objects.protocol)?;
@@ -184,7 +206,9 @@ impl State for Stream {
         self.protocol = none.as_ptr();
         let mut objects = self.public.objects.lock();
         let protocol = std::mem::replace(&mut objects.protocol, none);
-        [Some(protocol), objects.extra.given.take(), self.server.take()].into_iter().flatten().collect()
+        let waiting = self.sender.take().and_then(|sender| sender.waiting);
+        let others = [objects.extra.given.take(), self.server.take(), waiting];
+        std::iter::once(protocol).chain(others.into_iter().flatten()).collect()
     }
 
     fn finalize(object: &Bound<'_, PyAny>) {

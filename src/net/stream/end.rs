@@ -108,6 +108,7 @@ impl<'py> Transport<'_, 'py> {
         }
         let told = self.protocol().call_method1(names().connection_lost.bind(py), (error,)).map(drop);
         self.close_socket()?;
+        self.lose_sender(error)?;
         let server = self.with(|stream| stream.server.take())?;
         if let Some(server) = server {
             server.bind(py).call_method1(names()._detach.bind(py), (self.object,))?;

@@ -6,6 +6,7 @@
 //! | `read`  | from the driver to the protocol                                          |
 //! | `write` | from the protocol to the kernel: the queue, flow control, half-close     |
 //! | `end`   | close, abort, fatal errors, `connection_lost`                            |
+//! | `file`  | a file that the kernel sends: `loop.sendfile`                            |
 //! | `extra` | `get_extra_info`                                                         |
 //!
 //! A transport is a Python object derived from `asyncio.Transport`, with a [`Stream`] behind the base's fields.
@@ -17,6 +18,7 @@
 mod class;
 mod end;
 mod extra;
+mod file;
 mod read;
 mod write;
 
@@ -35,11 +37,12 @@ use crate::proto::flow::FlowControl;
 use crate::proto::write_queue::WriteQueue;
 use crate::py::errors::{OrOsError, os_error};
 use crate::py::names::names;
-use crate::py::{Owned, imports};
+use crate::py::{Owned, context, imports};
 use crate::sys;
 
 pub use class::{init, is_stream};
 pub use extra::Extra;
+pub use file::{turn, wait_for_turn};
 use read::Delivery;
 pub use write::{Data, LOG_LOST_WRITES, send};
 
@@ -120,6 +123,8 @@ pub struct Stream {
     server: Option<Owned>,
     queue: WriteQueue<Chunk>,
     flow: FlowControl,
+    /// Set while a file is sent; nothing else is sent meanwhile.
+    sender: Option<file::Sender>,
     eof_requested: bool,
     /// The peer has ended its direction, and the protocol was told.
     eof_received: bool,
@@ -269,6 +274,7 @@ pub fn make<'py>(event_loop: &Bound<'py, EventLoop>, parts: Parts<'py>) -> PyRes
         server: server.as_ref().map(Owned::from),
         queue: WriteQueue::default(),
         flow,
+        sender: None,
         eof_requested: false,
         eof_received: false,
         lost_writes: 0,
@@ -366,7 +372,8 @@ fn deliver(event_loop: &Bound<'_, EventLoop>, token: Token, completion: Completi
         Completion::ReadFailed(error) => {
             transport.fatal(os_error(error), "Fatal read error on socket transport")
         }
-        Completion::Writable => transport.flush(),
+        // Nobody called: what it tells the protocol, it tells in the transport's context.
+        Completion::Writable => context::run(py, &transport.context()?, || transport.flush()),
         _ => Ok(()),
     }
 }

@@ -85,7 +85,11 @@ pub(super) unsafe fn send_at_once(object: *mut pyo3::ffi::PyObject, data: &[u8])
             return None;
         }
         let stream = &*stream;
-        if stream.phase != Phase::Open || stream.eof_requested || !stream.queue.is_empty() {
+        if stream.phase != Phase::Open
+            || stream.eof_requested
+            || stream.sender.is_some()
+            || !stream.queue.is_empty()
+        {
             return None;
         }
         let driver = event_loop.core_mut().driver.as_mut()?;
@@ -252,8 +256,8 @@ impl<'py> Transport<'_, 'py> {
     }
 
     fn gate(self, empty: bool, method: &str) -> PyResult<Gate> {
-        let (eof, gate) = self.with(|stream| {
-            let gate = if stream.eof_requested || empty {
+        let (eof, sending, gate) = self.with(|stream| {
+            let gate = if stream.eof_requested || stream.sender.is_some() || empty {
                 Gate::Ignore
             } else if matches!(stream.phase, Phase::Lost | Phase::Closed) {
                 stream.lost_writes += 1;
@@ -263,10 +267,13 @@ impl<'py> Transport<'_, 'py> {
             } else {
                 Gate::Queue
             };
-            (stream.eof_requested, gate)
+            (stream.eof_requested, stream.sender.is_some(), gate)
         })?;
         if eof {
             return Err(PyRuntimeError::new_err(format!("Cannot call {method}() after write_eof()")));
+        }
+        if sending {
+            return Err(PyRuntimeError::new_err(format!("unable to {method}; sendfile is in progress")));
         }
         Ok(gate)
     }
@@ -287,7 +294,7 @@ impl<'py> Transport<'_, 'py> {
 
     /// The kernel takes bytes again: sends what is queued.
     pub(super) fn flush(self) -> PyResult<()> {
-        loop {
+        while !self.with(|stream| stream.queue.is_empty())? {
             let event_loop = self.event_loop();
             let mut done = Vec::new();
             let result = event_loop.get().with(self.py(), |core| {
@@ -319,11 +326,13 @@ impl<'py> Transport<'_, 'py> {
         self.after_flush()
     }
 
-    fn after_flush(self) -> PyResult<()> {
-        let (empty, phase, eof) =
-            self.with(|stream| (stream.queue.is_empty(), stream.phase, stream.eof_requested))?;
+    pub(super) fn after_flush(self) -> PyResult<()> {
+        let (empty, phase, eof, sending) = self.with(|stream| {
+            (stream.queue.is_empty(), stream.phase, stream.eof_requested, stream.sender.is_some())
+        })?;
         match phase {
             Phase::Draining if empty => self.lose(None),
+            Phase::Open if empty && sending => self.wake_sender(Ok(())),
             Phase::Open if empty && eof => self.shutdown_write(),
             _ => Ok(()),
         }
@@ -336,7 +345,7 @@ impl<'py> Transport<'_, 'py> {
                 return false;
             }
             stream.eof_requested = true;
-            stream.queue.is_empty()
+            stream.queue.is_empty() && stream.sender.is_none()
         })?;
         if now { self.shutdown_write() } else { Ok(()) }
     }
