@@ -14,6 +14,7 @@ fn _tokioloop(module: &Bound<'_, PyModule>) -> PyResult<()> {
     event_loop::init(module)?;
     net::sock::init(module)?;
     net::stream::init(module)?;
+    net::datagram::init(module)?;
     module.add_function(wrap_pyfunction!(binding::get_running_loop, module)?)?;
     module.add_function(wrap_pyfunction!(binding::get_event_loop, module)?)?;
     module.add_function(wrap_pyfunction!(binding::bound_loop, module)?)?;

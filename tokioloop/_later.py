@@ -11,7 +11,7 @@ from ._tokioloop import EventLoop
 
 
 class Later(EventLoop):
-    """TLS upgrades, datagrams, sendfile, pipes and subprocesses."""
+    """TLS upgrades, sendfile, pipes and subprocesses."""
 
     async def start_tls(self, transport: Any, protocol: Any, sslcontext: Any, **options: Any) -> Any:
         """Not supported yet."""
@@ -20,20 +20,6 @@ class Later(EventLoop):
         if not isinstance(sslcontext, ssl.SSLContext):
             raise TypeError(f"sslcontext is expected to be an instance of ssl.SSLContext, got {sslcontext!r}")
         not_built("TLS (start_tls)")
-
-    async def create_datagram_endpoint(
-        self,
-        protocol_factory: Any,
-        local_addr: Any = None,
-        remote_addr: Any = None,
-        *,
-        sock: socket.socket | None = None,
-        **options: Any,
-    ) -> Any:
-        """Not supported yet."""
-        if sock is not None and sock.type == socket.SOCK_STREAM:
-            raise ValueError(f"A datagram socket was expected, got {sock!r}")
-        not_built("UDP (create_datagram_endpoint)")
 
     async def sendfile(
         self, transport: Any, file: Any, offset: int = 0, count: int | None = None, *, fallback: bool = True

@@ -2,7 +2,7 @@
 
 import asyncio
 import traceback
-from asyncio import AbstractEventLoop, AbstractServer, Future, Task, Transport
+from asyncio import AbstractEventLoop, AbstractServer, DatagramTransport, Future, Task, Transport
 from asyncio.protocols import BaseProtocol
 from collections.abc import Awaitable, Buffer, Callable, Coroutine, Generator
 from contextvars import Context
@@ -131,6 +131,14 @@ class EventLoop:
         extra: dict[str, Any] | None = None,
         server: AbstractServer | None = None,
     ) -> Transport: ...
+    def _make_datagram_transport(
+        self,
+        sock: socket,
+        protocol: BaseProtocol,
+        address: Any = None,
+        waiter: Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> DatagramTransport: ...
     def _accept(
         self, sock: socket, protocol_factory: Callable[[], BaseProtocol], server: AbstractServer, backlog: int
     ) -> None: ...

@@ -52,6 +52,7 @@ names! {
     call_exception_handler
     _asyncgen_firstiter_hook _asyncgen_finalizer_hook _on_signal _log_slow_callback _adopt_thread
     connection_made connection_lost data_received eof_received get_buffer buffer_updated
+    datagram_received error_received sendto
     pause_writing resume_writing
     _attach _detach
     set_result set_exception done

@@ -7,7 +7,7 @@ use socket2::{SockAddr, SockAddrStorage, Socket};
 
 use super::check;
 
-fn retry(mut call: impl FnMut() -> io::Result<i64>) -> io::Result<usize> {
+pub(super) fn retry(mut call: impl FnMut() -> io::Result<i64>) -> io::Result<usize> {
     loop {
         match call() {
             Ok(n) => return Ok(n as usize),

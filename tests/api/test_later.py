@@ -33,11 +33,6 @@ def test_what_is_not_built_says_so(loop, run, stream):
     refuses(run, loop.create_unix_connection(asyncio.Protocol, "/none", ssl=True, server_hostname="x"), tls)
     refuses(run, loop.connect_accepted_socket(asyncio.Protocol, stream, ssl=context), tls)
     refuses(run, loop.start_tls(None, None, context), "TLS (start_tls)")
-    refuses(
-        run,
-        loop.create_datagram_endpoint(asyncio.DatagramProtocol, ("127.0.0.1", 0)),
-        "UDP (create_datagram_endpoint)",
-    )
     refuses(run, loop.sock_sendfile(stream, io.BytesIO()), "sock_sendfile")
     refuses(run, loop.sock_recvfrom(stream, 1), "sock_recvfrom")
     refuses(run, loop.sock_recvfrom_into(stream, bytearray(1)), "sock_recvfrom_into")
