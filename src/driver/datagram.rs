@@ -24,6 +24,8 @@ pub struct Datagram {
     wide: bool,
     /// Given back with datagrams in it, to be handed out again.
     returned: Option<Box<Batch>>,
+    /// The owner comes for what was given back.
+    held: bool,
 }
 
 impl Datagram {
@@ -36,6 +38,7 @@ impl Datagram {
             armed: false,
             wide,
             returned: None,
+            held: false,
         }
     }
 
@@ -49,7 +52,7 @@ impl Datagram {
     }
 
     pub fn can_read(&self) -> bool {
-        self.mode != ReadMode::Paused && (self.readable || self.returned.is_some())
+        self.mode != ReadMode::Paused && !self.held && (self.readable || self.returned.is_some())
     }
 
     /// Receives a batch, into `spare` if there is one.
@@ -131,6 +134,25 @@ impl<T> Driver<T> {
             // Empty, or its source is gone.
             _ => self.spare = Some(batch),
         }
+    }
+
+    /// Keeps a batch, and receives no more, until its owner [comes for it](Self::take_held).
+    pub fn hold(&mut self, token: Token, batch: Box<Batch>) {
+        if let Some(Source { kind: Kind::Datagram(datagram), .. }) = self.sources.get_mut(token) {
+            datagram.held = true;
+            datagram.returned = Some(batch);
+        }
+    }
+
+    /// The batch that was held, if its socket is still registered.
+    pub fn take_held(&mut self, token: Token) -> Option<Box<Batch>> {
+        let Some(Source { kind: Kind::Datagram(datagram), .. }) = self.sources.get_mut(token) else {
+            return None;
+        };
+        datagram.held = false;
+        let batch = datagram.returned.take();
+        self.requeue(token);
+        batch
     }
 
     /// A socket in [`ReadMode::Readiness`] was read until there was nothing more.

@@ -1,4 +1,4 @@
-//! The Python type `DatagramTransport`, derived from `asyncio.DatagramTransport`.
+//! The Python type `DatagramTransport`, derived from `asyncio.DatagramTransport` and, as asyncio's own, from `asyncio.Transport`.
 
 use std::ffi::{c_int, c_void};
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyTuple, PyType};
 
 use super::send::{self, Sent};
 use super::{Datagram, Phase, Public, Transport};
@@ -18,7 +18,14 @@ static CLASS: Class = Class::new();
 
 /// Makes the type and adds it to the module.
 pub fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    CLASS.init::<Datagram>(module, imports::asyncio_datagram_transport(module.py())?, description())
+    let py = module.py();
+    // Both, as asyncio's own: a program may ask for either.
+    let bases = (imports::asyncio_transport(py)?, imports::asyncio_datagram_transport(py)?);
+    let fields = PyDict::new(py);
+    fields.set_item("__slots__", PyTuple::empty(py))?;
+    fields.set_item("__module__", module.name()?)?;
+    let base = py.get_type::<PyType>().call1(("DatagramTransportBase", bases, fields))?;
+    CLASS.init::<Datagram>(module, &base, description())
 }
 
 fn description() -> Description {
@@ -40,6 +47,7 @@ fn description() -> Description {
             raw::no_args(c"get_write_buffer_limits", get_write_buffer_limits, c"(low, high) in bytes. Any thread."),
             raw::fast_keywords(c"set_write_buffer_limits", set_write_buffer_limits, c"set_write_buffer_limits($self, high=None, low=None)\n--\n\nWhen the protocol is told to pause and resume writing, in bytes."),
             raw::one_arg(c"_call_connection_lost", call_connection_lost, c"The scheduled end."),
+            raw::no_args(c"_deliver", deliver, c"What came in and had to wait for its turn."),
             raw::one_arg(c"_start", start, c"The scheduled beginning."),
         ],
         getset: vec![raw::getter(c"_loop", get_loop, c"The loop.")],
@@ -115,6 +123,7 @@ method!(resume_reading(transport: Transport) transport.set_paused(false));
 method!(set_protocol(transport: Transport, protocol) transport.set_protocol(&protocol));
 method!(get_protocol(transport: Transport) Ok(transport.protocol()));
 method!(call_connection_lost(transport: Transport, error) transport.connection_lost(&error));
+method!(deliver(transport: Transport) transport.deliver_held());
 method!(start(transport: Transport, waiter) super::start(transport.object, &waiter));
 method!(is_closing(transport: Transport) Ok(transport.public(|public| public.closing.load(Ordering::Relaxed))));
 method!(is_reading(transport: Transport) Ok(transport.public(|public| {

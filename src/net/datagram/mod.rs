@@ -326,7 +326,7 @@ fn dispatch(event_loop: &Bound<'_, EventLoop>, token: Token, completion: Complet
     let object = transport.clone_ref(py).into_bound(py);
     let transport = Transport::new(&object);
     if let Completion::Datagrams(batch) = completion {
-        return transport.deliver(token, batch);
+        return transport.received(token, batch);
     }
     let context = transport.context()?;
     context::run(py, &context, || match completion {

@@ -30,20 +30,43 @@ struct Delivery {
 }
 
 impl<'py> Transport<'_, 'py> {
-    /// Hands a batch to the protocol. On the loop's thread, inside a run.
-    pub(super) fn deliver(self, token: Token, mut batch: Box<Batch>) -> PyResult<()> {
+    /// A batch came in. On the loop's thread, inside a run.
+    pub(super) fn received(self, token: Token, batch: Box<Batch>) -> PyResult<()> {
         let py = self.py();
+        let event_loop = self.event_loop();
+        // SAFETY: this thread owns the core while it runs; the borrow ends with the statement.
+        if unsafe { event_loop.get().core_mut().ready.is_empty() } {
+            let context = self.context()?;
+            return context::run(py, &context, || self.deliver(token, batch));
+        }
+        // As in asyncio, what was scheduled before runs first: it may be what gets the protocol ready.
+        with_driver(&event_loop, |driver| driver.hold(token, batch))?;
+        let callback = self.object.getattr("_deliver")?;
+        let context = self.context()?;
+        let arguments = PyTuple::empty(py);
+        let handle =
+            event_loop.get().make_handle(&event_loop, &callback, &arguments, Some(&context.bind(py)))?;
+        turn::schedule(py, event_loop.get(), handle)
+    }
+
+    /// The turn of a batch that was held has come.
+    pub(super) fn deliver_held(self) -> PyResult<()> {
+        let Some(token) = self.with(|state| state.token)? else { return Ok(()) };
+        match with_driver(&self.event_loop(), |driver| driver.take_held(token))? {
+            Some(batch) => self.deliver(token, batch),
+            None => Ok(()),
+        }
+    }
+
+    /// Hands a batch to the protocol, inside the transport's context.
+    fn deliver(self, token: Token, mut batch: Box<Batch>) -> PyResult<()> {
         // One alone is answered at once; of several the answers leave together.
         let cork = batch.len() > 1;
-        let context = self.context()?;
-        let delivered = context::run(py, &context, || {
-            self.with(|state| state.corked = cork)?;
-            let delivered = self.deliver_each(&mut batch);
-            let flushed = if cork { self.uncork() } else { Ok(()) };
-            delivered.and(flushed)
-        });
+        self.with(|state| state.corked = cork)?;
+        let delivered = self.deliver_each(&mut batch);
+        let flushed = if cork { self.uncork() } else { Ok(()) };
         with_driver(&self.event_loop(), |driver| driver.give_back(token, batch))?;
-        delivered
+        delivered.and(flushed)
     }
 
     fn deliver_each(self, batch: &mut Batch) -> PyResult<()> {
