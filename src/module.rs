@@ -16,6 +16,7 @@ fn _tokioloop(module: &Bound<'_, PyModule>) -> PyResult<()> {
     net::stream::init(module)?;
     net::tls::init(module)?;
     module.add_function(wrap_pyfunction!(net::tls::_tls_engine, module)?)?;
+    net::datagram::init(module)?;
     module.add_function(wrap_pyfunction!(binding::get_running_loop, module)?)?;
     module.add_function(wrap_pyfunction!(binding::get_event_loop, module)?)?;
     module.add_function(wrap_pyfunction!(binding::bound_loop, module)?)?;

@@ -11,21 +11,7 @@ from ._tokioloop import EventLoop
 
 
 class Later(EventLoop):
-    """Datagrams, pipes and subprocesses."""
-
-    async def create_datagram_endpoint(
-        self,
-        protocol_factory: Any,
-        local_addr: Any = None,
-        remote_addr: Any = None,
-        *,
-        sock: socket.socket | None = None,
-        **options: Any,
-    ) -> Any:
-        """Not supported yet."""
-        if sock is not None and sock.type == socket.SOCK_STREAM:
-            raise ValueError(f"A datagram socket was expected, got {sock!r}")
-        not_built("UDP (create_datagram_endpoint)")
+    """Pipes and subprocesses."""
 
     async def connect_read_pipe(self, protocol_factory: Any, pipe: Any) -> Any:
         """Not supported yet."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import traceback
-from asyncio import AbstractEventLoop, AbstractServer, Future, Task, Transport
+from asyncio import AbstractEventLoop, AbstractServer, DatagramTransport, Future, Task, Transport
 from asyncio.protocols import BaseProtocol
 from collections.abc import Awaitable, Buffer, Callable, Coroutine, Generator
 from contextvars import Context
@@ -150,6 +150,14 @@ class EventLoop:
         ssl_shutdown_timeout: float | None = None,
         call_connection_made: bool = True,
     ) -> Any: ...
+    def _make_datagram_transport(
+        self,
+        sock: socket,
+        protocol: BaseProtocol,
+        address: Any = None,
+        waiter: Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> DatagramTransport: ...
     def _accept(
         self,
         sock: socket,

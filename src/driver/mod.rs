@@ -12,6 +12,7 @@
 //!
 //! Threads: a driver belongs to its loop's thread. Only the waker made by [`Driver::waker`] is shared.
 
+mod datagram;
 mod epoll;
 mod source;
 
@@ -25,6 +26,7 @@ use socket2::SockAddr;
 
 use crate::inbox::Wake;
 use crate::sys;
+use crate::sys::datagram::Batch;
 pub use crate::sys::epoll::Interest;
 use epoll::Epoll;
 use source::{Kind, Listener, Source, Stream, Watch};
@@ -34,7 +36,7 @@ new_key_type! {
     pub struct Token;
 }
 
-/// What a stream does with arriving bytes.
+/// What a stream, or a datagram socket, does with what arrives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ReadMode {
     /// Nothing: reading is paused, bytes stay in the kernel.
@@ -55,6 +57,8 @@ pub enum Completion {
     Readable,
     /// A stream that refused bytes takes them again.
     Writable,
+    /// Datagrams came in. The memory goes back with [`Driver::give_back`].
+    Datagrams(Box<Batch>),
     Accepted(OwnedFd, SockAddr),
     AcceptFailed(io::Error),
     /// A watched descriptor is ready.
@@ -73,6 +77,8 @@ pub struct Driver<T> {
     by_fd: HashMap<RawFd, Token>,
     queue: VecDeque<Token>,
     buffer: Box<[u8]>,
+    /// For the next batch of datagrams; None while one is out.
+    spare: Option<Box<Batch>>,
 }
 
 impl<T> Driver<T> {
@@ -83,6 +89,7 @@ impl<T> Driver<T> {
             by_fd: HashMap::new(),
             queue: VecDeque::new(),
             buffer: Box::default(),
+            spare: None,
         })
     }
 
@@ -198,7 +205,7 @@ impl<T> Driver<T> {
         let token = self.queue.pop_front()?;
         let source = self.sources.get_mut(token)?;
         source.queued = false;
-        let completion = source.complete(&mut self.buffer);
+        let completion = source.complete(&mut self.buffer, &mut self.spare);
         if source.has_more() && !std::mem::replace(&mut source.queued, true) {
             self.queue.push_back(token);
         }
@@ -212,12 +219,14 @@ impl<T> Driver<T> {
 
     // ---- orders -------------------------------------------------------------------------------------
 
-    /// Sets what a stream does with arriving bytes.
+    /// Sets what a stream or a datagram socket does with what arrives.
     pub fn set_read_mode(&mut self, token: Token, mode: ReadMode) {
-        if let Some(Source { kind: Kind::Stream(stream), .. }) = self.sources.get_mut(token) {
-            stream.mode = mode;
-            self.requeue(token);
+        match self.sources.get_mut(token).map(|source| &mut source.kind) {
+            Some(Kind::Stream(stream)) => stream.mode = mode,
+            Some(Kind::Datagram(datagram)) => datagram.mode = mode,
+            _ => return,
         }
+        self.requeue(token);
     }
 
     /// Reads what a stream in [`ReadMode::Readiness`] has into the owner's memory; 0 is the end of the stream.

@@ -3,9 +3,11 @@
 use std::io;
 use std::os::fd::RawFd;
 
+use super::datagram::Datagram;
 use super::epoll::Ready;
 use super::{Completion, Interest, ReadMode};
 use crate::sys;
+use crate::sys::datagram::Batch;
 
 pub struct Source<T> {
     pub fd: RawFd,
@@ -17,6 +19,7 @@ pub struct Source<T> {
 
 pub enum Kind {
     Stream(Stream),
+    Datagram(Datagram),
     Listener(Listener),
     Watch(Watch),
 }
@@ -26,6 +29,7 @@ impl<T> Source<T> {
     pub fn notice(&mut self, ready: Ready) -> bool {
         match &mut self.kind {
             Kind::Stream(stream) => stream.notice(ready),
+            Kind::Datagram(datagram) => datagram.notice(ready),
             Kind::Listener(listener) => listener.ready = true,
             Kind::Watch(watch) => watch.notice(ready),
         }
@@ -35,15 +39,17 @@ impl<T> Source<T> {
     pub fn has_more(&self) -> bool {
         match &self.kind {
             Kind::Stream(stream) => stream.can_write() || stream.can_read(),
+            Kind::Datagram(datagram) => datagram.can_write() || datagram.can_read(),
             Kind::Listener(listener) => listener.ready && !listener.suspended,
             Kind::Watch(watch) => watch.ready.readable || watch.ready.writable,
         }
     }
 
     /// Does one thing that is ready, if its owner still wants it.
-    pub fn complete(&mut self, buffer: &mut [u8]) -> Option<Completion> {
+    pub fn complete(&mut self, buffer: &mut [u8], spare: &mut Option<Box<Batch>>) -> Option<Completion> {
         match &mut self.kind {
             Kind::Stream(stream) => stream.complete(self.fd, buffer),
+            Kind::Datagram(datagram) => datagram.complete(self.fd, spare),
             Kind::Listener(listener) => listener.complete(self.fd),
             Kind::Watch(watch) => watch.complete(),
         }

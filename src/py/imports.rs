@@ -21,6 +21,7 @@ imports! {
     asyncio_timer_handle = "asyncio"."TimerHandle";
     asyncio_task = "asyncio"."Task";
     asyncio_transport = "asyncio"."Transport";
+    asyncio_datagram_transport = "asyncio"."DatagramTransport";
     buffered_protocol = "asyncio"."BufferedProtocol";
     iscoroutine = "asyncio.coroutines"."iscoroutine";
     iscoroutinefunction = "inspect"."iscoroutinefunction";

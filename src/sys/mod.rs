@@ -2,6 +2,7 @@
 //! types, errors as `io::Error`, no policy. Which of them block is said at each.
 
 pub mod clock;
+pub mod datagram;
 pub mod dns;
 pub mod epoll;
 pub mod file;
