@@ -11,7 +11,7 @@ from ._tokioloop import EventLoop
 
 
 class Later(EventLoop):
-    """TLS upgrades, datagrams, sendfile, pipes and subprocesses."""
+    """TLS upgrades, datagrams, sendfile and subprocesses."""
 
     async def start_tls(self, transport: Any, protocol: Any, sslcontext: Any, **options: Any) -> Any:
         """Not supported yet."""
@@ -70,14 +70,6 @@ class Later(EventLoop):
     async def sock_sendto(self, sock: socket.socket, data: Any, address: Any) -> Any:
         """Not supported yet."""
         not_built("sock_sendto")
-
-    async def connect_read_pipe(self, protocol_factory: Any, pipe: Any) -> Any:
-        """Not supported yet."""
-        not_built("pipes (connect_read_pipe)")
-
-    async def connect_write_pipe(self, protocol_factory: Any, pipe: Any) -> Any:
-        """Not supported yet."""
-        not_built("pipes (connect_write_pipe)")
 
     async def subprocess_shell(self, protocol_factory: Any, cmd: bytes | str, **options: Any) -> Any:
         """Not supported yet."""

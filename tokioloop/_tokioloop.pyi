@@ -2,7 +2,7 @@
 
 import asyncio
 import traceback
-from asyncio import AbstractEventLoop, AbstractServer, Future, Task, Transport
+from asyncio import AbstractEventLoop, AbstractServer, Future, ReadTransport, Task, Transport, WriteTransport
 from asyncio.protocols import BaseProtocol
 from collections.abc import Awaitable, Buffer, Callable, Coroutine, Generator
 from contextvars import Context
@@ -131,6 +131,20 @@ class EventLoop:
         extra: dict[str, Any] | None = None,
         server: AbstractServer | None = None,
     ) -> Transport: ...
+    def _make_read_pipe_transport(
+        self,
+        pipe: Any,
+        protocol: BaseProtocol,
+        waiter: Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> ReadTransport: ...
+    def _make_write_pipe_transport(
+        self,
+        pipe: Any,
+        protocol: BaseProtocol,
+        waiter: Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> WriteTransport: ...
     def _accept(
         self, sock: socket, protocol_factory: Callable[[], BaseProtocol], server: AbstractServer, backlog: int
     ) -> None: ...

@@ -21,6 +21,8 @@ imports! {
     asyncio_timer_handle = "asyncio"."TimerHandle";
     asyncio_task = "asyncio"."Task";
     asyncio_transport = "asyncio"."Transport";
+    asyncio_read_transport = "asyncio"."ReadTransport";
+    asyncio_write_transport = "asyncio"."WriteTransport";
     buffered_protocol = "asyncio"."BufferedProtocol";
     iscoroutine = "asyncio.coroutines"."iscoroutine";
     iscoroutinefunction = "inspect"."iscoroutinefunction";

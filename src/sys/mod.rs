@@ -4,6 +4,7 @@
 pub mod clock;
 pub mod dns;
 pub mod epoll;
+pub mod pipe;
 pub mod signal;
 pub mod socket;
 pub mod thread;
@@ -16,6 +17,17 @@ pub fn error_text(code: i32) -> String {
     match std::ffi::CStr::from_bytes_until_nul(&text) {
         Ok(text) if found => text.to_string_lossy().into_owned(),
         _ => format!("Unknown error {code}"),
+    }
+}
+
+/// Makes a call again until no signal interrupts it.
+pub(crate) fn retry(mut call: impl FnMut() -> std::io::Result<i64>) -> std::io::Result<usize> {
+    loop {
+        match call() {
+            Ok(n) => return Ok(n as usize),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 

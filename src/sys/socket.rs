@@ -5,17 +5,7 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use socket2::{SockAddr, SockAddrStorage, Socket};
 
-use super::check;
-
-fn retry(mut call: impl FnMut() -> io::Result<i64>) -> io::Result<usize> {
-    loop {
-        match call() {
-            Ok(n) => return Ok(n as usize),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
+use super::{check, retry};
 
 /// Receives into `buf`; 0 is the end of the stream.
 pub fn recv(fd: RawFd, buf: &mut [u8]) -> io::Result<usize> {

@@ -42,8 +42,6 @@ def test_what_is_not_built_says_so(loop, run, stream):
     refuses(run, loop.sock_recvfrom(stream, 1), "sock_recvfrom")
     refuses(run, loop.sock_recvfrom_into(stream, bytearray(1)), "sock_recvfrom_into")
     refuses(run, loop.sock_sendto(stream, b"", ("127.0.0.1", 1)), "sock_sendto")
-    refuses(run, loop.connect_read_pipe(asyncio.Protocol, None), "pipes (connect_read_pipe)")
-    refuses(run, loop.connect_write_pipe(asyncio.Protocol, None), "pipes (connect_write_pipe)")
     refuses(run, loop.subprocess_exec(asyncio.SubprocessProtocol, "x"), "subprocesses (subprocess_exec)")
     refuses(run, loop.subprocess_shell(asyncio.SubprocessProtocol, "x"), "subprocesses (subprocess_shell)")
 
