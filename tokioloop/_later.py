@@ -11,15 +11,7 @@ from ._tokioloop import EventLoop
 
 
 class Later(EventLoop):
-    """Pipes and subprocesses."""
-
-    async def connect_read_pipe(self, protocol_factory: Any, pipe: Any) -> Any:
-        """Not supported yet."""
-        not_built("pipes (connect_read_pipe)")
-
-    async def connect_write_pipe(self, protocol_factory: Any, pipe: Any) -> Any:
-        """Not supported yet."""
-        not_built("pipes (connect_write_pipe)")
+    """Subprocesses."""
 
     async def subprocess_shell(self, protocol_factory: Any, cmd: bytes | str, **options: Any) -> Any:
         """Not supported yet."""

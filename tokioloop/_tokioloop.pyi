@@ -2,7 +2,16 @@
 
 import asyncio
 import traceback
-from asyncio import AbstractEventLoop, AbstractServer, DatagramTransport, Future, Task, Transport
+from asyncio import (
+    AbstractEventLoop,
+    AbstractServer,
+    DatagramTransport,
+    Future,
+    ReadTransport,
+    Task,
+    Transport,
+    WriteTransport,
+)
 from asyncio.protocols import BaseProtocol
 from collections.abc import Awaitable, Buffer, Callable, Coroutine, Generator
 from contextvars import Context
@@ -158,6 +167,20 @@ class EventLoop:
         waiter: Future[None] | None = None,
         extra: dict[str, Any] | None = None,
     ) -> DatagramTransport: ...
+    def _make_read_pipe_transport(
+        self,
+        pipe: Any,
+        protocol: BaseProtocol,
+        waiter: Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> ReadTransport: ...
+    def _make_write_pipe_transport(
+        self,
+        pipe: Any,
+        protocol: BaseProtocol,
+        waiter: Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> WriteTransport: ...
     def _accept(
         self,
         sock: socket,

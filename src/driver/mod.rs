@@ -18,7 +18,7 @@ mod source;
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice};
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use slotmap::{SlotMap, new_key_type};
@@ -29,7 +29,7 @@ use crate::sys;
 use crate::sys::datagram::Batch;
 pub use crate::sys::epoll::Interest;
 use epoll::Epoll;
-use source::{Kind, Listener, Source, Stream, Watch};
+use source::{Io, Kind, Listener, Source, Stream, Watch};
 
 new_key_type! {
     /// Identity of a registered descriptor: slot and generation.
@@ -102,11 +102,41 @@ impl<T> Driver<T> {
 
     /// Registers a connected, non-blocking stream socket; it starts paused.
     pub fn register_stream(&mut self, fd: RawFd, family: i32, data: T) -> io::Result<Token> {
+        self.need_buffer();
+        let stream = Stream::new(if family == libc::AF_UNIX { Io::UnixSocket } else { Io::Socket });
+        self.register(fd, Kind::Stream(stream), data, |epoll, token| epoll.register_edge(fd, token, true))
+    }
+
+    /// Registers a non-blocking pipe, terminal or the like as a stream; it starts paused. A descriptor that another source
+    /// has (a terminal that is read and written) gets a second number, and one that epoll refuses (`/dev/null`) counts as
+    /// ready at any time.
+    pub fn register_pipe(&mut self, fd: RawFd, data: T) -> io::Result<Token> {
+        self.need_buffer();
+        let own = self.by_fd.contains_key(&fd).then(|| sys::pipe::duplicate(fd)).transpose()?;
+        let fd = own.as_ref().map_or(fd, AsRawFd::as_raw_fd);
+        let mut refused = false;
+        let stream = Kind::Stream(Stream::new(Io::File));
+        let token = self.register(fd, stream, data, |epoll, token| {
+            match epoll.register_edge(fd, token, true) {
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => refused = true,
+                other => other?,
+            }
+            Ok(())
+        })?;
+        let source = self.sources.get_mut(token).expect("registered above");
+        source.own = own;
+        if let Kind::Stream(stream) = &mut source.kind
+            && refused
+        {
+            stream.set_always_ready();
+        }
+        Ok(token)
+    }
+
+    fn need_buffer(&mut self) {
         if self.buffer.is_empty() {
             self.buffer = vec![0; RECEIVE_BUFFER].into_boxed_slice();
         }
-        let stream = Stream::new(family == libc::AF_UNIX);
-        self.register(fd, Kind::Stream(stream), data, |epoll, token| epoll.register_edge(fd, token, true))
     }
 
     /// Registers a listening, non-blocking socket and starts accepting.
@@ -127,7 +157,7 @@ impl<T> Driver<T> {
         data: T,
         attach: impl FnOnce(&mut Epoll, Token) -> io::Result<()>,
     ) -> io::Result<Token> {
-        let token = self.sources.insert(Source { fd, kind, queued: false, data });
+        let token = self.sources.insert(Source { fd, own: None, kind, queued: false, data });
         if let Err(error) = attach(&mut self.epoll, token) {
             self.sources.remove(token);
             return Err(error);
@@ -245,13 +275,13 @@ impl<T> Driver<T> {
 
     /// Sends what the kernel takes now. When that is less than all, `Writable` follows.
     pub fn send(&mut self, token: Token, data: &[u8]) -> io::Result<usize> {
-        self.with_stream(token, |fd, stream| stream.send(data.len(), || sys::socket::send(fd, data)))
+        self.with_stream(token, data.len(), |fd, stream| stream.send(fd, data))
     }
 
     /// As [`send`](Self::send), from several pieces.
     pub fn send_vectored(&mut self, token: Token, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         let total = pieces.iter().map(|piece| piece.len()).sum();
-        self.with_stream(token, |fd, stream| stream.send(total, || sys::socket::send_vectored(fd, pieces)))
+        self.with_stream(token, total, |fd, stream| stream.send_vectored(fd, pieces, total))
     }
 
     /// Somebody sends on a stream past the driver and has more: `Writable` follows, after the kernel took bytes again if it is
@@ -263,15 +293,22 @@ impl<T> Driver<T> {
         }
     }
 
-    fn with_stream<R>(
+    #[inline]
+    fn with_stream(
         &mut self,
         token: Token,
-        call: impl FnOnce(RawFd, &mut Stream) -> io::Result<R>,
-    ) -> io::Result<R> {
-        match self.sources.get_mut(token) {
-            Some(Source { fd, kind: Kind::Stream(stream), .. }) => call(*fd, stream),
-            _ => Err(io::ErrorKind::NotConnected.into()),
+        total: usize,
+        call: impl FnOnce(RawFd, &mut Stream) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let sent = match self.sources.get_mut(token) {
+            Some(Source { fd, kind: Kind::Stream(stream), .. }) => call(*fd, stream)?,
+            _ => return Err(io::ErrorKind::NotConnected.into()),
+        };
+        if sent < total {
+            // For a descriptor that the kernel does not report on.
+            self.requeue(token);
         }
+        Ok(sent)
     }
 
     /// Says what a watched descriptor is watched for. An empty interest silences it.

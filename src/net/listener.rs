@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::PyDict;
 use socket2::SockAddr;
 
 use super::stream::{self, Extra, Parts};
@@ -220,11 +220,7 @@ impl EventLoop {
             extra,
         };
         let transport = stream::make(slf, parts)?;
-        let begin = transport.getattr("_start")?;
-        let arguments = PyTuple::new(py, [waiter.cloned().unwrap_or_else(|| py.None().into_bound(py))])?;
-        let context = context.into_bound(py);
-        let handle = lp.make_handle(slf, &begin, &arguments, Some(&context))?;
-        turn::schedule(py, lp, handle)?;
+        stream::start_soon(slf, &transport, context, waiter)?;
         Ok(transport)
     }
 }

@@ -22,6 +22,8 @@ imports! {
     asyncio_task = "asyncio"."Task";
     asyncio_transport = "asyncio"."Transport";
     asyncio_datagram_transport = "asyncio"."DatagramTransport";
+    asyncio_read_transport = "asyncio"."ReadTransport";
+    asyncio_write_transport = "asyncio"."WriteTransport";
     buffered_protocol = "asyncio"."BufferedProtocol";
     iscoroutine = "asyncio.coroutines"."iscoroutine";
     iscoroutinefunction = "inspect"."iscoroutinefunction";

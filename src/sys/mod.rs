@@ -7,6 +7,7 @@ pub mod dns;
 pub mod epoll;
 pub mod file;
 pub mod libssl;
+pub mod pipe;
 pub mod signal;
 pub mod socket;
 pub mod thread;
@@ -22,21 +23,21 @@ pub fn error_text(code: i32) -> String {
     }
 }
 
-/// Turns libc's -1 into the thread's `errno`.
-pub(crate) fn check(result: impl Into<i64>) -> std::io::Result<i64> {
-    match result.into() {
-        -1 => Err(std::io::Error::last_os_error()),
-        value => Ok(value),
-    }
-}
-
-/// Makes a call that returns a number of bytes again for as long as signals interrupt it.
-fn retry(mut call: impl FnMut() -> std::io::Result<i64>) -> std::io::Result<usize> {
+/// Makes a call again until no signal interrupts it.
+pub(crate) fn retry(mut call: impl FnMut() -> std::io::Result<i64>) -> std::io::Result<usize> {
     loop {
         match call() {
             Ok(n) => return Ok(n as usize),
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
+    }
+}
+
+/// Turns libc's -1 into the thread's `errno`.
+pub(crate) fn check(result: impl Into<i64>) -> std::io::Result<i64> {
+    match result.into() {
+        -1 => Err(std::io::Error::last_os_error()),
+        value => Ok(value),
     }
 }

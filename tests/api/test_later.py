@@ -12,8 +12,6 @@ def refuses(run, coro, what):
 
 
 def test_what_is_not_built_says_so(loop, run):
-    refuses(run, loop.connect_read_pipe(asyncio.Protocol, None), "pipes (connect_read_pipe)")
-    refuses(run, loop.connect_write_pipe(asyncio.Protocol, None), "pipes (connect_write_pipe)")
     refuses(run, loop.subprocess_exec(asyncio.SubprocessProtocol, "x"), "subprocesses (subprocess_exec)")
     refuses(run, loop.subprocess_shell(asyncio.SubprocessProtocol, "x"), "subprocesses (subprocess_shell)")
 

@@ -3,16 +3,21 @@
 
 use std::sync::atomic::Ordering;
 
-use pyo3::exceptions::{PyBrokenPipeError, PyConnectionAbortedError, PyConnectionResetError};
+use pyo3::exceptions::{PyBrokenPipeError, PyConnectionAbortedError, PyConnectionResetError, PyOSError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use super::{Phase, Transport};
+use super::{Kind, Phase, Transport};
 use crate::event_loop::endpoint::with_driver;
 use crate::event_loop::{self, turn};
 use crate::py::imports;
 use crate::py::names::names;
 use crate::sys;
+
+/// The number of an OSError.
+fn errno(py: Python<'_>, error: &PyErr) -> Option<i32> {
+    error.is_instance_of::<PyOSError>(py).then(|| error.value(py).getattr("errno").ok()?.extract().ok())?
+}
 
 impl<'py> Transport<'_, 'py> {
     /// Reads no more, sends what is queued, then ends.
@@ -41,9 +46,16 @@ impl<'py> Transport<'_, 'py> {
     pub(super) fn fatal(self, error: PyErr, message: &str) -> PyResult<()> {
         let py = self.py();
         let error = turn::let_fatal_through(py, error)?;
-        let peer_is_gone = error.is_instance_of::<PyBrokenPipeError>(py)
-            || error.is_instance_of::<PyConnectionResetError>(py)
-            || error.is_instance_of::<PyConnectionAbortedError>(py);
+        let peer_is_gone = match self.kind() {
+            Kind::Socket => {
+                error.is_instance_of::<PyBrokenPipeError>(py)
+                    || error.is_instance_of::<PyConnectionResetError>(py)
+                    || error.is_instance_of::<PyConnectionAbortedError>(py)
+            }
+            // The other side of a terminal.
+            Kind::ReadPipe => errno(py, &error) == Some(libc::EIO),
+            Kind::WritePipe { .. } => error.is_instance_of::<PyOSError>(py),
+        };
         let event_loop = self.event_loop();
         let value = error.into_value(py).into_bound(py).into_any();
         if peer_is_gone {
@@ -100,7 +112,7 @@ impl<'py> Transport<'_, 'py> {
         turn::schedule(py, event_loop.get(), handle)
     }
 
-    /// The scheduled end: tells the protocol, closes the socket, tells the server.
+    /// The scheduled end: tells the protocol, closes the socket or pipe, tells the server.
     pub(super) fn connection_lost(self, error: &Bound<'py, PyAny>) -> PyResult<()> {
         let py = self.py();
         if self.with(|stream| std::mem::replace(&mut stream.phase, Phase::Closed))? == Phase::Closed {
