@@ -10,7 +10,7 @@ use pyo3::types::{PyDict, PyTuple};
 use super::{Kind, Phase, Transport};
 use crate::event_loop::endpoint::with_driver;
 use crate::event_loop::{self, turn};
-use crate::py::imports;
+use crate::py::{Owned, imports};
 use crate::py::names::names;
 use crate::sys;
 
@@ -121,11 +121,24 @@ impl<'py> Transport<'_, 'py> {
         let told = self.protocol().call_method1(names().connection_lost.bind(py), (error,)).map(drop);
         self.close_socket()?;
         self.lose_sender(error)?;
+        self.let_go_of_native()?;
         let server = self.with(|stream| stream.server.take())?;
         if let Some(server) = server {
             server.bind(py).call_method1(names()._detach.bind(py), (self.object,))?;
         }
         told
+    }
+
+    /// A protocol written in Rust keeps this transport, to ask it for addresses after the end; so it is not kept in turn.
+    fn let_go_of_native(self) -> PyResult<()> {
+        let none: Owned = self.py().None().into_bound(self.py()).into();
+        let protocol = self.with(|stream| {
+            stream.receive.take()?;
+            stream.protocol = none.as_ptr();
+            Some(std::mem::replace(&mut stream.public.objects.lock().protocol, none))
+        })?;
+        drop(protocol);
+        Ok(())
     }
 
     /// Closes the socket, through its Python object if there is one.

@@ -207,10 +207,12 @@ impl<'py> TlsTransport<'_, 'py> {
             // What closes cycles goes; the connection may be looked at still.
             tls.protocol = none.as_ptr();
             let protocol = std::mem::replace(&mut objects.protocol, none);
-            let below = objects.below.take();
+            let below = tls.below.take();
+            // A stream of ours has let go of this transport, and may be asked for addresses still.
+            let kept = below.as_ref().is_some_and(|below| below.is_stream);
+            let asked = if kept { None } else { objects.below.take() };
             drop(objects);
-            let garbage =
-                (tls.backlog.take(), tls.engine.take(), tls.below.take(), below, tls.ssl_object.take());
+            let garbage = (tls.backlog.take(), tls.engine.take(), below, asked, tls.ssl_object.take());
             tls.publish_size();
             ((tell.then_some(protocol)), tls.context.clone_ref(py), garbage)
         })?;
