@@ -11,6 +11,7 @@ import pytest
 import tokioloop
 
 from .support import PATIENCE, tcp_pair, unix_pair
+from .tls_support import KINDS, OURS, Secure, engine_of
 
 
 @pytest.fixture
@@ -116,3 +117,24 @@ def elsewhere() -> Iterator[Elsewhere]:
     there = Elsewhere()
     yield there
     there.end()
+
+
+def _secure(kind: str) -> Iterator[Secure]:
+    secure = Secure(kind)
+    with engine_of(kind):
+        yield secure
+        if not secure.loop.is_closed():
+            secure.run(secure.loop.shutdown_asyncgens())
+            secure.loop.close()
+
+
+@pytest.fixture(params=KINDS)
+def secure(request: pytest.FixtureRequest) -> Iterator[Secure]:
+    """A loop for a test of TLS: ours with each engine, and asyncio's own."""
+    yield from _secure(request.param)
+
+
+@pytest.fixture(params=OURS)
+def secure_ours(request: pytest.FixtureRequest) -> Iterator[Secure]:
+    """A loop for a test of TLS that asks for more than asyncio gives: ours with each engine."""
+    yield from _secure(request.param)

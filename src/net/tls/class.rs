@@ -9,7 +9,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use super::{Phase, Public, Tls, TlsTransport, read};
+use super::{Phase, Public, Shown, Tls, TlsTransport, read};
 use crate::net::native;
 use crate::py::derived::{self, Class, Description, State};
 use crate::py::method::{method, method_with, optional_number, required};
@@ -172,10 +172,11 @@ impl State for Tls {
         see(&objects.protocol)?;
         see(&objects.context)?;
         let below = self.below.as_ref().map(|below| &below.transport);
-        [&self.ssl_object, &self.waiter, &self.timer, &objects.ssl_object, &objects.below]
+        [&self.ssl_object, &self.waiter, &self.timer, &objects.below]
             .into_iter()
             .flatten()
             .chain(below)
+            .chain(objects.ssl_object.iter().flat_map(Shown::each))
             .try_for_each(see)
     }
 
