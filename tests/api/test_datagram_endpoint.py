@@ -75,7 +75,7 @@ def test_wrong_combinations(loop, run):
 def test_every_address_fails(loop, run):
     with socket.socket(type=socket.SOCK_DGRAM) as taken:
         taken.bind(LOOPBACK)
-        with pytest.raises(OSError) as caught:
+        with pytest.raises(OSError, match="in use") as caught:
             run(loop.create_datagram_endpoint(Recorder, taken.getsockname()))
         assert caught.value.errno == errno.EADDRINUSE
 
@@ -158,7 +158,7 @@ def test_reuse_port(loop, run):
         first, one = await loop.create_datagram_endpoint(Recorder, LOOPBACK, reuse_port=True)
         address = first.get_extra_info("sockname")
         _, two = await loop.create_datagram_endpoint(Recorder, address, reuse_port=True)
-        with pytest.raises(OSError):
+        with pytest.raises(OSError, match="in use"):
             await loop.create_datagram_endpoint(Recorder, address)
         await closed(one, two)
 
@@ -218,9 +218,7 @@ def test_unix_datagrams(loop, run, tmp_path, abstract):
         return os.fsencode(path(name)) if abstract else path(name)
 
     async def main():
-        server, first = await loop.create_datagram_endpoint(
-            Recorder, path("server"), family=socket.AF_UNIX
-        )
+        server, first = await loop.create_datagram_endpoint(Recorder, path("server"), family=socket.AF_UNIX)
         client, second = await loop.create_datagram_endpoint(
             Recorder, path("client"), path("server"), family=socket.AF_UNIX
         )
@@ -251,10 +249,9 @@ def test_a_stale_unix_socket_is_removed_and_nothing_else(loop, run, tmp_path, ca
     async def main():
         _, protocol = await loop.create_datagram_endpoint(Recorder, str(stale), family=socket.AF_UNIX)
         await closed(protocol)
-        for path, code in ((file, errno.EADDRINUSE), (link, errno.ENOENT)):
-            with pytest.raises(OSError) as caught:
+        for path, text in ((file, "in use"), (link, "No such file")):
+            with pytest.raises(OSError, match=text):
                 await loop.create_datagram_endpoint(Recorder, str(path), family=socket.AF_UNIX)
-            assert caught.value.errno == code
         assert file.read_text() == "precious"
         assert not caplog.records
         # A path through a file can't even be looked at.

@@ -153,7 +153,9 @@ def test_the_receiver_goes_away_while_datagrams_are_queued(run, endpoint):
         far.close()
         await protocol.event("lost")
         assert len(protocol.errors) == 6
-        assert all(exc.errno in (errno.ECONNREFUSED, errno.ECONNRESET, errno.ENOTCONN) for exc in protocol.errors)
+        assert all(
+            exc.errno in (errno.ECONNREFUSED, errno.ECONNRESET, errno.ENOTCONN) for exc in protocol.errors
+        )
 
     run(main())
 
