@@ -3,7 +3,6 @@
 Arguments that asyncio refuses are refused here as well, before that.
 """
 
-import socket
 from typing import Any
 
 from ._sockets import not_built
