@@ -9,7 +9,7 @@ from typing import Any
 
 from ._connect import Connect
 from ._log import logger
-from ._sockets import is_abstract
+from ._sockets import is_abstract, set_reuse_port
 
 # A local and a remote address, and the family and protocol that both belong to.
 type _Pair = tuple[tuple[int, int], Any, Any]
@@ -135,7 +135,7 @@ class Datagram(Connect):
                     continue
                 try:
                     if reuse_port:
-                        _set_reuse_port(sock)
+                        set_reuse_port(sock)
                     if broadcast:
                         sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
                     sock.setblocking(False)
@@ -166,14 +166,3 @@ def _remove_stale(path: str) -> None:
     except OSError as exc:
         # A directory's permissions may allow no more than making a socket.
         logger.error("Unable to check or remove stale UNIX socket %r: %r", path, exc)
-
-
-def _set_reuse_port(sock: socket.socket) -> None:
-    if not hasattr(socket, "SO_REUSEPORT"):
-        raise ValueError("reuse_port not supported by socket module")
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    except OSError:
-        raise ValueError(
-            "reuse_port not supported by socket module, SO_REUSEPORT defined but not implemented."
-        ) from None

@@ -17,6 +17,7 @@ from ._sockets import (
     check_unix_stream,
     is_abstract,
     refuse_ssl_socket,
+    set_reuse_port,
 )
 from ._tls import Security
 
@@ -256,14 +257,7 @@ def _set_options(
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, True)
     if reuse_port and family in (socket.AF_INET, socket.AF_INET6):
         # Newer kernels refuse it for other families.
-        if not hasattr(socket, "SO_REUSEPORT"):
-            raise ValueError("reuse_port not supported by socket module")
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        except OSError:
-            raise ValueError(
-                "reuse_port not supported by socket module, SO_REUSEPORT defined but not implemented."
-            ) from None
+        set_reuse_port(sock)
     if keep_alive:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, True)
     if family == socket.AF_INET6:

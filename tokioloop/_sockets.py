@@ -43,3 +43,15 @@ def check_unix_stream(sock: socket.socket) -> None:
 def is_abstract(path: Any) -> bool:
     """Tell whether a Unix address (str or bytes) lives outside the file system."""
     return path[0] in (0, "\x00")
+
+
+def set_reuse_port(sock: socket.socket) -> None:
+    """Let several sockets share a port; ValueError where the system does not."""
+    if not hasattr(socket, "SO_REUSEPORT"):
+        raise ValueError("reuse_port not supported by socket module")
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    except OSError:
+        raise ValueError(
+            "reuse_port not supported by socket module, SO_REUSEPORT defined but not implemented."
+        ) from None

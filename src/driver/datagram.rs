@@ -209,3 +209,128 @@ impl<T> Driver<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixDatagram;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn pair() -> (UnixDatagram, UnixDatagram) {
+        let (ours, theirs) = UnixDatagram::pair().expect("socketpair");
+        ours.set_nonblocking(true).expect("non-blocking");
+        theirs.set_nonblocking(true).expect("non-blocking");
+        (ours, theirs)
+    }
+
+    fn register(driver: &mut Driver<()>, socket: &UnixDatagram, mode: ReadMode) -> Token {
+        let token = driver.register_datagram(socket.as_raw_fd(), libc::AF_UNIX, ()).expect("register");
+        driver.set_read_mode(token, mode);
+        token
+    }
+
+    fn poll(driver: &mut Driver<()>) -> Vec<(Token, Completion)> {
+        driver.wait(Some(Duration::ZERO)).expect("wait");
+        driver.collect();
+        (0..driver.pending()).filter_map(|_| driver.next_completion()).collect()
+    }
+
+    /// The only completion, which must be a batch.
+    fn batch(driver: &mut Driver<()>) -> Box<Batch> {
+        match poll(driver).pop() {
+            Some((_, Completion::Datagrams(batch))) => batch,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_given_back_comes_again_first() {
+        let mut driver = Driver::new().unwrap();
+        let (ours, theirs) = pair();
+        let token = register(&mut driver, &ours, ReadMode::Bytes);
+        for data in [b"a", b"b", b"c"] {
+            theirs.send(data).unwrap();
+        }
+        let mut first = batch(&mut driver);
+        assert_eq!(first.take().unwrap().0, b"a");
+        driver.set_read_mode(token, ReadMode::Paused);
+        driver.give_back(token, first);
+        theirs.send(b"d").unwrap();
+        assert!(poll(&mut driver).is_empty(), "paused");
+        driver.set_read_mode(token, ReadMode::Bytes);
+        let mut rest = batch(&mut driver);
+        assert_eq!(rest.len(), 2);
+        assert_eq!(rest.take().unwrap().0, b"b");
+        driver.hold(token, rest);
+        assert!(poll(&mut driver).is_empty(), "held");
+        let mut rest = driver.take_held(token).unwrap();
+        assert_eq!(rest.take().unwrap().0, b"c");
+        assert!(rest.is_empty());
+        driver.give_back(token, rest);
+        assert_eq!(batch(&mut driver).take().unwrap().0, b"d");
+        assert!(poll(&mut driver).is_empty());
+    }
+
+    #[test]
+    fn a_datagram_that_leaves_is_no_event() {
+        let mut driver = Driver::new().unwrap();
+        let (ours, theirs) = pair();
+        let token = register(&mut driver, &ours, ReadMode::Bytes);
+        for _ in 0..3 {
+            assert!(driver.send_datagram(token, b"x", None).unwrap().is_some());
+            theirs.recv(&mut [0]).unwrap();
+            driver.wait(Some(Duration::ZERO)).unwrap();
+            assert!(!driver.collect());
+        }
+    }
+
+    #[test]
+    fn a_refused_datagram_is_followed_by_writable_and_then_silence() {
+        let mut driver = Driver::new().unwrap();
+        let (ours, theirs) = pair();
+        let token = register(&mut driver, &ours, ReadMode::Bytes);
+        let mut sent = 0;
+        while driver.send_datagram(token, &[7; 1000], None).unwrap().is_some() {
+            sent += 1;
+        }
+        assert!(poll(&mut driver).is_empty());
+        for _ in 0..sent {
+            theirs.recv(&mut [0; 1000]).unwrap();
+        }
+        assert!(matches!(poll(&mut driver)[..], [(t, Completion::Writable)] if t == token));
+        assert_eq!(driver.send_datagrams(token, &[(b"a", None), (b"b", None)]).unwrap(), Some(2));
+        driver.rest_writing(token);
+        theirs.recv(&mut [0; 10]).unwrap();
+        theirs.recv(&mut [0; 10]).unwrap();
+        poll(&mut driver);
+        assert!(driver.send_datagram(token, b"x", None).unwrap().is_some());
+        theirs.recv(&mut [0; 10]).unwrap();
+        driver.wait(Some(Duration::ZERO)).unwrap();
+        assert!(!driver.collect(), "registered for writing still");
+    }
+
+    #[test]
+    fn a_busy_socket_does_not_starve_another() {
+        let mut driver = Driver::new().unwrap();
+        let (busy, busy_peer) = pair();
+        let (calm, calm_peer) = pair();
+        let busy_token = register(&mut driver, &busy, ReadMode::Bytes);
+        let calm_token = register(&mut driver, &calm, ReadMode::Bytes);
+        for _ in 0..10 {
+            busy_peer.send(b"x").unwrap();
+        }
+        calm_peer.send(b"x").unwrap();
+        driver.wait(Some(Duration::ZERO)).unwrap();
+        driver.collect();
+        let mut order = Vec::new();
+        while let Some((token, completion)) = driver.next_completion() {
+            let Completion::Datagrams(mut batch) = completion else { panic!("{completion:?}") };
+            while batch.take().is_some() {}
+            driver.give_back(token, batch);
+            order.push(token);
+        }
+        assert_eq!(order, [busy_token, calm_token, busy_token, busy_token]);
+    }
+}

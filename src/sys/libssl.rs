@@ -22,7 +22,7 @@ type BioMethod = c_void;
 pub enum Trouble {
     /// It needs more input.
     WantRead,
-    /// close_notify was received.
+    /// close_notify was received, or a fatal alert: the error queue tells.
     Closed,
     /// Anything else: the error queue tells.
     Failed,

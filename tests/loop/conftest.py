@@ -10,6 +10,7 @@ import pytest
 
 import tokioloop
 
+from .datagrams import LOOPBACK, Recorder
 from .support import PATIENCE, tcp_pair, unix_pair
 from .tls_support import KINDS, OURS, Secure, engine_of
 
@@ -81,6 +82,26 @@ def link(loop: tokioloop.TokioLoop, pair: Any) -> Iterator[Any]:
             return transport, far
 
         yield link
+
+
+@pytest.fixture
+def endpoint(loop: tokioloop.TokioLoop) -> Iterator[Any]:
+    """``await endpoint(protocol, ...)``: a datagram transport, on loopback if nothing is said, and its protocol."""
+    made = []
+
+    async def endpoint(protocol: Recorder | None = None, *args: Any, **options: Any) -> Any:
+        protocol = protocol or Recorder()
+        if not args and not options:
+            args = (LOOPBACK,)
+        transport, _ = await loop.create_datagram_endpoint(lambda: protocol, *args, **options)
+        made.append(transport)
+        return transport, protocol
+
+    yield endpoint
+    if not loop.is_closed():
+        for transport in made:
+            transport.abort()
+        loop.run_until_complete(asyncio.sleep(0))
 
 
 class Elsewhere:

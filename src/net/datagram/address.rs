@@ -16,7 +16,7 @@ use crate::py::Owned;
 use crate::sys::datagram::Name;
 
 /// How many senders are remembered.
-const KNOWN: usize = 16;
+const KNOWN: usize = 64;
 
 /// What Python sees of an address, and what the kernel does.
 struct Known {

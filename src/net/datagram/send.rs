@@ -122,7 +122,7 @@ impl<'py> Transport<'_, 'py> {
             && let Some(to) = to
         {
             let remote = remote.bind(py);
-            if !to.is(&remote) && !to.eq(remote)? {
+            if !to.is(remote) && !to.eq(remote)? {
                 let text = format!("Invalid address: must be None or {}", remote.str()?);
                 return Err(PyValueError::new_err(text));
             }

@@ -10,8 +10,8 @@ use pyo3::types::{PyDict, PyTuple};
 use super::{Kind, Phase, Transport};
 use crate::event_loop::endpoint::with_driver;
 use crate::event_loop::{self, turn};
-use crate::py::{Owned, imports};
 use crate::py::names::names;
+use crate::py::{Owned, imports};
 use crate::sys;
 
 /// The number of an OSError.
