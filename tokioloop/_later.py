@@ -11,7 +11,7 @@ from ._tokioloop import EventLoop
 
 
 class Later(EventLoop):
-    """TLS upgrades, datagrams, sendfile and subprocesses."""
+    """TLS upgrades, datagrams and sendfile."""
 
     async def start_tls(self, transport: Any, protocol: Any, sslcontext: Any, **options: Any) -> Any:
         """Not supported yet."""
@@ -71,18 +71,6 @@ class Later(EventLoop):
         """Not supported yet."""
         not_built("sock_sendto")
 
-    async def subprocess_shell(self, protocol_factory: Any, cmd: bytes | str, **options: Any) -> Any:
-        """Not supported yet."""
-        if not isinstance(cmd, (bytes, str)):
-            raise ValueError("cmd must be a string")
-        _check_process({"shell": True} | options, shell=True)
-        not_built("subprocesses (subprocess_shell)")
-
-    async def subprocess_exec(self, protocol_factory: Any, program: Any, *args: Any, **options: Any) -> Any:
-        """Not supported yet."""
-        _check_process(options, shell=False)
-        not_built("subprocesses (subprocess_exec)")
-
 
 def _check_sendfile(sock: socket.socket, file: Any, offset: int, count: int | None) -> None:
     if "b" not in getattr(file, "mode", "b"):
@@ -98,18 +86,3 @@ def _check_sendfile(sock: socket.socket, file: Any, offset: int, count: int | No
         raise TypeError(f"offset must be a non-negative integer (got {offset!r})")
     if offset < 0:
         raise ValueError(f"offset must be a non-negative integer (got {offset!r})")
-
-
-def _check_process(options: dict[str, Any], *, shell: bool) -> None:
-    """ValueError for the options of subprocess.Popen that make no sense for a loop."""
-    if options.get("universal_newlines"):
-        raise ValueError("universal_newlines must be False")
-    if bool(options.get("shell")) != shell:
-        raise ValueError(f"shell must be {shell}")
-    if options.get("bufsize"):
-        raise ValueError("bufsize must be 0")
-    if options.get("text"):
-        raise ValueError("text must be False")
-    for name in ("encoding", "errors"):
-        if options.get(name) is not None:
-            raise ValueError(f"{name} must be None")

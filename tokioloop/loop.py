@@ -7,11 +7,11 @@ from . import _tokioloop
 from ._connect import Connect
 from ._later import Later
 from ._lifecycle import Lifecycle
-from ._pipes import Pipes
+from ._process import Processes
 from ._serve import Serve
 
 
-class TokioLoop(Connect, Serve, Pipes, Lifecycle, Later, asyncio.AbstractEventLoop):  # type: ignore[misc]
+class TokioLoop(Connect, Serve, Processes, Lifecycle, Later, asyncio.AbstractEventLoop):  # type: ignore[misc]
     """An asyncio event loop: make one in each thread that needs one, run it there, close it at the end.
 
     It may be made in one thread and run in another. While it runs, only its own thread may call it, but for

@@ -5,6 +5,7 @@ pub mod clock;
 pub mod dns;
 pub mod epoll;
 pub mod pipe;
+pub mod process;
 pub mod signal;
 pub mod socket;
 pub mod thread;

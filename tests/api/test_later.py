@@ -42,8 +42,6 @@ def test_what_is_not_built_says_so(loop, run, stream):
     refuses(run, loop.sock_recvfrom(stream, 1), "sock_recvfrom")
     refuses(run, loop.sock_recvfrom_into(stream, bytearray(1)), "sock_recvfrom_into")
     refuses(run, loop.sock_sendto(stream, b"", ("127.0.0.1", 1)), "sock_sendto")
-    refuses(run, loop.subprocess_exec(asyncio.SubprocessProtocol, "x"), "subprocesses (subprocess_exec)")
-    refuses(run, loop.subprocess_shell(asyncio.SubprocessProtocol, "x"), "subprocesses (subprocess_shell)")
 
 
 def test_false_means_no_tls(loop, run, listener):
@@ -53,24 +51,6 @@ def test_false_means_no_tls(loop, run, listener):
         transport.abort()
 
     run(main())
-
-
-def test_subprocess_argument_errors(loop, run):
-    exe, shell = loop.subprocess_exec, loop.subprocess_shell
-    factory = asyncio.SubprocessProtocol
-    for coro, text in (
-        (exe(factory, "x", universal_newlines=True), "universal_newlines must be False"),
-        (exe(factory, "x", shell=True), "shell must be False"),
-        (exe(factory, "x", bufsize=4096), "bufsize must be 0"),
-        (exe(factory, "x", text=True), "text must be False"),
-        (exe(factory, "x", encoding="utf8"), "encoding must be None"),
-        (exe(factory, "x", errors="strict"), "errors must be None"),
-        (shell(factory, 1), "cmd must be a string"),
-        (shell(factory, "x", shell=False), "shell must be True"),
-        (shell(factory, "x", bufsize=4096), "bufsize must be 0"),
-    ):
-        with pytest.raises(ValueError, match=f"^{text}$"):
-            run(coro)
 
 
 def test_sendfile_argument_errors(loop, run, stream, tmp_path):
