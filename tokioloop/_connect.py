@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from ._log import logger
 from ._names import AddrInfo, Host, Names, Port, take_turns
 from ._sockets import check_ssl_timeouts, check_stream, check_unix_stream, refuse_ssl_socket
-from ._tls import Security, client_security
+from ._tls import Security, Tls, client_security
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 type _Ssl = "bool | SSLContext | None"
 
 
-class Connect(Names):
+class Connect(Names, Tls):
     """create_connection, create_unix_connection, connect_accepted_socket and sock_connect."""
 
     async def create_connection[P: BaseProtocol](
@@ -236,8 +236,16 @@ class Connect(Names):
             if security is None:
                 transport = self._make_socket_transport(sock, protocol, waiter)
             else:
-                transport = security.protect(self, protocol, waiter)
-                self._make_socket_transport(sock, transport)
+                transport = self._make_ssl_transport(
+                    sock,
+                    protocol,
+                    security.context,
+                    waiter,
+                    server_side=security.server_side,
+                    server_hostname=security.server_hostname,
+                    ssl_handshake_timeout=security.handshake_timeout,
+                    ssl_shutdown_timeout=security.shutdown_timeout,
+                )
         except BaseException:
             if ours is not None:
                 ours.close()

@@ -1,7 +1,7 @@
 """Small facts about sockets that several rooms need."""
 
 import socket
-from typing import Any, NoReturn
+from typing import Any
 
 try:
     import ssl
@@ -13,11 +13,6 @@ def refuse_ssl_socket(sock: object) -> None:
     """TypeError for an ``ssl.SSLSocket``, whose own buffering a loop cannot drive."""
     if ssl is not None and isinstance(sock, ssl.SSLSocket):
         raise TypeError("Socket cannot be of type SSLSocket")
-
-
-def not_built(what: str) -> NoReturn:
-    """Raise for a part of asyncio's interface that this version does not have."""
-    raise NotImplementedError(f"{what} is not supported by this version of tokioloop")
 
 
 def check_ssl_timeouts(ssl_given: object, handshake: float | None, shutdown: float | None) -> None:

@@ -181,6 +181,7 @@ class EventLoop:
         waiter: Future[None] | None = None,
         extra: dict[str, Any] | None = None,
     ) -> WriteTransport: ...
+    def _watch_child(self, pid: int, callback: Callable[[int | None], object]) -> None: ...
     def _accept(
         self,
         sock: socket,

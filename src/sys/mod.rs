@@ -8,6 +8,7 @@ pub mod epoll;
 pub mod file;
 pub mod libssl;
 pub mod pipe;
+pub mod process;
 pub mod signal;
 pub mod socket;
 pub mod thread;

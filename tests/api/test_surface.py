@@ -34,10 +34,14 @@ def test_every_method_of_asyncio_s_server_is_answered(name, loop, run):
     "name",
     [
         "create_connection",
+        "connect_read_pipe",
+        "connect_write_pipe",
         "create_datagram_endpoint",
         "create_server",
         "create_unix_connection",
         "create_unix_server",
+        "subprocess_exec",
+        "subprocess_shell",
     ],
 )
 def test_arguments_are_those_of_asyncio(name):

@@ -78,6 +78,7 @@ MODULES: tuple[Module, ...] = (
         "test_unix_events", "asyncio.SelectorEventLoop is the subject; many tests mock unix_events itself"
     ),
     Module("test_pep492", BARE, stand_ins=(("BaseTest", "setUp", substitute.set_up_of_test_pep492),)),
+    Module("test_subprocess", POLICY),
     Module("test_threads", ISOLATED),
     Module("test_protocols", "no loop"),
     Module("test_transports", "no loop but a mock"),
@@ -88,7 +89,6 @@ MODULES: tuple[Module, ...] = (
     Module("test_ssl", "asyncio.new_event_loop and asyncio.SelectorEventLoop are the subject"),
     Module("test_sslproto", "asyncio.SelectorEventLoop is the subject; half of it is SSLProtocol alone"),
     _mixins("test_sendfile", "sendfile and sock_sendfile"),
-    Module("test_subprocess", POLICY),
     Module(
         "test_base_events",
         f"asyncio.SelectorEventLoop is the subject; {BARE}",
