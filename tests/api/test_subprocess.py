@@ -12,7 +12,9 @@ import socket
 import subprocess
 import sys
 import threading
+import warnings
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT
+from contextlib import suppress
 
 import pytest
 
@@ -48,8 +50,10 @@ class Child(Watched, asyncio.SubprocessProtocol):
         self.note("lost", exc)
 
 
-def descriptors():
-    return len(os.listdir("/proc/self/fd"))
+def held():
+    """What this process holds: how many descriptors, and which children."""
+    gc.collect()
+    return len(os.listdir("/proc/self/fd")), children()
 
 
 def children():
@@ -262,7 +266,6 @@ def test_argument_errors(loop, run):
 def test_a_program_that_does_not_start(loop, run, tmp_path):
     refused = tmp_path / "refused"
     refused.write_text("#!/bin/sh\n")
-    before = descriptors(), children()
 
     async def main():
         with pytest.raises(FileNotFoundError):
@@ -275,10 +278,9 @@ def test_a_program_that_does_not_start(loop, run, tmp_path):
             await loop.subprocess_exec(Child, "/bin/true", preexec_fn=lambda: 1 / 0)
 
     run(asyncio.sleep(0))
-    before = descriptors(), children()
+    before = held()
     run(main())
-    gc.collect()
-    assert (descriptors(), children()) == before
+    assert held() == before
 
 
 def test_audit_hooks_hear_of_the_child():
@@ -310,9 +312,12 @@ def test_close_kills_and_everything_is_told(loop, run):
 
 def test_close_leaves_a_child_that_has_ended_its_exit_code(loop, run):
     async def main():
-        transport, child = await loop.subprocess_exec(
-            Child, "/bin/false", stdin=None, stdout=None, stderr=None
+        read, write = os.pipe()
+        transport, child = await loop.subprocess_shell(
+            Child, "read line; exit 1", stdin=read, stdout=None, stderr=None
         )
+        os.close(read)
+        os.close(write)
         # It has ended, and the loop has not heard of it.
         os.waitid(os.P_PID, transport.get_pid(), os.WEXITED | os.WNOWAIT)
         transport.close()
@@ -325,7 +330,7 @@ def test_close_leaves_a_child_that_has_ended_its_exit_code(loop, run):
 @pytest.mark.parametrize("pipes", [{}, {"stdin": PIPE, "stdout": PIPE, "stderr": PIPE}])
 def test_cancelling_the_start_kills_the_child(loop, run, pipes):
     run(asyncio.sleep(0))
-    before = descriptors(), children()
+    before = held()
 
     async def main():
         for turns in range(6):
@@ -342,13 +347,12 @@ def test_cancelling_the_start_kills_the_child(loop, run, pipes):
 
     run(main())
     run(asyncio.sleep(0))
-    gc.collect()
-    assert (descriptors(), children()) == before
+    assert held() == before
 
 
 def test_a_pipe_that_cannot_be_connected_fails_the_start(loop, run, monkeypatch):
     run(asyncio.sleep(0))
-    before = descriptors(), children()
+    before = held()
 
     async def fails(*_):
         raise LookupError("not this one")
@@ -360,7 +364,7 @@ def test_a_pipe_that_cannot_be_connected_fails_the_start(loop, run, monkeypatch)
 
     run(main())
     run(asyncio.sleep(0))
-    assert (descriptors(), children()) == before
+    assert held() == before
 
 
 def test_what_the_protocol_raises_is_reported_and_the_rest_goes_on(loop, run):
@@ -459,22 +463,22 @@ def test_running_out_of_descriptors(loop, run):
 
     async def main():
         process = await asyncio.create_subprocess_exec("/bin/cat", stdin=PIPE)
-        held = []
+        taken = []
         try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors() + 20, limits[1]))
-            with pytest.raises(OSError, match="Too many open files"):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 20, limits[1]))
+            with suppress(OSError):
                 while True:
-                    held.append(os.dup(0))
+                    taken.append(os.dup(0))
             with pytest.raises(OSError, match="Too many open files"):
                 await asyncio.create_subprocess_exec("/bin/cat", stdin=PIPE)
             # Enough for the start, which reports errors through a pipe, and with both ends of that still open none for the exit.
-            os.close(held.pop())
-            os.close(held.pop())
+            os.close(taken.pop())
+            os.close(taken.pop())
             other = await asyncio.create_subprocess_exec("/bin/true")
             assert await other.wait() == 0
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-            for fd in held:
+            for fd in taken:
                 os.close(fd)
         process.stdin.close()
         assert await process.wait() == 0
@@ -546,7 +550,7 @@ def test_nothing_is_left_behind(loop, run):
             await asyncio.create_subprocess_exec("/bin/true")
 
     run(asyncio.sleep(0))
-    before = descriptors(), children()
+    before = held()
     for _ in range(3):
         run(main())
 
@@ -556,26 +560,33 @@ def test_nothing_is_left_behind(loop, run):
             await process.wait()
 
     run(all_reaped())
-    gc.collect()
-    assert descriptors() == before[0]
+    assert held() == before
 
 
 def test_closing_the_loop_with_a_live_child_warns_and_kills(loop):
     async def main():
-        transport, _ = await loop.subprocess_exec(Child, "/bin/cat")
-        return transport
+        return (await loop.subprocess_exec(Child, "/bin/cat"))[0]
 
-    run_once = loop.run_until_complete
-    before = descriptors()
-    transport = run_once(main())
-    popen = transport.get_extra_info("subprocess")
-    loop.close()
-    with pytest.warns(ResourceWarning, match="unclosed transport <ProcessTransport pid="):
+    loop.run_until_complete(asyncio.sleep(0))
+    before = held()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        transport = loop.run_until_complete(main())
+        popen = transport.get_extra_info("subprocess")
+        loop.close()
         del transport
         gc.collect()
+    messages = sorted(str(warning.message).split(" fd=")[0].split(" pid=")[0] for warning in caught)
+    assert messages == [
+        "unclosed transport <ProcessTransport",
+        "unclosed transport <ReadPipeTransport",
+        "unclosed transport <ReadPipeTransport",
+        "unclosed transport <WritePipeTransport",
+    ]
     assert popen.wait(PATIENCE) == -signal.SIGKILL
-    gc.collect()
-    assert descriptors() <= before
+    del popen
+    # The loop's own two descriptors are gone as well.
+    assert held() == (before[0] - 2, before[1])
 
 
 def test_debug_mode_logs_the_life_of_a_child(loop, run, caplog):
@@ -583,7 +594,7 @@ def test_debug_mode_logs_the_life_of_a_child(loop, run, caplog):
 
     async def main():
         process = await asyncio.create_subprocess_exec(
-            "/bin/cat", "secret", stdin=PIPE, stdout=PIPE, stderr=STDOUT
+            "/bin/cat", "-", "secret", stdin=PIPE, stdout=PIPE, stderr=STDOUT
         )
         process._transport.close()
         await process.wait()
