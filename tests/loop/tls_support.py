@@ -59,13 +59,13 @@ def engine_of(kind: str) -> Any:
 
 
 def server_context(
-    name: str = "server", *, client_certificates: bool = False, version: ssl.TLSVersion | None = None
+    name: str = "server", *, client_certificates: str | None = None, version: ssl.TLSVersion | None = None
 ) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(CERTIFICATES / f"{name}.pem", CERTIFICATES / f"{name}.key")
-    if client_certificates:
+    if client_certificates is not None:
         context.verify_mode = ssl.CERT_REQUIRED
-        context.load_verify_locations(CERTIFICATES / "ca.pem")
+        context.load_verify_locations(CERTIFICATES / f"{client_certificates}.pem")
     return only(context, version)
 
 
