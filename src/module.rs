@@ -17,6 +17,9 @@ fn _tokioloop(module: &Bound<'_, PyModule>) -> PyResult<()> {
     net::tls::init(module)?;
     module.add_function(wrap_pyfunction!(net::tls::_tls_engine, module)?)?;
     net::datagram::init(module)?;
+    module.add_class::<net::tls::ServerConfig>()?;
+    module.add_class::<net::tls::ClientConfig>()?;
+    module.add_class::<net::tls::Connection>()?;
     module.add_function(wrap_pyfunction!(binding::get_running_loop, module)?)?;
     module.add_function(wrap_pyfunction!(binding::get_event_loop, module)?)?;
     module.add_function(wrap_pyfunction!(binding::bound_loop, module)?)?;

@@ -18,6 +18,7 @@ if (
         f"{_sys.implementation.name} {_sys.version_info.major}.{_sys.version_info.minor} on {_sys.platform}"
     )
 
+from . import tls
 from ._install import install, is_installed, uninstall
 from ._policy import EventLoopPolicy
 from ._run import run
@@ -33,5 +34,6 @@ __all__ = (
     "loops",
     "new_event_loop",
     "run",
+    "tls",
     "uninstall",
 )

@@ -6,17 +6,12 @@ from asyncio import BaseProtocol, Transport, staggered
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from ._log import logger
 from ._names import AddrInfo, Host, Names, Port, take_turns
 from ._sockets import check_ssl_timeouts, check_stream, check_unix_stream, refuse_ssl_socket
-from ._tls import Security, Tls, client_security
-
-if TYPE_CHECKING:
-    from ssl import SSLContext
-
-type _Ssl = "bool | SSLContext | None"
+from ._tls import ClientTerms, Security, ServerTerms, Tls, client_security
 
 
 class Connect(Names, Tls):
@@ -28,7 +23,7 @@ class Connect(Names, Tls):
         host: Host = None,
         port: Port = None,
         *,
-        ssl: _Ssl = None,
+        ssl: bool | ClientTerms | None = None,
         family: int = 0,
         proto: int = 0,
         flags: int = 0,
@@ -87,7 +82,7 @@ class Connect(Names, Tls):
         protocol_factory: Callable[[], P],
         path: "str | bytes | os.PathLike[str] | os.PathLike[bytes] | None" = None,
         *,
-        ssl: _Ssl = None,
+        ssl: bool | ClientTerms | None = None,
         sock: socket.socket | None = None,
         server_hostname: str | None = None,
         ssl_handshake_timeout: float | None = None,
@@ -128,7 +123,7 @@ class Connect(Names, Tls):
         protocol_factory: Callable[[], P],
         sock: socket.socket,
         *,
-        ssl: _Ssl = None,
+        ssl: bool | ServerTerms | None = None,
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
     ) -> tuple[Transport, P]:

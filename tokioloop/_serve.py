@@ -6,7 +6,7 @@ import socket
 import stat
 from asyncio import BaseProtocol, gather, sleep
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ._log import logger
 from ._names import AddrInfo, Host, Names, Port
@@ -19,10 +19,7 @@ from ._sockets import (
     refuse_ssl_socket,
     set_reuse_port,
 )
-from ._tls import Security
-
-if TYPE_CHECKING:
-    from ssl import SSLContext
+from ._tls import Security, ServerTerms
 
 type _Factory = Callable[[], BaseProtocol]
 
@@ -43,7 +40,7 @@ class Serve(Names):
         flags: int = socket.AI_PASSIVE,
         sock: socket.socket | None = None,
         backlog: int = 100,
-        ssl: "SSLContext | None" = None,
+        ssl: ServerTerms | None = None,
         reuse_address: bool | None = None,
         reuse_port: bool | None = None,
         keep_alive: bool | None = None,
@@ -71,7 +68,9 @@ class Serve(Names):
                 raise ValueError("Neither host/port nor sock were specified")
             check_stream(sock)
             sockets = [sock]
-        security = ssl and Security(ssl, ssl_handshake_timeout, ssl_shutdown_timeout, server_side=True)
+        security = (
+            Security(ssl, ssl_handshake_timeout, ssl_shutdown_timeout, server_side=True) if ssl else None
+        )
         server = await self._serve(
             sockets, protocol_factory, backlog, start_serving, security, ours=sock is None
         )
@@ -86,7 +85,7 @@ class Serve(Names):
         *,
         sock: socket.socket | None = None,
         backlog: int = 100,
-        ssl: "SSLContext | None" = None,
+        ssl: ServerTerms | None = None,
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
         start_serving: bool = True,
@@ -109,7 +108,9 @@ class Serve(Names):
             listener = sock
         if cleanup_socket:
             self._note_unix_socket(listener)
-        security = ssl and Security(ssl, ssl_handshake_timeout, ssl_shutdown_timeout, server_side=True)
+        security = (
+            Security(ssl, ssl_handshake_timeout, ssl_shutdown_timeout, server_side=True) if ssl else None
+        )
         return await self._serve(
             [listener], protocol_factory, backlog, start_serving, security, ours=sock is None
         )

@@ -4,16 +4,21 @@ import socket
 from asyncio import BaseProtocol, Future, StreamReaderProtocol, Transport
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ._tokioloop import EventLoop
+from ._tokioloop import ClientConfig, EventLoop, ServerConfig
 
 if TYPE_CHECKING:
     from ssl import SSLContext
+
+# What a server, a client, and either of them may be given.
+type ServerTerms = "SSLContext | ServerConfig"
+type ClientTerms = "SSLContext | ClientConfig"
+type Terms = "SSLContext | ServerConfig | ClientConfig"
 
 
 class Security(NamedTuple):
     """What the caller of a connect or of a server asked for; timeouts in seconds, None for asyncio's defaults."""
 
-    context: "SSLContext"
+    context: Terms
     handshake_timeout: float | None = None
     shutdown_timeout: float | None = None
     server_side: bool = False
@@ -21,7 +26,7 @@ class Security(NamedTuple):
 
 
 def client_security(
-    ssl: "bool | SSLContext | None",
+    ssl: bool | Terms | None,
     server_hostname: str | None,
     handshake_timeout: float | None,
     shutdown_timeout: float | None,
@@ -74,7 +79,7 @@ class Tls(EventLoop):
         self,
         transport: Any,
         protocol: BaseProtocol,
-        sslcontext: "SSLContext",
+        sslcontext: Terms,
         *,
         server_side: bool = False,
         server_hostname: str | None = None,
@@ -121,7 +126,7 @@ class Tls(EventLoop):
 def _check_context(sslcontext: object) -> None:
     from ssl import SSLContext
 
-    if not isinstance(sslcontext, SSLContext):
+    if not isinstance(sslcontext, SSLContext | ServerConfig | ClientConfig):
         raise TypeError(f"sslcontext is expected to be an instance of ssl.SSLContext, got {sslcontext!r}")
 
 

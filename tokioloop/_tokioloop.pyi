@@ -13,11 +13,12 @@ from asyncio import (
     WriteTransport,
 )
 from asyncio.protocols import BaseProtocol
-from collections.abc import Awaitable, Buffer, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Buffer, Callable, Coroutine, Generator, Iterable
 from contextvars import Context
+from os import PathLike
 from socket import AddressFamily, SocketKind, socket
-from ssl import SSLContext
-from typing import Any, Protocol
+from ssl import SSLContext, TLSVersion
+from typing import Any, Literal, Protocol, final, overload
 
 type _Address = tuple[Any, ...] | str | Buffer
 type _SockAddr = tuple[str, int] | tuple[str, int, int, int]
@@ -150,7 +151,7 @@ class EventLoop:
     def _make_tls(
         self,
         protocol: BaseProtocol,
-        sslcontext: SSLContext,
+        sslcontext: SSLContext | ServerConfig | ClientConfig,
         waiter: Future[None],
         *,
         server_side: bool = False,
@@ -188,7 +189,7 @@ class EventLoop:
         protocol_factory: Callable[[], BaseProtocol],
         server: AbstractServer,
         backlog: int,
-        sslcontext: SSLContext | None = None,
+        sslcontext: SSLContext | ServerConfig | ClientConfig | None = None,
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
     ) -> None: ...
@@ -205,6 +206,84 @@ class StreamTransport(Transport):
     def _protocol_paused(self) -> bool: ...
     def _begin_file(self) -> None: ...
     def _end_file(self) -> None: ...
+# TLS by rustls: `tokioloop.tls`.
+
+type _Pem = str | PathLike[str] | bytes | bytearray
+
+@final
+class ServerConfig:
+    """Settings of the server's side of TLS connections, for the ``ssl`` argument of ``create_server`` and its kin.
+
+    ``certificate``: the chain, the server's own first; ``key``: its private key, not encrypted. Each is the path of
+    a PEM file or PEM text as bytes. ``client_auth``: whether clients are asked for a certificate, and refused
+    without one. ``roots``: whose clients' certificates are accepted; needed with ``client_auth``, and only then.
+    ``crls``: revocation lists; every client's own certificate is then checked. ``alpn``: protocols in order of
+    preference; a client that offers only others is refused. ``session_tickets``: how many tickets a TLS 1.3 client
+    gets to resume with; 0 for no resumption at all.
+
+    Raises OSError for files that cannot be read, ssl.SSLError for contents that cannot be used, ValueError and
+    TypeError for other arguments. Immutable; any thread may use one, and many loops at once.
+    """
+
+    def __new__(
+        cls,
+        certificate: _Pem,
+        key: _Pem,
+        *,
+        client_auth: Literal["optional", "required"] | None = None,
+        roots: _Pem | None = None,
+        crls: _Pem | None = None,
+        alpn: Iterable[str | bytes] | None = None,
+        minimum_version: Literal[TLSVersion.TLSv1_2, TLSVersion.TLSv1_3] | None = None,
+        session_tickets: int = 2,
+    ) -> ServerConfig: ...
+
+@final
+class ClientConfig:
+    """Settings of the client's side of TLS connections, for the ``ssl`` argument of ``create_connection`` and its kin.
+
+    The server's certificate is always verified, with its name or address (``server_hostname``, else ``host``).
+    ``roots``: whose certificates are accepted: the path of a PEM file or PEM text as bytes; None for the system's.
+    ``certificate``, ``key``: for servers that ask for one. The others are as for ``ServerConfig``. Sessions are
+    resumed between connections to the same server that are made with the same object.
+    """
+
+    def __new__(
+        cls,
+        *,
+        roots: _Pem | None = None,
+        certificate: _Pem | None = None,
+        key: _Pem | None = None,
+        crls: _Pem | None = None,
+        alpn: Iterable[str | bytes] | None = None,
+        minimum_version: Literal[TLSVersion.TLSv1_2, TLSVersion.TLSv1_3] | None = None,
+    ) -> ClientConfig: ...
+
+@final
+class Connection:
+    """What ``get_extra_info("ssl_object")`` gives of a connection made with one of these: any thread, no I/O."""
+
+    @property
+    def context(self) -> ServerConfig | ClientConfig: ...
+    @property
+    def server_side(self) -> bool: ...
+    @property
+    def server_hostname(self) -> str | None: ...
+    @property
+    def session_reused(self) -> bool: ...
+    def version(self) -> str | None: ...
+    def cipher(self) -> tuple[str, str, int] | None: ...
+    def selected_alpn_protocol(self) -> str | None: ...
+    @overload
+    def getpeercert(self, binary_form: Literal[False] = False) -> dict[str, Any] | None:
+        """{} where the peer sent a certificate, whose fields are not taken apart; None where it sent none."""
+
+    @overload
+    def getpeercert(self, binary_form: Literal[True]) -> bytes | None: ...
+    @overload
+    def getpeercert(self, binary_form: bool) -> dict[str, Any] | bytes | None: ...
+    def get_unverified_chain(self) -> list[bytes]: ...
+    def compression(self) -> None: ...
 
 def get_running_loop() -> AbstractEventLoop: ...
 def get_event_loop() -> AbstractEventLoop: ...

@@ -38,6 +38,7 @@ imports! {
     ssl_want_read = "ssl"."SSLWantReadError";
     ssl_want_write = "ssl"."SSLWantWriteError";
     ssl_zero_return = "ssl"."SSLZeroReturnError";
+    ssl_error = "ssl"."SSLError";
     ssl_certificate_error = "ssl"."CertificateError";
     sendfile_not_available = "asyncio"."SendfileNotAvailableError";
     sendfile_mode = "asyncio.constants"."_SendfileMode";

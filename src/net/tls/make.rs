@@ -8,7 +8,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use super::engine::{self, Made, Terms};
-use super::{Objects, Phase, Public, Tls, Told, class, flow};
+use super::{Objects, Phase, Public, Tls, Told, class, config, flow};
 use crate::event_loop::EventLoop;
 use crate::proto::write_queue::WriteQueue;
 use crate::py::{Owned, context, imports};
@@ -27,7 +27,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// ValueError for timeouts that are not positive.
+    /// ValueError for timeouts that are not positive, TypeError for a configuration of the other side.
     pub fn new(
         context: &Bound<'_, PyAny>,
         server_side: bool,
@@ -42,6 +42,7 @@ impl Settings {
             }
             other => Ok(other.unwrap_or(default)),
         };
+        config::check_side(context, server_side)?;
         Ok(Self {
             context: context.into(),
             server_side,

@@ -9,6 +9,7 @@
 //! | `write`     | from the protocol to ciphertext; what waits, and flow control                 |
 //! | `end`       | close_notify both ways, timeouts, fatal errors, `connection_lost`             |
 //! | `extra`     | `get_extra_info`                                                              |
+//! | `config`    | `tokioloop.tls.ServerConfig` and `ClientConfig`                               |
 //! | `make`      | what servers, connects and `start_tls` make a transport with                  |
 //!
 //! A [`Tls`] stands between two parties: to what is *below* (a stream transport of ours, or any transport) it is a
@@ -18,6 +19,7 @@
 //! reference to it is alive across a call into Python; the engine, whose calls may run Python code, is taken out for their time.
 
 mod class;
+mod config;
 mod end;
 mod engine;
 mod extra;
@@ -44,7 +46,8 @@ use crate::py::{Owned, imports};
 use engine::DynEngine;
 
 pub use class::init;
-pub use engine::_tls_engine;
+pub use config::{ClientConfig, ServerConfig};
+pub use engine::{_tls_engine, Connection};
 pub use make::{Settings, over};
 
 /// Where a connection is in its life.

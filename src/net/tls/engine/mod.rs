@@ -4,9 +4,11 @@
 //! |--------------|---------------------------|----------------------------------------------------------------------|
 //! | `direct`     | `ssl.SSLContext`          | OpenSSL's functions on the connection behind a real `ssl.SSLObject`  |
 //! | `memory_bio` | the same                  | the methods of the `SSLObject`, where `direct` finds no footing      |
+//! | `rustls`     | `tokioloop.tls.*Config`   | rustls, without buffers of its own                                   |
 
 mod direct;
 mod memory_bio;
+mod rustls;
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -17,6 +19,8 @@ use pyo3::types::PyDict;
 use crate::proto::tls::Engine;
 use crate::py::{Owned, imports};
 
+pub use rustls::{Connection, error as rustls_error};
+
 pub type DynEngine = dyn Engine<Error = PyErr>;
 
 /// What a connection is to be made with.
@@ -26,7 +30,7 @@ pub struct Terms<'a, 'py> {
     pub server_hostname: Option<&'a Bound<'py, PyAny>>,
 }
 
-/// An engine, and the `ssl.SSLObject` that stands for its connection.
+/// An engine, and what stands for its connection: an `ssl.SSLObject`, or what answers like one.
 pub struct Made {
     pub engine: Box<DynEngine>,
     pub ssl_object: Owned,
@@ -34,6 +38,9 @@ pub struct Made {
 
 /// Makes the engine for a connection; raises what `SSLContext.wrap_bio` raises.
 pub fn make(py: Python<'_>, terms: &Terms<'_, '_>) -> PyResult<Made> {
+    if let Some(made) = rustls::make(py, terms)? {
+        return Ok(made);
+    }
     let bio = imports::memory_bio(py)?;
     let (incoming, outgoing) = (bio.call0()?, bio.call0()?);
     let options = PyDict::new(py);
