@@ -125,40 +125,6 @@ def test_renegotiation_is_refused(secure):
     secure.run(main())
 
 
-def test_key_updates(secure):
-    """OpenSSL's client renews the keys of both directions at a K."""
-
-    async def main():
-        server = Recorder()
-        async with serving(lambda: server) as (host, port):
-            client = await asyncio.create_subprocess_exec(
-                "openssl",
-                *("s_client", "-tls1_3", "-connect", f"{host}:{port}"),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.DEVNULL,
-            )
-            try:
-                await server.event("made")
-                for n in range(3):
-                    client.stdin.write(b"K\n")
-                    await client.stdout.readuntil(b"KEYUPDATE")
-                    client.stdin.write(b"hello\n")
-                    await server.received(6 * (n + 1))
-                    server.transport.write(b"answer %d\n" % n)
-                    await client.stdout.readuntil(b"answer %d\n" % n)
-                client.stdin.close()
-                await server.lost()
-                assert server.data == b"hello\n" * 3
-                await client.wait()
-            finally:
-                if client.returncode is None:
-                    client.kill()
-                    await client.wait()
-
-    secure.run(main())
-
-
 def test_a_crowd_that_vanishes(secure):
     """500 connections, given up at different points; then one is served."""
 
@@ -335,9 +301,8 @@ def test_a_server_closes_what_speaks_no_tls(secure):
                 await loop.sock_connect(sock, address)
                 await loop.sock_sendall(sock, JUNK["plain http"])
                 answer = await receive_all(sock)
-            # An alert of OpenSSL, not an answer of the protocol; asyncio sends none.
+            # An alert at the most, not an answer of the protocol.
             assert answer[:1] in (b"", b"\x15")
-            assert bool(answer) or not secure.is_ours
             assert server.log == []
         async with linked() as link:
             link.near.write(b"x")

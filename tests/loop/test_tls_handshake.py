@@ -318,7 +318,7 @@ def find_tls(loop):
     found = [
         thing
         for thing in gc.get_objects()
-        if type(thing).__name__ == "TlsTransport" and thing._loop is loop and not thing.is_closing()
+        if type(thing).__name__ == "SslTransport" and thing._loop is loop and not thing.is_closing()
     ]
     assert len(found) == 1
     return found
