@@ -16,6 +16,7 @@ fn _tokioloop(module: &Bound<'_, PyModule>) -> PyResult<()> {
     net::stream::init(module)?;
     net::tls::init(module)?;
     module.add_function(wrap_pyfunction!(net::tls::_tls_engine, module)?)?;
+    net::datagram::init(module)?;
     module.add_class::<net::tls::ServerConfig>()?;
     module.add_class::<net::tls::ClientConfig>()?;
     module.add_class::<net::tls::Connection>()?;

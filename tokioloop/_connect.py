@@ -4,16 +4,17 @@ import os
 import socket
 from asyncio import BaseProtocol, Transport, staggered
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, cast
 
 from ._log import logger
 from ._names import AddrInfo, Host, Names, Port, take_turns
 from ._sockets import check_ssl_timeouts, check_stream, check_unix_stream, refuse_ssl_socket
-from ._tls import ClientTerms, Security, ServerTerms, client_security
+from ._tls import ClientTerms, Security, ServerTerms, Tls, client_security
 
 
-class Connect(Names):
+class Connect(Names, Tls):
     """create_connection, create_unix_connection, connect_accepted_socket and sock_connect."""
 
     async def create_connection[P: BaseProtocol](
@@ -204,7 +205,9 @@ class Connect(Names):
                     _bind_local(sock, family, local_infos, mine)
                 await self.sock_connect(sock, address)
             except BaseException:
-                sock.close()
+                # What goes wrong with closing must not hide why.
+                with suppress(OSError):
+                    sock.close()
                 raise
             return sock
         except OSError as exc:
@@ -228,8 +231,16 @@ class Connect(Names):
             if security is None:
                 transport = self._make_socket_transport(sock, protocol, waiter)
             else:
-                transport = security.protect(self, protocol, waiter)
-                self._make_socket_transport(sock, transport)
+                transport = self._make_ssl_transport(
+                    sock,
+                    protocol,
+                    security.context,
+                    waiter,
+                    server_side=security.server_side,
+                    server_hostname=security.server_hostname,
+                    ssl_handshake_timeout=security.handshake_timeout,
+                    ssl_shutdown_timeout=security.shutdown_timeout,
+                )
         except BaseException:
             if ours is not None:
                 ours.close()

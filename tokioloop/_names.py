@@ -1,25 +1,29 @@
 """Names and addresses: getaddrinfo, getnameinfo, and the short way for addresses that are numbers already.
 
 A question that the C library answers without looking anywhere (a numeric host or none, a numeric port) is
-asked right here; all others go to the shared runtime's blocking threads.
+asked right here; all others go to the shared runtime's blocking threads. Where a program has put functions of its own in
+the place of ``socket.getaddrinfo`` or ``socket.getnameinfo`` (to pin names, to forbid addresses), they are asked, in the
+default executor.
 """
 
 import socket
 import sys
+from _socket import getnameinfo as _getnameinfo
 from collections.abc import Sequence
 from typing import Any
 
+from ._executor import Executor
 from ._log import logger
-from ._tokioloop import EventLoop
 
 type AddrInfo = tuple[Any, Any, int, str, Any]
 type Host = str | bytes | None
 type Port = str | bytes | int | None
 
+_SOCKET_MODULE = vars(socket)
 _PROTOCOLS = {socket.SOCK_STREAM: socket.IPPROTO_TCP, socket.SOCK_DGRAM: socket.IPPROTO_UDP}
 
 
-class Names(EventLoop):
+class Names(Executor):
     """Name resolution."""
 
     async def getaddrinfo(
@@ -48,6 +52,10 @@ class Names(EventLoop):
     async def _lookup(
         self, host: Host, port: Port, family: int, type: int, proto: int, flags: int
     ) -> list[AddrInfo]:
+        if _is_replaced(socket.getaddrinfo):
+            return await self.run_in_executor(
+                None, socket.getaddrinfo, host, port, family, type, proto, flags
+            )
         if _is_numeric_port(port, flags):
             try:
                 # Without a host nothing is looked up anyway.
@@ -65,6 +73,8 @@ class Names(EventLoop):
     async def getnameinfo(self, sockaddr: tuple[Any, ...], flags: int = 0) -> tuple[str, str]:
         """As ``socket.getnameinfo``, without blocking the loop. Raises ``socket.gaierror``."""
         self._check_thread()
+        if socket.getnameinfo is not _getnameinfo:
+            return await self.run_in_executor(None, socket.getnameinfo, sockaddr, flags)
         numeric = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
         # Asks for no name, and so never waits; all errors about the arguments come from here.
         answer = socket.getnameinfo(sockaddr, flags & ~socket.NI_NAMEREQD | numeric)
@@ -128,6 +138,11 @@ def take_turns(infos: Sequence[AddrInfo], first_family_count: int = 1) -> list[A
     for turn in range(max(map(len, queues))):
         ordered += [queue[turn] for queue in queues if turn < len(queue)]
     return ordered
+
+
+def _is_replaced(function: object) -> bool:
+    """Tell whether *function* is not the socket module's own, whenever it was put there."""
+    return getattr(function, "__globals__", None) is not _SOCKET_MODULE
 
 
 def _is_numeric_port(port: object, flags: int) -> bool:

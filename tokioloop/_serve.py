@@ -17,6 +17,7 @@ from ._sockets import (
     check_unix_stream,
     is_abstract,
     refuse_ssl_socket,
+    set_reuse_port,
 )
 from ._tls import Security, ServerTerms
 
@@ -174,7 +175,7 @@ class Serve(Names):
                         )
                     continue
                 sockets.append(sock)
-                _set_options(sock, reuse_address, reuse_port, keep_alive)
+                _set_options(sock, family, reuse_address, reuse_port, keep_alive)
                 try:
                     sock.bind(address)
                 except OSError as exc:
@@ -251,21 +252,16 @@ def _check_server_ssl(ssl: object, given: bool, handshake: float | None, shutdow
 
 
 def _set_options(
-    sock: socket.socket, reuse_address: bool, reuse_port: bool | None, keep_alive: bool | None
+    sock: socket.socket, family: int, reuse_address: bool, reuse_port: bool | None, keep_alive: bool | None
 ) -> None:
     if reuse_address:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, True)
-    if reuse_port and sock.family in (socket.AF_INET, socket.AF_INET6):
+    if reuse_port and family in (socket.AF_INET, socket.AF_INET6):
         # Newer kernels refuse it for other families.
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        except OSError:
-            raise ValueError(
-                "reuse_port not supported by socket module, SO_REUSEPORT defined but not implemented."
-            ) from None
+        set_reuse_port(sock)
     if keep_alive:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, True)
-    if sock.family == socket.AF_INET6:
+    if family == socket.AF_INET6:
         # Else the kernel would take IPv4 here too, and the IPv4 socket could not be bound.
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, True)
 

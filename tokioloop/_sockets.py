@@ -1,7 +1,7 @@
 """Small facts about sockets that several rooms need."""
 
 import socket
-from typing import Any, NoReturn
+from typing import Any
 
 try:
     import ssl
@@ -13,11 +13,6 @@ def refuse_ssl_socket(sock: object) -> None:
     """TypeError for an ``ssl.SSLSocket``, whose own buffering a loop cannot drive."""
     if ssl is not None and isinstance(sock, ssl.SSLSocket):
         raise TypeError("Socket cannot be of type SSLSocket")
-
-
-def not_built(what: str) -> NoReturn:
-    """Raise for a part of asyncio's interface that this version does not have."""
-    raise NotImplementedError(f"{what} is not supported by this version of tokioloop")
 
 
 def check_ssl_timeouts(ssl_given: object, handshake: float | None, shutdown: float | None) -> None:
@@ -43,3 +38,15 @@ def check_unix_stream(sock: socket.socket) -> None:
 def is_abstract(path: Any) -> bool:
     """Tell whether a Unix address (str or bytes) lives outside the file system."""
     return path[0] in (0, "\x00")
+
+
+def set_reuse_port(sock: socket.socket) -> None:
+    """Let several sockets share a port; ValueError where the system does not."""
+    if not hasattr(socket, "SO_REUSEPORT"):
+        raise ValueError("reuse_port not supported by socket module")
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    except OSError:
+        raise ValueError(
+            "reuse_port not supported by socket module, SO_REUSEPORT defined but not implemented."
+        ) from None

@@ -1,5 +1,6 @@
 """TLS: what is asked for with ``ssl=``, and ``start_tls``."""
 
+import socket
 from asyncio import BaseProtocol, Future, StreamReaderProtocol, Transport
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,21 +23,6 @@ class Security(NamedTuple):
     shutdown_timeout: float | None = None
     server_side: bool = False
     server_hostname: str | None = None
-
-    def protect[P: BaseProtocol](
-        self, loop: EventLoop, protocol: P, waiter: "Future[None]", *, connected: bool = False
-    ) -> Any:
-        """Put TLS under *protocol*; what is returned is a protocol for the transport below and a transport for *protocol*."""
-        return loop._make_tls(
-            protocol,
-            self.context,
-            waiter,
-            server_side=self.server_side,
-            server_hostname=self.server_hostname,
-            ssl_handshake_timeout=self.handshake_timeout,
-            ssl_shutdown_timeout=self.shutdown_timeout,
-            call_connection_made=not connected,
-        )
 
 
 def client_security(
@@ -61,8 +47,33 @@ def _default_context(server_hostname: str | None) -> "SSLContext":
     return context
 
 
-class StartTls(EventLoop):
-    """start_tls."""
+class Tls(EventLoop):
+    """start_tls, and how connections get TLS."""
+
+    def _make_ssl_transport(
+        self,
+        rawsock: socket.socket,
+        protocol: BaseProtocol,
+        sslcontext: "SSLContext",
+        waiter: "Future[None]",
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> Transport:
+        """Put a transport and TLS on a connected socket; *waiter* is told when the handshake is over."""
+        tls = self._make_tls(
+            protocol,
+            sslcontext,
+            waiter,
+            server_side=server_side,
+            server_hostname=server_hostname,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+        )
+        self._make_socket_transport(rawsock, tls)
+        return tls  # type: ignore[no-any-return]
 
     async def start_tls(
         self,
@@ -85,10 +96,16 @@ class StartTls(EventLoop):
         if not getattr(transport, "_start_tls_compatible", False):
             raise TypeError(f"transport {transport!r} is not supported by start_tls()")
         waiter = self.create_future()
-        security = Security(
-            sslcontext, ssl_handshake_timeout, ssl_shutdown_timeout, server_side, server_hostname
+        tls = self._make_tls(
+            protocol,
+            sslcontext,
+            waiter,
+            server_side=server_side,
+            server_hostname=server_hostname,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+            call_connection_made=False,
         )
-        tls = security.protect(self, protocol, waiter, connected=True)
         # Before the protocol below changes: nothing may arrive before the handshake begins.
         transport.pause_reading()
         if server_side:

@@ -2,7 +2,16 @@
 
 import asyncio
 import traceback
-from asyncio import AbstractEventLoop, AbstractServer, Future, Task, Transport
+from asyncio import (
+    AbstractEventLoop,
+    AbstractServer,
+    DatagramTransport,
+    Future,
+    ReadTransport,
+    Task,
+    Transport,
+    WriteTransport,
+)
 from asyncio.protocols import BaseProtocol
 from collections.abc import Awaitable, Buffer, Callable, Coroutine, Generator, Iterable
 from contextvars import Context
@@ -122,6 +131,12 @@ class EventLoop:
     async def sock_recv_into(self, sock: socket, buf: Buffer) -> int: ...
     async def sock_sendall(self, sock: socket, data: Buffer) -> None: ...
     async def sock_accept(self, sock: socket) -> tuple[socket, Any]: ...
+    async def sock_recvfrom(self, sock: socket, bufsize: int) -> tuple[bytes, Any]: ...
+    async def sock_recvfrom_into(self, sock: socket, buf: Buffer, nbytes: int = 0) -> tuple[int, Any]: ...
+    async def sock_sendto(self, sock: socket, data: Buffer, address: _Address) -> int: ...
+    def _send_file(
+        self, target: socket | StreamTransport, file: int, offset: int, count: int | None, size: int
+    ) -> Awaitable[int]: ...
     def _sock_connect(self, sock: socket, address: _Address) -> Awaitable[None]: ...
 
     # Transports and servers.
@@ -145,6 +160,29 @@ class EventLoop:
         ssl_shutdown_timeout: float | None = None,
         call_connection_made: bool = True,
     ) -> Any: ...
+    def _make_datagram_transport(
+        self,
+        sock: socket,
+        protocol: BaseProtocol,
+        address: Any = None,
+        waiter: Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> DatagramTransport: ...
+    def _make_read_pipe_transport(
+        self,
+        pipe: Any,
+        protocol: BaseProtocol,
+        waiter: Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> ReadTransport: ...
+    def _make_write_pipe_transport(
+        self,
+        pipe: Any,
+        protocol: BaseProtocol,
+        waiter: Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> WriteTransport: ...
+    def _watch_child(self, pid: int, callback: Callable[[int | None], object]) -> None: ...
     def _accept(
         self,
         sock: socket,
@@ -163,6 +201,11 @@ class EventLoop:
     ) -> Future[list[_AddrInfo]]: ...
     def _resolve_name(self, sockaddr: tuple[Any, ...], flags: int) -> Future[tuple[str, str]]: ...
 
+class StreamTransport(Transport):
+    @property
+    def _protocol_paused(self) -> bool: ...
+    def _begin_file(self) -> None: ...
+    def _end_file(self) -> None: ...
 # TLS by rustls: `tokioloop.tls`.
 
 type _Pem = str | PathLike[str] | bytes | bytearray

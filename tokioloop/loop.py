@@ -4,14 +4,14 @@ import asyncio
 from typing import cast
 
 from . import _tokioloop
-from ._connect import Connect
-from ._later import Later
+from ._datagram import Datagram
 from ._lifecycle import Lifecycle
+from ._process import Processes
+from ._sendfile import Sendfile
 from ._serve import Serve
-from ._tls import StartTls
 
 
-class TokioLoop(Connect, Serve, StartTls, Lifecycle, Later, asyncio.AbstractEventLoop):  # type: ignore[misc]
+class TokioLoop(Datagram, Serve, Sendfile, Processes, Lifecycle, asyncio.AbstractEventLoop):  # type: ignore[misc]
     """An asyncio event loop: make one in each thread that needs one, run it there, close it at the end.
 
     It may be made in one thread and run in another. While it runs, only its own thread may call it, but for

@@ -87,6 +87,15 @@ impl Epoll {
         }
     }
 
+    /// Registers anew, with or without edges of writing. What is ready now counts as an edge.
+    pub fn rearm_edge(&mut self, fd: RawFd, token: Token, writable: bool) -> io::Result<()> {
+        let interest = match writable {
+            true => mio::Interest::READABLE | mio::Interest::WRITABLE,
+            false => mio::Interest::READABLE,
+        };
+        self.poll.registry().reregister(&mut SourceFd(&fd), encode(token), interest)
+    }
+
     pub fn arm(&mut self, fd: RawFd, token: Token, interest: Interest) -> io::Result<()> {
         epoll::arm(self.poll.as_raw_fd(), fd, interest, encode(token).0 as u64)
     }

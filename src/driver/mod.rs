@@ -12,12 +12,13 @@
 //!
 //! Threads: a driver belongs to its loop's thread. Only the waker made by [`Driver::waker`] is shared.
 
+mod datagram;
 mod epoll;
 mod source;
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice};
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use slotmap::{SlotMap, new_key_type};
@@ -25,16 +26,17 @@ use socket2::SockAddr;
 
 use crate::inbox::Wake;
 use crate::sys;
+use crate::sys::datagram::Batch;
 pub use crate::sys::epoll::Interest;
 use epoll::Epoll;
-use source::{Kind, Listener, Source, Stream, Watch};
+use source::{Io, Kind, Listener, Source, Stream, Watch};
 
 new_key_type! {
     /// Identity of a registered descriptor: slot and generation.
     pub struct Token;
 }
 
-/// What a stream does with arriving bytes.
+/// What a stream, or a datagram socket, does with what arrives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ReadMode {
     /// Nothing: reading is paused, bytes stay in the kernel.
@@ -55,6 +57,8 @@ pub enum Completion {
     Readable,
     /// A stream that refused bytes takes them again.
     Writable,
+    /// Datagrams came in. The memory goes back with [`Driver::give_back`].
+    Datagrams(Box<Batch>),
     Accepted(OwnedFd, SockAddr),
     AcceptFailed(io::Error),
     /// A watched descriptor is ready.
@@ -73,6 +77,8 @@ pub struct Driver<T> {
     by_fd: HashMap<RawFd, Token>,
     queue: VecDeque<Token>,
     buffer: Box<[u8]>,
+    /// For the next batch of datagrams; None while one is out.
+    spare: Option<Box<Batch>>,
 }
 
 impl<T> Driver<T> {
@@ -83,6 +89,7 @@ impl<T> Driver<T> {
             by_fd: HashMap::new(),
             queue: VecDeque::new(),
             buffer: Box::default(),
+            spare: None,
         })
     }
 
@@ -95,11 +102,41 @@ impl<T> Driver<T> {
 
     /// Registers a connected, non-blocking stream socket; it starts paused.
     pub fn register_stream(&mut self, fd: RawFd, family: i32, data: T) -> io::Result<Token> {
+        self.need_buffer();
+        let stream = Stream::new(if family == libc::AF_UNIX { Io::UnixSocket } else { Io::Socket });
+        self.register(fd, Kind::Stream(stream), data, |epoll, token| epoll.register_edge(fd, token, true))
+    }
+
+    /// Registers a non-blocking pipe, terminal or the like as a stream; it starts paused. A descriptor that another source
+    /// has (a terminal that is read and written) gets a second number, and one that epoll refuses (`/dev/null`) counts as
+    /// ready at any time.
+    pub fn register_pipe(&mut self, fd: RawFd, data: T) -> io::Result<Token> {
+        self.need_buffer();
+        let own = self.by_fd.contains_key(&fd).then(|| sys::pipe::duplicate(fd)).transpose()?;
+        let fd = own.as_ref().map_or(fd, AsRawFd::as_raw_fd);
+        let mut refused = false;
+        let stream = Kind::Stream(Stream::new(Io::File));
+        let token = self.register(fd, stream, data, |epoll, token| {
+            match epoll.register_edge(fd, token, true) {
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => refused = true,
+                other => other?,
+            }
+            Ok(())
+        })?;
+        let source = self.sources.get_mut(token).expect("registered above");
+        source.own = own;
+        if let Kind::Stream(stream) = &mut source.kind
+            && refused
+        {
+            stream.set_always_ready();
+        }
+        Ok(token)
+    }
+
+    fn need_buffer(&mut self) {
         if self.buffer.is_empty() {
             self.buffer = vec![0; RECEIVE_BUFFER].into_boxed_slice();
         }
-        let stream = Stream::new(family == libc::AF_UNIX);
-        self.register(fd, Kind::Stream(stream), data, |epoll, token| epoll.register_edge(fd, token, true))
     }
 
     /// Registers a listening, non-blocking socket and starts accepting.
@@ -120,7 +157,7 @@ impl<T> Driver<T> {
         data: T,
         attach: impl FnOnce(&mut Epoll, Token) -> io::Result<()>,
     ) -> io::Result<Token> {
-        let token = self.sources.insert(Source { fd, kind, queued: false, data });
+        let token = self.sources.insert(Source { fd, own: None, kind, queued: false, data });
         if let Err(error) = attach(&mut self.epoll, token) {
             self.sources.remove(token);
             return Err(error);
@@ -198,7 +235,7 @@ impl<T> Driver<T> {
         let token = self.queue.pop_front()?;
         let source = self.sources.get_mut(token)?;
         source.queued = false;
-        let completion = source.complete(&mut self.buffer);
+        let completion = source.complete(&mut self.buffer, &mut self.spare);
         if source.has_more() && !std::mem::replace(&mut source.queued, true) {
             self.queue.push_back(token);
         }
@@ -212,12 +249,14 @@ impl<T> Driver<T> {
 
     // ---- orders -------------------------------------------------------------------------------------
 
-    /// Sets what a stream does with arriving bytes.
+    /// Sets what a stream or a datagram socket does with what arrives.
     pub fn set_read_mode(&mut self, token: Token, mode: ReadMode) {
-        if let Some(Source { kind: Kind::Stream(stream), .. }) = self.sources.get_mut(token) {
-            stream.mode = mode;
-            self.requeue(token);
+        match self.sources.get_mut(token).map(|source| &mut source.kind) {
+            Some(Kind::Stream(stream)) => stream.mode = mode,
+            Some(Kind::Datagram(datagram)) => datagram.mode = mode,
+            _ => return,
         }
+        self.requeue(token);
     }
 
     /// Reads what a stream in [`ReadMode::Readiness`] has into the owner's memory; 0 is the end of the stream.
@@ -236,24 +275,40 @@ impl<T> Driver<T> {
 
     /// Sends what the kernel takes now. When that is less than all, `Writable` follows.
     pub fn send(&mut self, token: Token, data: &[u8]) -> io::Result<usize> {
-        self.with_stream(token, |fd, stream| stream.send(data.len(), || sys::socket::send(fd, data)))
+        self.with_stream(token, data.len(), |fd, stream| stream.send(fd, data))
     }
 
     /// As [`send`](Self::send), from several pieces.
     pub fn send_vectored(&mut self, token: Token, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         let total = pieces.iter().map(|piece| piece.len()).sum();
-        self.with_stream(token, |fd, stream| stream.send(total, || sys::socket::send_vectored(fd, pieces)))
+        self.with_stream(token, total, |fd, stream| stream.send_vectored(fd, pieces, total))
     }
 
-    fn with_stream<R>(
+    /// Somebody sends on a stream past the driver and has more: `Writable` follows, after the kernel took bytes again if it is
+    /// `full`.
+    pub fn report_writable(&mut self, token: Token, full: bool) {
+        if let Some(Source { kind: Kind::Stream(stream), .. }) = self.sources.get_mut(token) {
+            stream.report_writable(full);
+            self.requeue(token);
+        }
+    }
+
+    #[inline]
+    fn with_stream(
         &mut self,
         token: Token,
-        call: impl FnOnce(RawFd, &mut Stream) -> io::Result<R>,
-    ) -> io::Result<R> {
-        match self.sources.get_mut(token) {
-            Some(Source { fd, kind: Kind::Stream(stream), .. }) => call(*fd, stream),
-            _ => Err(io::ErrorKind::NotConnected.into()),
+        total: usize,
+        call: impl FnOnce(RawFd, &mut Stream) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let sent = match self.sources.get_mut(token) {
+            Some(Source { fd, kind: Kind::Stream(stream), .. }) => call(*fd, stream)?,
+            _ => return Err(io::ErrorKind::NotConnected.into()),
+        };
+        if sent < total {
+            // For a descriptor that the kernel does not report on.
+            self.requeue(token);
         }
+        Ok(sent)
     }
 
     /// Says what a watched descriptor is watched for. An empty interest silences it.

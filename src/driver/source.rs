@@ -1,14 +1,18 @@
 //! The state of one registered descriptor: what the kernel last said of it, and what its owner wants.
 
-use std::io;
-use std::os::fd::RawFd;
+use std::io::{self, IoSlice};
+use std::os::fd::{OwnedFd, RawFd};
 
+use super::datagram::Datagram;
 use super::epoll::Ready;
 use super::{Completion, Interest, ReadMode};
 use crate::sys;
+use crate::sys::datagram::Batch;
 
 pub struct Source<T> {
     pub fd: RawFd,
+    /// Owns `fd` where that is a number of the driver's own.
+    pub own: Option<OwnedFd>,
     pub kind: Kind,
     /// Stands in the driver's queue.
     pub queued: bool,
@@ -17,6 +21,7 @@ pub struct Source<T> {
 
 pub enum Kind {
     Stream(Stream),
+    Datagram(Datagram),
     Listener(Listener),
     Watch(Watch),
 }
@@ -26,6 +31,7 @@ impl<T> Source<T> {
     pub fn notice(&mut self, ready: Ready) -> bool {
         match &mut self.kind {
             Kind::Stream(stream) => stream.notice(ready),
+            Kind::Datagram(datagram) => datagram.notice(ready),
             Kind::Listener(listener) => listener.ready = true,
             Kind::Watch(watch) => watch.notice(ready),
         }
@@ -35,36 +41,58 @@ impl<T> Source<T> {
     pub fn has_more(&self) -> bool {
         match &self.kind {
             Kind::Stream(stream) => stream.can_write() || stream.can_read(),
+            Kind::Datagram(datagram) => datagram.can_write() || datagram.can_read(),
             Kind::Listener(listener) => listener.ready && !listener.suspended,
             Kind::Watch(watch) => watch.ready.readable || watch.ready.writable,
         }
     }
 
     /// Does one thing that is ready, if its owner still wants it.
-    pub fn complete(&mut self, buffer: &mut [u8]) -> Option<Completion> {
+    pub fn complete(&mut self, buffer: &mut [u8], spare: &mut Option<Box<Batch>>) -> Option<Completion> {
         match &mut self.kind {
             Kind::Stream(stream) => stream.complete(self.fd, buffer),
+            Kind::Datagram(datagram) => datagram.complete(self.fd, spare),
             Kind::Listener(listener) => listener.complete(self.fd),
             Kind::Watch(watch) => watch.complete(),
         }
     }
 }
 
-/// A connected socket, edge-triggered: what was reported stays true until a call says otherwise.
+/// How a stream's bytes are moved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Io {
+    Socket,
+    UnixSocket,
+    /// By read(2) and write(2). A read that is not filled does not mean that it is drained: a terminal hands out a line of
+    /// several, and a pipe a packet if its writer wants that.
+    File,
+}
+
+/// A connected socket or a pipe, edge-triggered: what was reported stays true until a call says otherwise.
 pub struct Stream {
     pub mode: ReadMode,
+    io: Io,
+    /// The kernel reports nothing of it, and it never makes anybody wait.
+    always: bool,
     readable: bool,
     /// A short read does not mean that it is drained: the end is in sight, or urgent data was.
     more: bool,
     writable: bool,
     /// The kernel refused bytes; the owner waits for `Writable`.
     blocked: bool,
-    unix: bool,
 }
 
 impl Stream {
-    pub fn new(unix: bool) -> Self {
-        Self { mode: ReadMode::Paused, readable: false, more: false, writable: false, blocked: false, unix }
+    pub fn new(io: Io) -> Self {
+        let mode = ReadMode::Paused;
+        Self { mode, io, always: false, readable: false, more: false, writable: false, blocked: false }
+    }
+
+    /// The kernel does not report on this one: taken for ready at any time.
+    pub fn set_always_ready(&mut self) {
+        self.always = true;
+        self.readable = true;
+        self.writable = true;
     }
 
     fn notice(&mut self, ready: Ready) {
@@ -105,12 +133,13 @@ impl Stream {
     /// # Safety
     /// `ptr` must be valid for writing `len` bytes for the time of the call.
     pub unsafe fn receive(&mut self, fd: RawFd, ptr: *mut u8, len: usize) -> io::Result<usize> {
-        let result = if self.unix {
-            // SAFETY: promised by the caller.
-            unsafe { sys::socket::recv_unix(fd, ptr, len) }
-        } else {
-            // SAFETY: promised by the caller.
-            unsafe { sys::socket::recv_raw(fd, ptr, len) }.map(|n| (n, false))
+        // SAFETY: promised by the caller.
+        let result = unsafe {
+            match self.io {
+                Io::Socket => sys::socket::recv_raw(fd, ptr, len).map(|n| (n, false)),
+                Io::UnixSocket => sys::socket::recv_unix(fd, ptr, len),
+                Io::File => sys::pipe::read_raw(fd, ptr, len).map(|n| (n, n > 0)),
+            }
         };
         match result {
             Ok((n, cut)) => {
@@ -125,16 +154,39 @@ impl Stream {
         }
     }
 
-    /// Makes the send call; anything short of `total` means that the kernel is full and reports `Writable` later.
-    pub fn send(&mut self, total: usize, call: impl Fn() -> io::Result<usize>) -> io::Result<usize> {
-        let result = match call() {
+    /// The owner has more to send; `full` says that the kernel refused bytes meanwhile.
+    pub fn report_writable(&mut self, full: bool) {
+        self.writable &= !full;
+        self.blocked = true;
+    }
+
+    /// Sends; anything short of all means that the kernel is full and reports `Writable` later.
+    pub fn send(&mut self, fd: RawFd, data: &[u8]) -> io::Result<usize> {
+        let result = match self.io {
+            Io::Socket | Io::UnixSocket => sys::socket::send(fd, data),
+            Io::File => sys::pipe::write(fd, data),
+        };
+        self.sent(data.len(), result)
+    }
+
+    /// As [`send`](Self::send), from several pieces of `total` bytes.
+    pub fn send_vectored(&mut self, fd: RawFd, pieces: &[IoSlice<'_>], total: usize) -> io::Result<usize> {
+        let result = match self.io {
+            Io::Socket | Io::UnixSocket => sys::socket::send_vectored(fd, pieces),
+            Io::File => sys::pipe::write_vectored(fd, pieces),
+        };
+        self.sent(total, result)
+    }
+
+    fn sent(&mut self, total: usize, result: io::Result<usize>) -> io::Result<usize> {
+        let result = match result {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
             other => other,
         };
         if let Ok(sent) = result
             && sent < total
         {
-            self.writable = false;
+            self.writable = self.always;
             self.blocked = true;
         }
         result

@@ -179,3 +179,77 @@ fn accepts_and_wakes() {
     driver.wait(None).unwrap();
     assert!(driver.collect());
 }
+
+/// Both ends of a pipe, non-blocking.
+fn pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
+    let (read, write) = std::io::pipe().expect("pipe");
+    sys::pipe::set_nonblocking(read.as_raw_fd()).expect("non-blocking");
+    sys::pipe::set_nonblocking(write.as_raw_fd()).expect("non-blocking");
+    (read, write)
+}
+
+#[test]
+fn a_pipe_is_read_to_its_end() {
+    let mut driver = Driver::new().unwrap();
+    let (read, mut write) = pipe();
+    let token = driver.register_pipe(read.as_raw_fd(), "read").unwrap();
+    driver.set_read_mode(token, ReadMode::Bytes);
+    write.write_all(b"hello").unwrap();
+    assert!(matches!(poll(&mut driver)[..], [(t, Completion::Received(5))] if t == token));
+    drop(write);
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        seen.extend(poll(&mut driver));
+    }
+    assert!(matches!(seen[0], (_, Completion::Received(0))));
+}
+
+#[test]
+fn a_full_pipe_reports_when_it_takes_more_and_when_nobody_reads() {
+    let mut driver = Driver::new().unwrap();
+    let (mut read, write) = pipe();
+    let token = driver.register_pipe(write.as_raw_fd(), "write").unwrap();
+    driver.set_read_mode(token, ReadMode::Readiness);
+    let data = vec![1; 1 << 20];
+    let sent = driver.send(token, &data).unwrap();
+    assert!(sent < data.len());
+    poll(&mut driver);
+    assert!(poll(&mut driver).is_empty());
+    read.read_exact(&mut vec![0; sent]).unwrap();
+    assert!(matches!(poll(&mut driver)[..], [(_, Completion::Writable)]));
+    drop(read);
+    assert!(matches!(poll(&mut driver)[..], [(_, Completion::Readable)]));
+}
+
+#[test]
+fn a_descriptor_that_another_source_has_gets_a_number_of_its_own() {
+    let mut driver = Driver::new().unwrap();
+    let (ours, mut theirs) = pair();
+    let reading = driver.register_pipe(ours.as_raw_fd(), "reads").unwrap();
+    let writing = driver.register_pipe(ours.as_raw_fd(), "writes").unwrap();
+    driver.set_read_mode(reading, ReadMode::Bytes);
+    assert_eq!(driver.send(writing, b"out").unwrap(), 3);
+    theirs.write_all(b"in").unwrap();
+    let seen = poll(&mut driver);
+    assert!(matches!(seen[..], [(t, Completion::Received(2))] if t == reading));
+    assert_eq!(driver.deregister(writing), Some("writes"));
+    theirs.write_all(b"more").unwrap();
+    let seen = poll(&mut driver);
+    assert!(seen.iter().any(|(_, completion)| matches!(completion, Completion::Received(4))), "{seen:?}");
+}
+
+#[test]
+fn a_descriptor_that_epoll_refuses_is_always_ready_and_starves_nobody() {
+    let mut driver = Driver::new().unwrap();
+    let zero = std::fs::File::open("/dev/zero").unwrap();
+    let endless = driver.register_pipe(zero.as_raw_fd(), "zero").unwrap();
+    driver.set_read_mode(endless, ReadMode::Bytes);
+    let (ours, mut theirs) = pair();
+    let calm = stream(&mut driver, &ours, ReadMode::Bytes);
+    theirs.write_all(b"x").unwrap();
+    let tokens: Vec<_> = (0..3).flat_map(|_| poll(&mut driver)).map(|(token, _)| token).collect();
+    assert!(tokens.contains(&calm) && tokens.iter().filter(|&&token| token == endless).count() == 3);
+    driver.set_read_mode(endless, ReadMode::Paused);
+    poll(&mut driver);
+    assert_eq!(driver.pending(), 0);
+}

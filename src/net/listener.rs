@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::PyDict;
 use socket2::SockAddr;
 
 use super::stream::{self, Extra, Parts};
@@ -124,7 +124,8 @@ fn failed(event_loop: &Bound<'_, EventLoop>, token: Token, error: io::Error) -> 
 
 /// The token of a listening socket that accepts.
 fn listening(event_loop: &Bound<'_, EventLoop>, sock: &Bound<'_, PyAny>) -> PyResult<Option<Token>> {
-    let fd: RawFd = sock.call_method0("fileno")?.extract()?;
+    // What has no descriptor never accepted.
+    let Ok(fd) = sock.call_method0("fileno")?.extract::<RawFd>() else { return Ok(None) };
     if event_loop.get().shared.is_closed() {
         return Ok(None);
     }
@@ -219,11 +220,7 @@ impl EventLoop {
             extra,
         };
         let transport = stream::make(slf, parts)?;
-        let begin = transport.getattr("_start")?;
-        let arguments = PyTuple::new(py, [waiter.cloned().unwrap_or_else(|| py.None().into_bound(py))])?;
-        let context = context.into_bound(py);
-        let handle = lp.make_handle(slf, &begin, &arguments, Some(&context))?;
-        turn::schedule(py, lp, handle)?;
+        stream::start_soon(slf, &transport, context, waiter)?;
         Ok(transport)
     }
 }

@@ -4,6 +4,8 @@
 //! completions go. Threads: all of it runs on the loop's thread.
 
 pub mod address;
+pub mod child;
+pub mod datagram;
 pub mod dns;
 pub mod listener;
 mod native;

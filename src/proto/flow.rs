@@ -49,6 +49,11 @@ impl FlowControl {
         Ok(())
     }
 
+    /// Whether the protocol was told to pause.
+    pub fn is_paused(&self) -> bool {
+        self.paused
+    }
+
     /// The buffer grew to `size` bytes.
     pub fn grown(&mut self, size: usize) -> FlowChange {
         if size > self.high && !self.paused {

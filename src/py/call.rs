@@ -48,6 +48,29 @@ pub unsafe fn method1_raw(
     }
 }
 
+/// `object.name(first, second)`; null with an exception set on failure.
+///
+/// # Safety
+/// Attached; all objects are alive.
+#[inline]
+pub unsafe fn method2_raw(
+    object: *mut ffi::PyObject,
+    name: Name,
+    first: *mut ffi::PyObject,
+    second: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    let args = [ptr::null_mut(), object, first, second];
+    // SAFETY: three arguments at args[1..]; args[0] is scratch.
+    unsafe {
+        ffi::PyObject_VectorcallMethod(
+            name.as_ptr(),
+            args.as_ptr().add(1),
+            3 | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET,
+            ptr::null_mut(),
+        )
+    }
+}
+
 pub fn method0(py: Python<'_>, object: &Owned, name: Name) -> PyResult<Owned> {
     // SAFETY: attached and alive.
     unsafe { Owned::steal_or_err(py, method0_raw(object.as_ptr(), name)) }

@@ -21,6 +21,9 @@ imports! {
     asyncio_timer_handle = "asyncio"."TimerHandle";
     asyncio_task = "asyncio"."Task";
     asyncio_transport = "asyncio"."Transport";
+    asyncio_datagram_transport = "asyncio"."DatagramTransport";
+    asyncio_read_transport = "asyncio"."ReadTransport";
+    asyncio_write_transport = "asyncio"."WriteTransport";
     buffered_protocol = "asyncio"."BufferedProtocol";
     iscoroutine = "asyncio.coroutines"."iscoroutine";
     iscoroutinefunction = "inspect"."iscoroutinefunction";
@@ -37,6 +40,7 @@ imports! {
     ssl_zero_return = "ssl"."SSLZeroReturnError";
     ssl_error = "ssl"."SSLError";
     ssl_certificate_error = "ssl"."CertificateError";
+    sendfile_not_available = "asyncio"."SendfileNotAvailableError";
     sendfile_mode = "asyncio.constants"."_SendfileMode";
     transport_socket = "asyncio.trsock"."TransportSocket";
     logger = "asyncio.log"."logger";

@@ -54,6 +54,7 @@ names! {
     connection_made connection_lost data_received eof_received get_buffer buffer_updated
     pause_writing resume_writing pause_reading resume_reading
     write read do_handshake unwrap cancel _force_close
+    datagram_received error_received sendto
     _attach _detach
     set_result set_exception done
     fileno close gettimeout _is_debug_mode

@@ -22,7 +22,7 @@ type BioMethod = c_void;
 pub enum Trouble {
     /// It needs more input.
     WantRead,
-    /// close_notify was received.
+    /// close_notify was received, or a fatal alert: the error queue tells.
     Closed,
     /// Anything else: the error queue tells.
     Failed,
@@ -63,6 +63,7 @@ functions! {
     SSL_has_pending: fn(*const Ssl) -> c_int;
     SSL_want: fn(*const Ssl) -> c_int;
     SSL_get_shutdown: fn(*const Ssl) -> c_int;
+    SSL_in_init: fn(*const Ssl) -> c_int;
     SSL_set_bio: fn(*mut Ssl, *mut Bio, *mut Bio);
     SSL_get_ex_data: fn(*const Ssl, c_int) -> *mut c_void;
     BIO_get_new_index: fn() -> c_int;
@@ -231,11 +232,15 @@ impl Connection {
     /// Told from the connection's own state: the thread's error queue, which SSL_get_error() looks at, may hold what somebody
     /// else left there.
     fn trouble(&self) -> Trouble {
+        let functions = &self.library.functions;
         // SAFETY: the connection is alive.
         unsafe {
-            if (self.library.functions.SSL_want)(self.ssl) != SSL_NOTHING {
+            if (functions.SSL_want)(self.ssl) != SSL_NOTHING {
                 Trouble::WantRead
-            } else if (self.library.functions.SSL_get_shutdown)(self.ssl) & SSL_RECEIVED_SHUTDOWN != 0 {
+            } else if (functions.SSL_get_shutdown)(self.ssl) & SSL_RECEIVED_SHUTDOWN != 0
+                // A fatal alert counts as the end of what is received too, but leaves the connection unusable.
+                && (functions.SSL_in_init)(self.ssl) == 0
+            {
                 Trouble::Closed
             } else {
                 Trouble::Failed

@@ -2,9 +2,13 @@
 //! types, errors as `io::Error`, no policy. Which of them block is said at each.
 
 pub mod clock;
+pub mod datagram;
 pub mod dns;
 pub mod epoll;
+pub mod file;
 pub mod libssl;
+pub mod pipe;
+pub mod process;
 pub mod signal;
 pub mod socket;
 pub mod thread;
@@ -17,6 +21,17 @@ pub fn error_text(code: i32) -> String {
     match std::ffi::CStr::from_bytes_until_nul(&text) {
         Ok(text) if found => text.to_string_lossy().into_owned(),
         _ => format!("Unknown error {code}"),
+    }
+}
+
+/// Makes a call again until no signal interrupts it.
+pub(crate) fn retry(mut call: impl FnMut() -> std::io::Result<i64>) -> std::io::Result<usize> {
+    loop {
+        match call() {
+            Ok(n) => return Ok(n as usize),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 

@@ -5,17 +5,7 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use socket2::{SockAddr, SockAddrStorage, Socket};
 
-use super::check;
-
-fn retry(mut call: impl FnMut() -> io::Result<i64>) -> io::Result<usize> {
-    loop {
-        match call() {
-            Ok(n) => return Ok(n as usize),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
+use super::{check, retry};
 
 /// Receives into `buf`; 0 is the end of the stream.
 pub fn recv(fd: RawFd, buf: &mut [u8]) -> io::Result<usize> {
@@ -64,6 +54,37 @@ pub fn send_vectored(fd: RawFd, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
     retry(|| check(unsafe { libc::sendmsg(fd, &message, libc::MSG_NOSIGNAL) } as i64))
 }
 
+/// Receives a datagram and where it came from; None where the kernel names no sender (a stream, an unnamed Unix socket).
+///
+/// # Safety
+/// As for [`recv_raw`].
+pub unsafe fn recv_from(fd: RawFd, ptr: *mut u8, len: usize) -> io::Result<(usize, Option<SockAddr>)> {
+    let mut storage = SockAddrStorage::zeroed();
+    let mut size = storage.size_of();
+    let n = retry(|| {
+        size = storage.size_of();
+        // SAFETY: the storage is large enough for every address and `size` says how large; the buffer is promised.
+        check(unsafe {
+            let address: *mut libc::sockaddr_storage = storage.view_as::<libc::sockaddr_storage>();
+            libc::recvfrom(fd, ptr.cast(), len, 0, address.cast(), &mut size) as i64
+        })
+    })?;
+    // SAFETY: the kernel filled in an address of that size.
+    let sender = (size > 0).then(|| unsafe { SockAddr::new(storage, size) });
+    Ok((n, sender))
+}
+
+/// Sends a datagram to an address; never raises SIGPIPE.
+pub fn send_to(fd: RawFd, data: &[u8], address: &SockAddr) -> io::Result<usize> {
+    let (to, size) = (address.as_ptr().cast(), address.len());
+    retry(|| {
+        // SAFETY: pointers and lengths describe `data` and `address`.
+        let sent =
+            unsafe { libc::sendto(fd, data.as_ptr().cast(), data.len(), libc::MSG_NOSIGNAL, to, size) };
+        check(sent as i64)
+    })
+}
+
 /// Takes a connection off a listening socket; the new socket is non-blocking and close-on-exec.
 pub fn accept(fd: RawFd) -> io::Result<(OwnedFd, SockAddr)> {
     let mut storage = SockAddrStorage::zeroed();
@@ -110,6 +131,11 @@ pub fn peer_address(fd: RawFd) -> io::Result<SockAddr> {
 
 pub fn set_nodelay(fd: RawFd) -> io::Result<()> {
     borrow(fd).set_tcp_nodelay(true)
+}
+
+/// The socket's address family.
+pub fn family(fd: RawFd) -> io::Result<i32> {
+    Ok(i32::from(borrow(fd).domain()?))
 }
 
 /// The socket's address family, type and protocol.

@@ -433,3 +433,19 @@ def test_subclass_may_resolve_its_own_way(listener, recorder):
         assert loop.is_running() is False
     finally:
         loop.close()
+
+
+def test_false_means_no_tls(loop, run, listener):
+    async def main():
+        transport, _ = await loop.create_connection(asyncio.Protocol, *listener.getsockname(), ssl=False)
+        assert transport.get_extra_info("sslcontext") is None
+        transport.abort()
+
+    run(main())
+
+
+def test_start_tls_wants_a_context(loop, run):
+    with pytest.raises(
+        TypeError, match="^sslcontext is expected to be an instance of ssl.SSLContext, got 1$"
+    ):
+        run(loop.start_tls(None, None, 1))

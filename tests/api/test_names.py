@@ -119,3 +119,30 @@ def test_debug_mode_logs_the_question(loop, run, caplog):
     texts = [record.getMessage() for record in caplog.records]
     assert f"Get address info 127.0.0.1:80, type={socket.SOCK_STREAM!r}" in texts
     assert any(text.startswith("Getting address info 127.0.0.1:80") and "ms: [(" in text for text in texts)
+
+
+def test_a_replaced_getaddrinfo_is_asked(loop, run, monkeypatch):
+    """A program may pin names or forbid addresses that way."""
+    asked = []
+
+    def pinned(*args):
+        asked.append((args, threading.current_thread() is threading.main_thread()))
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 80))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", pinned)
+
+    async def main():
+        for host in ("example.invalid", "192.0.2.1"):
+            answer = await loop.getaddrinfo(host, 80, type=socket.SOCK_STREAM)
+            assert answer[0][4] == ("127.0.0.1", 80)
+        assert asked == [
+            (("example.invalid", 80, 0, socket.SOCK_STREAM, 0, 0), False),
+            (("192.0.2.1", 80, 0, socket.SOCK_STREAM, 0, 0), False),
+        ]
+
+    run(main())
+
+
+def test_a_replaced_getnameinfo_is_asked(loop, run, monkeypatch):
+    monkeypatch.setattr(socket, "getnameinfo", lambda *args: args)
+    assert run(loop.getnameinfo(("192.0.2.1", 80), 3)) == (("192.0.2.1", 80), 3)

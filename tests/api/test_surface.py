@@ -31,7 +31,18 @@ def test_every_method_of_asyncio_s_server_is_answered(name, loop, run):
 
 
 @pytest.mark.parametrize(
-    "name", ["create_connection", "create_server", "create_unix_connection", "create_unix_server"]
+    "name",
+    [
+        "create_connection",
+        "connect_read_pipe",
+        "connect_write_pipe",
+        "create_datagram_endpoint",
+        "create_server",
+        "create_unix_connection",
+        "create_unix_server",
+        "subprocess_exec",
+        "subprocess_shell",
+    ],
 )
 def test_arguments_are_those_of_asyncio(name):
     ours = inspect.signature(getattr(tokioloop.TokioLoop, name)).parameters

@@ -34,6 +34,8 @@ class Module:
     remake: str | None = None
     stand_ins: tuple[tuple[str, str, Callable[..., object]], ...] = ()
     """Helpers of the tests that reach into asyncio's own loop: the class, the method, and what stands in for it."""
+    bare: bool = False
+    """The module makes a bare `base_events.BaseEventLoop`, for which the subject stands in."""
     real: bool = False
     """`new_test_loop()` without made-up time gives the subject; tests in `fake` keep asyncio's TestLoop."""
     fake: tuple[str, ...] = ()
@@ -76,6 +78,7 @@ MODULES: tuple[Module, ...] = (
         "test_unix_events", "asyncio.SelectorEventLoop is the subject; many tests mock unix_events itself"
     ),
     Module("test_pep492", BARE, stand_ins=(("BaseTest", "setUp", substitute.set_up_of_test_pep492),)),
+    Module("test_subprocess", POLICY),
     Module("test_threads", ISOLATED),
     Module("test_protocols", "no loop"),
     Module("test_transports", "no loop but a mock"),
@@ -83,22 +86,17 @@ MODULES: tuple[Module, ...] = (
     Module("test_futures2", ISOLATED),
     Module("test_graph", ISOLATED, required=False),
     Module("test_free_threading", "asyncio.EventLoop in several threads", required=False),
-)
-
-LATER: tuple[Module, ...] = (
     Module("test_ssl", "asyncio.new_event_loop and asyncio.SelectorEventLoop are the subject"),
     Module("test_sslproto", "asyncio.SelectorEventLoop is the subject; half of it is SSLProtocol alone"),
     _mixins("test_sendfile", "sendfile and sock_sendfile"),
-    Module("test_subprocess", POLICY),
     Module(
         "test_base_events",
-        "asyncio.SelectorEventLoop is the subject; most of it mocks BaseEventLoop's inner parts",
+        f"asyncio.SelectorEventLoop is the subject; {BARE}",
+        bare=True,
+        stand_ins=(("BaseLoopSockSendfileTests", "setUp", substitute.set_up_of_sock_sendfile_tests),),
     ),
 )
-"""For what is not built yet: run only when asked for by name.
-
-Never: test_selector_events, test_proactor_events and test_windows_*, which are about asyncio's own loops.
-"""
+"""Never: test_selector_events, test_proactor_events and test_windows_*, which are about asyncio's own loops."""
 
 
 @dataclass
@@ -122,7 +120,7 @@ def load(package: str, names: list[str]) -> Suite:
 
     Other packages than `test.test_asyncio` may be named: modules that the table does not know are taken as they are.
     """
-    known = {module.name: module for module in MODULES + LATER}
+    known = {module.name: module for module in MODULES}
     suite = Suite()
     for name in names:
         plan = suite.plans[name] = known.get(name, Module(name, ""))
@@ -139,6 +137,8 @@ def load(package: str, names: list[str]) -> Suite:
             _remake(module, plan.remake)
         for class_name, method, stand_in in plan.stand_ins:
             setattr(getattr(module, class_name), method, stand_in)
+        if plan.bare:
+            setattr(module, "base_events", substitute.base_events_with_the_subject())  # noqa: B010
         for test in _flatten(unittest.defaultTestLoader.loadTestsFromModule(module)):
             cls = type(test)
             if cls.__name__ not in plan.drop:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-CATEGORIES = frozenset({"tls", "udp", "pipes", "subprocess", "sendfile", "private", "difference", "defect"})
-"""The first five: not built yet. private: asyncio's inner parts or the name of its class. difference: meant to
+CATEGORIES = frozenset({"tls", "udp", "pipes", "subprocess", "private", "difference", "defect"})
+"""The first four: not built yet. private: asyncio's inner parts or the name of its class. difference: meant to
 differ. defect: known and to be fixed."""
 
 KEYS = frozenset({"tests", "category", "reason", "python", "build"})

@@ -12,12 +12,39 @@ from typing import Any
 PLACES: dict[str, dict[tuple[str, str], tuple[tuple[str, str], ...]]] = {
     "tokioloop.TokioLoop": {
         ("asyncio.base_events", "logger"): (("tokioloop._errors", "logger"),),
-        ("asyncio.base_events", "socket"): (("tokioloop._serve", "socket"),),
-        ("asyncio.unix_events", "socket"): (("tokioloop._serve", "socket"),),
+        ("asyncio.base_events", "socket"): (
+            ("tokioloop._serve", "socket"),
+            ("tokioloop._connect", "socket"),
+            ("tokioloop._names", "socket"),
+            ("tokioloop._datagram", "socket"),
+        ),
+        ("asyncio.unix_events", "socket"): (("tokioloop._serve", "socket"), ("tokioloop._connect", "socket")),
         ("asyncio.unix_events", "signal"): (("tokioloop._signals", "signal"),),
+        ("asyncio.unix_events", "sys"): (("tokioloop._signals", "sys"),),
     },
 }
 """By subject: the module and name that tests patch, and where the subject holds the same object."""
+
+
+HOOKS: dict[str, tuple[tuple[str, str, str, Any], ...]] = {
+    "tokioloop.TokioLoop": (
+        # asyncio's keeps the data for later; that of a peer that does not read is kept anyway.
+        (
+            "tokioloop._tokioloop",
+            "SslTransport",
+            "_test__append_write_backlog",
+            lambda self, data: self.write(data),
+        ),
+        (
+            "tokioloop._tokioloop",
+            "DatagramTransport",
+            "_sock",
+            property(lambda self: self.get_extra_info("socket")),
+        ),
+    ),
+}
+"""By subject: what tests use of asyncio's transports and is no more than another name for something public: module, class and
+name of the subject's, and what does it."""
 
 
 class MirrorError(Exception):
@@ -43,3 +70,5 @@ def install(subject: str) -> None:
 
     for module in {module for module, _ in places}:
         sys.modules[module].__class__ = Mirrored
+    for module, class_name, hook, value in HOOKS.get(subject, ()):
+        setattr(getattr(importlib.import_module(module), class_name), hook, value)

@@ -7,6 +7,7 @@ The patch stays in one worker process. It must come before the test modules are 
 import asyncio
 import functools
 import importlib
+import types
 from asyncio import base_events, unix_events
 from collections import Counter
 from typing import Any
@@ -66,6 +67,44 @@ def set_up_of_test_pep492(test: Any) -> None:
     utils.TestCase.setUp(test)
     test.loop = asyncio.SelectorEventLoop()
     test.set_event_loop(test.loop)
+
+
+def set_up_of_sock_sendfile_tests(test: Any) -> None:
+    """For test_base_events' `BaseLoopSockSendfileTests.setUp`, which makes a loop that leaves files to the fallback."""
+    from test.support import os_helper  # type: ignore[import-not-found]
+    from test.test_asyncio import utils
+
+    test.loop = loop = asyncio.SelectorEventLoop()
+    refusal = getattr(base_events.BaseEventLoop, "_sock_sendfile_native")  # noqa: B009
+    setattr(loop, "_sock_sendfile_native", types.MethodType(refusal, loop))  # noqa: B010
+    test.set_event_loop(loop)
+    test.file = open(os_helper.TESTFN, "rb")  # noqa: SIM115
+    test.addCleanup(test.file.close)
+    utils.TestCase.setUp(test)
+
+
+def base_events_with_the_subject() -> Any:
+    """For modules that test a bare `base_events.BaseEventLoop`: `base_events` as they see it, with the subject in that place.
+
+    Their tests turn it by hand, with `_run_once`. A loop without such a part turns once all the same: it runs, and stops as
+    soon as what was ready has run.
+    """
+    subject = asyncio.SelectorEventLoop
+    if issubclass(subject, base_events.BaseEventLoop):
+        return base_events
+
+    def _run_once(self: asyncio.AbstractEventLoop) -> None:
+        self.stop()
+        self.run_forever()
+
+    class Loop(subject):
+        """A class of its own, so that no other test sees the addition."""
+
+    setattr(Loop, "_run_once", _run_once)  # noqa: B010
+    seen = types.ModuleType(base_events.__name__)
+    vars(seen).update(vars(base_events))
+    setattr(seen, "BaseEventLoop", Loop)  # noqa: B010
+    return seen
 
 
 def run_loop_of_gather_tests(test: Any, loop: asyncio.AbstractEventLoop) -> None:

@@ -27,6 +27,9 @@ from test import support  # type: ignore[import-not-found]
 
 from . import catalogue, mirror, substitute
 
+MEMORY = "3G"
+"""What tests of much memory may take; those of TLS ask for 2.2 GiB, and skip themselves where they are told nothing."""
+
 TAIL = 12_000
 """Bytes of a test's output that are kept."""
 
@@ -44,6 +47,7 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # Ending by an exception, so that `_wait` takes the running child along.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    support.set_memlimit(MEMORY)
     substitute.install(options.loop)
     mirror.install(options.loop)
     suite = catalogue.load(options.package, options.modules)

@@ -10,7 +10,9 @@ import pytest
 
 import tokioloop
 
+from .datagrams import LOOPBACK, Recorder
 from .support import PATIENCE, tcp_pair, unix_pair
+from .tls_support import KINDS, OURS, Secure, engine_of
 
 
 @pytest.fixture
@@ -82,6 +84,26 @@ def link(loop: tokioloop.TokioLoop, pair: Any) -> Iterator[Any]:
         yield link
 
 
+@pytest.fixture
+def endpoint(loop: tokioloop.TokioLoop) -> Iterator[Any]:
+    """``await endpoint(protocol, ...)``: a datagram transport, on loopback if nothing is said, and its protocol."""
+    made = []
+
+    async def endpoint(protocol: Recorder | None = None, *args: Any, **options: Any) -> Any:
+        protocol = protocol or Recorder()
+        if not args and not options:
+            args = (LOOPBACK,)
+        transport, _ = await loop.create_datagram_endpoint(lambda: protocol, *args, **options)
+        made.append(transport)
+        return transport, protocol
+
+    yield endpoint
+    if not loop.is_closed():
+        for transport in made:
+            transport.abort()
+        loop.run_until_complete(asyncio.sleep(0))
+
+
 class Elsewhere:
     """A loop that runs in another thread."""
 
@@ -116,3 +138,24 @@ def elsewhere() -> Iterator[Elsewhere]:
     there = Elsewhere()
     yield there
     there.end()
+
+
+def _secure(kind: str) -> Iterator[Secure]:
+    secure = Secure(kind)
+    with engine_of(kind):
+        yield secure
+        if not secure.loop.is_closed():
+            secure.run(secure.loop.shutdown_asyncgens())
+            secure.loop.close()
+
+
+@pytest.fixture(params=KINDS)
+def secure(request: pytest.FixtureRequest) -> Iterator[Secure]:
+    """A loop for a test of TLS: ours with each engine, and asyncio's own."""
+    yield from _secure(request.param)
+
+
+@pytest.fixture(params=OURS)
+def secure_ours(request: pytest.FixtureRequest) -> Iterator[Secure]:
+    """A loop for a test of TLS that asks for more than asyncio gives: ours with each engine."""
+    yield from _secure(request.param)

@@ -1,10 +1,14 @@
 """Debug mode: slow callbacks, where handles were made, and what is no callback."""
 
 import asyncio
+import os
+import subprocess
 import sys
 import time
 
 import pytest
+
+from .support import PATIENCE, ROOT
 
 
 @pytest.fixture
@@ -89,6 +93,65 @@ def test_switching_debug_mode_while_running(loop, run):
     off, on, off_again = run(main())
     assert off == off_again == before and on > before
     assert sys.get_coroutine_origin_tracking_depth() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "environ", "debug"),
+    [
+        ((), {}, False),
+        (("-X", "dev"), {}, True),
+        ((), {"PYTHONDEVMODE": "1"}, True),
+        ((), {"PYTHONASYNCIODEBUG": "1"}, True),
+        ((), {"PYTHONASYNCIODEBUG": ""}, False),
+        (("-E",), {"PYTHONASYNCIODEBUG": "1", "PYTHONDEVMODE": "1"}, False),
+    ],
+)
+def test_what_switches_debug_mode_on_from_outside(options, environ, debug):
+    code = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+import asyncio, tokioloop
+async def main():
+    return asyncio.get_running_loop().get_debug()
+loop = tokioloop.new_event_loop()
+print(loop.get_debug(), tokioloop.run(main()))
+loop.close()
+"""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    done = subprocess.run(
+        [sys.executable, *options, "-c", code],
+        env=clean | environ,
+        capture_output=True,
+        text=True,
+        timeout=4 * PATIENCE,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, [str(debug)] * 2, "")
+
+
+def test_development_mode_shows_what_was_left_open():
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-c", LEFT_OPEN],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=4 * PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "ResourceWarning: unclosed transport <StreamTransport" in done.stderr
+    assert "ResourceWarning: unclosed event loop <TokioLoop" in done.stderr
+
+
+LEFT_OPEN = """
+import asyncio, gc, socket, tokioloop
+near, far = socket.socketpair()
+loop = tokioloop.new_event_loop()
+loop.run_until_complete(loop.create_connection(asyncio.Protocol, sock=near))
+del loop
+gc.collect()
+far.close()
+"""
 
 
 def test_sock_calls_refuse_blocking_sockets(loop, run, pair):

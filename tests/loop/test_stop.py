@@ -1,5 +1,6 @@
 """stop() in every place, and what a stopped loop keeps for its next run."""
 
+import socket
 import threading
 
 import pytest
@@ -139,3 +140,22 @@ def test_two_threads_run_one_loop(loop):
             assert not thread.is_alive()
         assert len(told) == 1
         assert "running" in told[0]
+
+
+def test_a_reader_that_ran_before_the_stop_does_not_run_again(loop):
+    near, far = socket.socketpair()
+    seen = []
+
+    def readable():
+        seen.append(near.recv(10))
+        loop.call_soon(loop.stop)
+
+    with near, far:
+        near.setblocking(False)
+        loop.add_reader(near, readable)
+        far.send(b"once")
+        loop.run_forever()
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+        assert seen == [b"once"]
+        loop.remove_reader(near)

@@ -1,5 +1,6 @@
 """Timers: never early, in order, and cancelled ones do not pile up."""
 
+import asyncio
 import gc
 import math
 import resource
@@ -189,3 +190,13 @@ def test_cancelling_from_the_destructor_of_a_cancelled_timer(loop):
     loop.call_soon(loop.stop)
     loop.run_forever()
     assert timer.cancelled()
+
+
+def test_short_sleeps_do_not_keep_the_loop_turning(loop, run):
+    async def main():
+        for delay in (1e-2, 1e-4, 1e-6, 1e-8, 1e-10):
+            await asyncio.sleep(delay)
+
+    before = loop._metrics()["turns"]
+    run(main())
+    assert loop._metrics()["turns"] - before <= 20

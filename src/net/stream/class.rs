@@ -1,4 +1,4 @@
-//! The Python type `StreamTransport`, derived from `asyncio.Transport`.
+//! The Python types `StreamTransport`, `ReadPipeTransport` and `WritePipeTransport`, derived from asyncio's.
 
 use std::ffi::{c_int, c_void};
 use std::sync::Arc;
@@ -8,53 +8,112 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use pyo3::{Borrowed, ffi};
 
-use super::{Phase, Public, Stream, Transport, write};
+use super::{Kind, Phase, Public, Stream, Transport, write};
 use crate::py::derived::{self, Class, Description, State};
 use crate::py::method::{method, method_with, optional_number, required};
 use crate::py::{Owned, imports, raw};
 use crate::sys;
 
 static CLASS: Class = Class::new();
+static READ_PIPE: Class = Class::new();
+static WRITE_PIPE: Class = Class::new();
 
-/// Makes the type and adds it to the module.
+/// Makes the types and adds them to the module.
 pub fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    CLASS.init::<Stream>(module, imports::asyncio_transport(module.py())?, description())
-}
-
-fn description() -> Description {
-    Description {
+    let py = module.py();
+    let stream = Description {
         name: c"tokioloop._tokioloop.StreamTransport",
         doc: c"The transport of a connected stream socket.",
-        methods: vec![
+        methods: [common(), reading(), writing(), files()].concat(),
+        getset: [getset(), of_sockets()].concat(),
+    };
+    CLASS.init::<Stream>(module, imports::asyncio_transport(py)?, stream)?;
+    let read_pipe = Description {
+        name: c"tokioloop._tokioloop.ReadPipeTransport",
+        doc: c"The transport of the end of a pipe that is read.",
+        methods: [common(), reading()].concat(),
+        getset: getset(),
+    };
+    READ_PIPE.init::<Stream>(module, imports::asyncio_read_transport(py)?, read_pipe)?;
+    let write_pipe = Description {
+        name: c"tokioloop._tokioloop.WritePipeTransport",
+        doc: c"The transport of the end of a pipe that is written.",
+        methods: [common(), writing()].concat(),
+        getset: getset(),
+    };
+    WRITE_PIPE.init::<Stream>(module, imports::asyncio_write_transport(py)?, write_pipe)
+}
+
+fn getset() -> Vec<ffi::PyGetSetDef> {
+    vec![raw::getter(c"_loop", get_loop, c"The loop.")]
+}
+
+/// What the loop asks of a socket's transport only.
+fn of_sockets() -> Vec<ffi::PyGetSetDef> {
+    vec![
+        raw::getter(c"_start_tls_compatible", raw::get_true, c"True: TLS may run over it."),
+        raw::getter(c"_sendfile_compatible", get_sendfile_mode, c"asyncio's mark for: by the kernel."),
+        raw::getter(c"_protocol_paused", protocol_paused, c"Whether the protocol was told to pause writing."),
+    ]
+}
+
+/// For `loop.sendfile`.
+fn files() -> Vec<ffi::PyMethodDef> {
+    vec![
+        raw::no_args(c"_begin_file", begin_file, c"Refuse writes: a file is sent."),
+        raw::no_args(c"_end_file", end_file, c"Take writes again."),
+    ]
+}
+
+fn common() -> Vec<ffi::PyMethodDef> {
+    vec![
+        raw::no_args(c"close", close, c"Read no more, send what is queued, then close."),
+        raw::no_args(c"is_closing", is_closing, c"Whether it is closing or closed. Any thread."),
+        raw::one_arg(
+            c"set_protocol",
+            set_protocol,
+            c"set_protocol($self, protocol)\n--\n\nGive the connection to another protocol.",
+        ),
+        raw::no_args(c"get_protocol", get_protocol, c"The current protocol. Any thread."),
+        raw::fast_keywords(
+            c"get_extra_info",
+            get_extra_info,
+            c"get_extra_info($self, name, default=None)\n--\n\nWhat is known of the connection. Any thread.",
+        ),
+        raw::one_arg(c"_force_close", force_close, c"Close at once, with an error."),
+        raw::one_arg(c"_call_connection_lost", call_connection_lost, c"The scheduled end."),
+        raw::one_arg(c"_start", start, c"The scheduled beginning."),
+    ]
+}
+
+fn reading() -> Vec<ffi::PyMethodDef> {
+    vec![
+        raw::no_args(c"pause_reading", pause_reading, c"Leave arriving bytes in the kernel."),
+        raw::no_args(c"resume_reading", resume_reading, c"Receive again."),
+        raw::no_args(c"is_reading", is_reading, c"Whether bytes are received. Any thread."),
+    ]
+}
+
+fn writing() -> Vec<ffi::PyMethodDef> {
+    vec![
             raw::one_arg(c"write", write_method, c"write($self, data)\n--\n\nSend bytes; what the kernel does not take now is kept and sent later."),
             raw::one_arg(c"writelines", writelines, c"writelines($self, list_of_data)\n--\n\nSend several pieces at once."),
             raw::no_args(c"write_eof", write_eof, c"Half-close once everything is sent."),
             raw::no_args(c"can_write_eof", can_write_eof, c"True."),
-            raw::no_args(c"close", close, c"Read no more, send what is queued, then close."),
             raw::no_args(c"abort", abort, c"Close at once; what is queued is lost."),
-            raw::no_args(c"is_closing", is_closing, c"Whether it is closing or closed. Any thread."),
-            raw::no_args(c"pause_reading", pause_reading, c"Leave arriving bytes in the kernel."),
-            raw::no_args(c"resume_reading", resume_reading, c"Receive again."),
-            raw::no_args(c"is_reading", is_reading, c"Whether bytes are received. Any thread."),
-            raw::one_arg(c"set_protocol", set_protocol, c"set_protocol($self, protocol)\n--\n\nGive the connection to another protocol."),
-            raw::no_args(c"get_protocol", get_protocol, c"The current protocol. Any thread."),
-            raw::fast_keywords(c"get_extra_info", get_extra_info, c"get_extra_info($self, name, default=None)\n--\n\nWhat is known of the connection. Any thread."),
             raw::no_args(c"get_write_buffer_size", get_write_buffer_size, c"Bytes waiting to be sent. Any thread."),
             raw::no_args(c"get_write_buffer_limits", get_write_buffer_limits, c"(low, high) in bytes. Any thread."),
             raw::fast_keywords(c"set_write_buffer_limits", set_write_buffer_limits, c"set_write_buffer_limits($self, high=None, low=None)\n--\n\nWhen the protocol is told to pause and resume writing, in bytes."),
-            raw::one_arg(c"_force_close", force_close, c"Close at once, with an error."),
-            raw::one_arg(c"_call_connection_lost", call_connection_lost, c"The scheduled end."),
-            raw::one_arg(c"_start", start, c"The scheduled beginning."),
-        ],
-        getset: vec![
-            raw::getter(c"_loop", get_loop, c"The loop."),
-            raw::getter(c"_start_tls_compatible", raw::get_true, c"True: TLS may run over it."),
-        ],
-    }
+    ]
 }
 
 pub(super) fn create<'py>(py: Python<'py>, stream: Stream) -> PyResult<Bound<'py, PyAny>> {
-    CLASS.create(py, stream)
+    match stream.public.kind {
+        Kind::Socket => &CLASS,
+        Kind::ReadPipe => &READ_PIPE,
+        Kind::WritePipe { .. } => &WRITE_PIPE,
+    }
+    .create(py, stream)
 }
 
 /// Whether an object is a stream transport of ours.
@@ -122,6 +181,8 @@ method!(close(transport: Transport) transport.close());
 method!(abort(transport: Transport) transport.abort());
 method!(pause_reading(transport: Transport) transport.pause_reading());
 method!(resume_reading(transport: Transport) transport.resume_reading());
+method!(begin_file(transport: Transport) transport.begin_file());
+method!(end_file(transport: Transport) transport.end_file());
 method!(set_protocol(transport: Transport, protocol) transport.set_protocol(&protocol));
 method!(get_protocol(transport: Transport) Ok(transport.protocol()));
 method!(force_close(transport: Transport, error) transport.lose(Some(&error).filter(|error| !error.is_none())));
@@ -163,6 +224,21 @@ unsafe extern "C" fn get_loop(object: *mut ffi::PyObject, _: *mut c_void) -> *mu
     }
 }
 
+unsafe extern "C" fn get_sendfile_mode(_: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
+    // SAFETY: called by Python, attached.
+    unsafe { raw::enter(|py| Ok(imports::sendfile_mode(py)?.getattr("TRY_NATIVE")?.into_ptr())) }
+}
+
+unsafe extern "C" fn protocol_paused(object: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
+    // SAFETY: called by Python, attached, with a transport.
+    unsafe {
+        raw::enter(|py| {
+            let object = Bound::from_borrowed_ptr(py, object);
+            Ok(raw::boolean(py, Transport::new(&object).with(|stream| stream.flow.is_paused())?))
+        })
+    }
+}
+
 impl State for Stream {
     type Public = Public;
 
@@ -174,6 +250,7 @@ impl State for Stream {
         see(&self.public.event_loop)?;
         see(&self.context)?;
         self.server.iter().try_for_each(&mut *see)?;
+        self.sender.iter().flat_map(|sender| &sender.waiting).try_for_each(&mut *see)?;
         // SAFETY: the collector has stopped every thread, and none holds the lock across a safe point.
         let objects = unsafe { &*self.public.objects.data_ptr() };
         see(&objects.protocol)?;
@@ -184,7 +261,9 @@ impl State for Stream {
         self.protocol = none.as_ptr();
         let mut objects = self.public.objects.lock();
         let protocol = std::mem::replace(&mut objects.protocol, none);
-        [Some(protocol), objects.extra.given.take(), self.server.take()].into_iter().flatten().collect()
+        let waiting = self.sender.take().and_then(|sender| sender.waiting);
+        let others = [objects.extra.given.take(), self.server.take(), waiting];
+        std::iter::once(protocol).chain(others.into_iter().flatten()).collect()
     }
 
     fn finalize(object: &Bound<'_, PyAny>) {
@@ -206,6 +285,9 @@ impl State for Stream {
 
     fn repr(object: &Bound<'_, PyAny>) -> PyResult<String> {
         let transport = Transport::new(object);
+        if transport.kind() != Kind::Socket {
+            return Ok(transport.repr_of_pipe());
+        }
         let Some(fd) = transport.fd() else { return Ok("<StreamTransport closed>".into()) };
         let (closing, paused, buffered) = transport.public(|public| {
             let load = |flag: &AtomicBool| flag.load(Ordering::Relaxed);

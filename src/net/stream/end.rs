@@ -3,16 +3,21 @@
 
 use std::sync::atomic::Ordering;
 
-use pyo3::exceptions::{PyBrokenPipeError, PyConnectionAbortedError, PyConnectionResetError};
+use pyo3::exceptions::{PyBrokenPipeError, PyConnectionAbortedError, PyConnectionResetError, PyOSError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use super::{Phase, Transport};
+use super::{Kind, Phase, Transport};
 use crate::event_loop::endpoint::with_driver;
 use crate::event_loop::{self, turn};
-use crate::py::imports;
 use crate::py::names::names;
+use crate::py::{Owned, imports};
 use crate::sys;
+
+/// The number of an OSError.
+fn errno(py: Python<'_>, error: &PyErr) -> Option<i32> {
+    error.is_instance_of::<PyOSError>(py).then(|| error.value(py).getattr("errno").ok()?.extract().ok())?
+}
 
 impl<'py> Transport<'_, 'py> {
     /// Reads no more, sends what is queued, then ends.
@@ -41,9 +46,16 @@ impl<'py> Transport<'_, 'py> {
     pub(super) fn fatal(self, error: PyErr, message: &str) -> PyResult<()> {
         let py = self.py();
         let error = turn::let_fatal_through(py, error)?;
-        let peer_is_gone = error.is_instance_of::<PyBrokenPipeError>(py)
-            || error.is_instance_of::<PyConnectionResetError>(py)
-            || error.is_instance_of::<PyConnectionAbortedError>(py);
+        let peer_is_gone = match self.kind() {
+            Kind::Socket => {
+                error.is_instance_of::<PyBrokenPipeError>(py)
+                    || error.is_instance_of::<PyConnectionResetError>(py)
+                    || error.is_instance_of::<PyConnectionAbortedError>(py)
+            }
+            // The other side of a terminal.
+            Kind::ReadPipe => errno(py, &error) == Some(libc::EIO),
+            Kind::WritePipe { .. } => error.is_instance_of::<PyOSError>(py),
+        };
         let event_loop = self.event_loop();
         let value = error.into_value(py).into_bound(py).into_any();
         if peer_is_gone {
@@ -100,7 +112,7 @@ impl<'py> Transport<'_, 'py> {
         turn::schedule(py, event_loop.get(), handle)
     }
 
-    /// The scheduled end: tells the protocol, closes the socket, tells the server.
+    /// The scheduled end: tells the protocol, closes the socket or pipe, tells the server.
     pub(super) fn connection_lost(self, error: &Bound<'py, PyAny>) -> PyResult<()> {
         let py = self.py();
         if self.with(|stream| std::mem::replace(&mut stream.phase, Phase::Closed))? == Phase::Closed {
@@ -108,11 +120,25 @@ impl<'py> Transport<'_, 'py> {
         }
         let told = self.protocol().call_method1(names().connection_lost.bind(py), (error,)).map(drop);
         self.close_socket()?;
+        self.lose_sender(error)?;
+        self.let_go_of_native()?;
         let server = self.with(|stream| stream.server.take())?;
         if let Some(server) = server {
             server.bind(py).call_method1(names()._detach.bind(py), (self.object,))?;
         }
         told
+    }
+
+    /// A protocol written in Rust keeps this transport, to ask it for addresses after the end; so it is not kept in turn.
+    fn let_go_of_native(self) -> PyResult<()> {
+        let none: Owned = self.py().None().into_bound(self.py()).into();
+        let protocol = self.with(|stream| {
+            stream.receive.take()?;
+            stream.protocol = none.as_ptr();
+            Some(std::mem::replace(&mut stream.public.objects.lock().protocol, none))
+        })?;
+        drop(protocol);
+        Ok(())
     }
 
     /// Closes the socket, through its Python object if there is one.

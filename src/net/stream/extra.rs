@@ -17,6 +17,8 @@ use crate::sys;
 pub struct Extra {
     /// The Python socket, which then owns the descriptor.
     pub socket: Option<Owned>,
+    /// The file object of a pipe, which owns the descriptor.
+    pub pipe: Option<Owned>,
     /// Where an accepted connection came from.
     pub peer: Option<SockAddr>,
     /// The local address, remembered when the socket closes.
@@ -30,6 +32,9 @@ pub struct Extra {
 impl Extra {
     /// The socket is about to close: remembers what can't be asked afterwards. Returns the Python object, which then closes.
     pub fn socket_closed(&mut self, py: Python<'_>, fd: RawFd) -> Option<Owned> {
+        if let Some(pipe) = &self.pipe {
+            return Some(pipe.clone_ref(py));
+        }
         if self.local.is_none() {
             self.local = sys::socket::local_address(fd).ok();
         }
@@ -38,7 +43,7 @@ impl Extra {
     }
 
     pub fn visit<E>(&self, visit: &mut (impl FnMut(&Owned) -> Result<(), E> + ?Sized)) -> Result<(), E> {
-        self.socket.iter().chain(&self.given).try_for_each(visit)
+        self.socket.iter().chain(&self.pipe).chain(&self.given).try_for_each(visit)
     }
 }
 
@@ -54,7 +59,11 @@ impl<'py> super::Transport<'_, 'py> {
         {
             return Ok(value);
         }
+        let pipe =
+            self.public(|public| public.objects.lock().extra.pipe.as_ref().map(|pipe| pipe.clone_ref(py)));
         let known = match name {
+            "pipe" => pipe.map(|pipe| pipe.into_bound(py)),
+            _ if pipe.is_some() => None,
             "socket" => self.socket()?,
             "sockname" => {
                 let fd = self.fd();

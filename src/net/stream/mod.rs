@@ -1,4 +1,4 @@
-//! The transport of a connected stream socket (TCP or Unix).
+//! The transports of a connected stream socket (TCP or Unix) and of the ends of a pipe.
 //!
 //! | room    | what lives there                                                         |
 //! |---------|--------------------------------------------------------------------------|
@@ -6,9 +6,12 @@
 //! | `read`  | from the driver to the protocol                                          |
 //! | `write` | from the protocol to the kernel: the queue, flow control, half-close     |
 //! | `end`   | close, abort, fatal errors, `connection_lost`                            |
+//! | `file`  | a file that the kernel sends: `loop.sendfile`                            |
 //! | `extra` | `get_extra_info`                                                         |
+//! | `pipe`  | where the ends of a pipe follow rules of their own                       |
 //!
-//! A transport is a Python object derived from `asyncio.Transport`, with a [`Stream`] behind the base's fields.
+//! A transport is a Python object derived from asyncio's `Transport`, `ReadTransport` or `WriteTransport`, with a [`Stream`]
+//! behind the base's fields. What it is on is its [`Kind`].
 //!
 //! Threads: a [`Stream`] belongs to its loop's thread, under the loop's claim, but for [`Public`], which any thread may
 //! read, and which stands beside the stream: flags are atomic, objects sit behind a lock that the loop's thread takes to replace them. As in the core, no
@@ -17,31 +20,65 @@
 mod class;
 mod end;
 mod extra;
+mod file;
+mod pipe;
 mod read;
 mod write;
 
+use std::io;
 use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 
-use crate::driver::{Completion, ReadMode, Token};
-use crate::event_loop::EventLoop;
+use crate::driver::{Completion, Driver, ReadMode, Token};
 use crate::event_loop::endpoint::{Endpoint, with_driver};
+use crate::event_loop::{EventLoop, turn};
 use crate::net::native::{self, Receive};
 use crate::proto::flow::FlowControl;
 use crate::proto::write_queue::WriteQueue;
 use crate::py::errors::{OrOsError, os_error};
 use crate::py::names::names;
-use crate::py::{Owned, imports};
+use crate::py::{Owned, context, imports};
 use crate::sys;
 
 pub use class::{init, is_stream};
 pub use extra::Extra;
+pub use file::{turn, wait_for_turn};
 use read::Delivery;
 pub use write::{Data, LOG_LOST_WRITES, send};
+
+/// What a transport is on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    Socket,
+    ReadPipe,
+    /// `watched`: it is reported readable when its reader goes away.
+    WritePipe {
+        watched: bool,
+    },
+}
+
+impl Kind {
+    /// How a read that failed is reported.
+    fn read_failed(self) -> &'static str {
+        match self {
+            Kind::Socket => "Fatal read error on socket transport",
+            _ => "Fatal read error on pipe transport",
+        }
+    }
+
+    /// How a write that failed is reported.
+    fn write_failed(self) -> &'static str {
+        match self {
+            Kind::Socket => "Fatal write error on socket transport",
+            _ => "Fatal write error on pipe transport",
+        }
+    }
+}
 
 /// Where a transport is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -90,7 +127,8 @@ impl AsRef<[u8]> for Chunk {
 pub struct Public {
     /// Set once.
     event_loop: Owned,
-    /// The socket; -1 once closed. Owned here until a Python socket object was made of it.
+    kind: Kind,
+    /// The socket or pipe; -1 once closed. Owned here until a Python object was made of it.
     fd: AtomicI32,
     closing: AtomicBool,
     paused: AtomicBool,
@@ -120,6 +158,8 @@ pub struct Stream {
     server: Option<Owned>,
     queue: WriteQueue<Chunk>,
     flow: FlowControl,
+    /// Set while a file is sent; nothing else is sent meanwhile.
+    sender: Option<file::Sender>,
     eof_requested: bool,
     /// The peer has ended its direction, and the protocol was told.
     eof_received: bool,
@@ -130,6 +170,10 @@ pub struct Stream {
 
 impl Stream {
     fn read_mode(&self) -> ReadMode {
+        if let Kind::WritePipe { watched } = self.public.kind {
+            let alive = matches!(self.phase, Phase::Open | Phase::Draining);
+            return if watched && alive { ReadMode::Readiness } else { ReadMode::Paused };
+        }
         if self.phase != Phase::Open || self.eof_received || self.public.paused.load(Ordering::Relaxed) {
             ReadMode::Paused
         } else if self.buffered_protocol {
@@ -180,6 +224,10 @@ impl<'a, 'py> Transport<'a, 'py> {
         (fd >= 0).then_some(fd)
     }
 
+    fn kind(self) -> Kind {
+        self.public(|public| public.kind)
+    }
+
     fn event_loop(self) -> Bound<'py, EventLoop> {
         let py = self.py();
         // SAFETY: what is stored there is a loop.
@@ -207,7 +255,8 @@ impl<'a, 'py> Transport<'a, 'py> {
 
     fn set_protocol(self, protocol: &Bound<'py, PyAny>) -> PyResult<()> {
         let py = self.py();
-        let buffered = protocol.is_instance(imports::buffered_protocol(py)?)?;
+        let buffered =
+            self.kind() == Kind::Socket && protocol.is_instance(imports::buffered_protocol(py)?)?;
         let receive = native::receiver(protocol);
         let former = self.with(|stream| {
             stream.protocol = protocol.as_ptr();
@@ -249,16 +298,26 @@ pub struct Parts<'py> {
 
 /// Makes a transport and registers its socket; `start` comes next.
 pub fn make<'py>(event_loop: &Bound<'py, EventLoop>, parts: Parts<'py>) -> PyResult<Bound<'py, PyAny>> {
-    let py = event_loop.py();
-    let Parts { fd, owned, protocol, context, server, extra } = parts;
+    let fd = parts.fd;
     let (family, kind, protocol_number) = sys::socket::kind(fd).or_os_error()?;
     if kind == libc::SOCK_STREAM && protocol_number == libc::IPPROTO_TCP {
         // As asyncio: small writes are not held back. A socket that is gone already shows that at the first read.
         let _ = sys::socket::set_nodelay(fd);
     }
+    assemble(event_loop, Kind::Socket, parts, |driver, endpoint| driver.register_stream(fd, family, endpoint))
+}
+
+fn assemble<'py>(
+    event_loop: &Bound<'py, EventLoop>,
+    kind: Kind,
+    parts: Parts<'py>,
+    register: impl FnOnce(&mut Driver<Endpoint>, Endpoint) -> io::Result<Token>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = event_loop.py();
+    let Parts { fd, owned, protocol, context, server, extra } = parts;
     let flow = FlowControl::default();
     let (low, high) = flow.limits();
-    let buffered_protocol = protocol.is_instance(imports::buffered_protocol(py)?)?;
+    let buffered_protocol = kind == Kind::Socket && protocol.is_instance(imports::buffered_protocol(py)?)?;
     let stream = Stream {
         token: None,
         phase: Phase::Open,
@@ -269,11 +328,13 @@ pub fn make<'py>(event_loop: &Bound<'py, EventLoop>, parts: Parts<'py>) -> PyRes
         server: server.as_ref().map(Owned::from),
         queue: WriteQueue::default(),
         flow,
+        sender: None,
         eof_requested: false,
         eof_received: false,
         lost_writes: 0,
         public: Arc::new(Public {
             event_loop: event_loop.into(),
+            kind,
             fd: AtomicI32::new(fd),
             closing: AtomicBool::new(false),
             paused: AtomicBool::new(false),
@@ -284,10 +345,9 @@ pub fn make<'py>(event_loop: &Bound<'py, EventLoop>, parts: Parts<'py>) -> PyRes
         }),
     };
     let object = class::create(py, stream)?;
-    let registered = with_driver(event_loop, |driver| {
-        driver.register_stream(fd, family, Endpoint::transport(dispatch, (&object).into()))
-    })
-    .and_then(OrOsError::or_os_error);
+    let registered =
+        with_driver(event_loop, |driver| register(driver, Endpoint::transport(dispatch, (&object).into())))
+            .and_then(OrOsError::or_os_error);
     let transport = Transport::new(&object);
     match registered {
         Ok(token) => {
@@ -306,6 +366,21 @@ pub fn make<'py>(event_loop: &Bound<'py, EventLoop>, parts: Parts<'py>) -> PyRes
         return Err(error);
     }
     Ok(object)
+}
+
+/// Has the transport begin in the next turn, in `context`.
+pub fn start_soon<'py>(
+    event_loop: &Bound<'py, EventLoop>,
+    transport: &Bound<'py, PyAny>,
+    context: Owned,
+    waiter: Option<&Bound<'py, PyAny>>,
+) -> PyResult<()> {
+    let py = event_loop.py();
+    let begin = transport.getattr("_start")?;
+    let arguments = PyTuple::new(py, [waiter.cloned().unwrap_or_else(|| py.None().into_bound(py))])?;
+    let context = context.into_bound(py);
+    let handle = event_loop.get().make_handle(event_loop, &begin, &arguments, Some(&context))?;
+    turn::schedule(py, event_loop.get(), handle)
 }
 
 /// Begins: `connection_made`, then reading, then the waiter. Runs in the transport's context.
@@ -361,12 +436,17 @@ fn deliver(event_loop: &Bound<'_, EventLoop>, token: Token, completion: Completi
     let object = transport.clone_ref(py).into_bound(py);
     let transport = Transport::new(&object);
     match completion {
-        Completion::Received(_) => transport.end_of_stream(),
-        Completion::Readable => transport.readable(),
-        Completion::ReadFailed(error) => {
-            transport.fatal(os_error(error), "Fatal read error on socket transport")
-        }
-        Completion::Writable => transport.flush(),
+        Completion::Received(_) => match transport.kind() {
+            Kind::Socket => transport.end_of_stream(),
+            _ => transport.end_of_pipe(),
+        },
+        Completion::Readable => match transport.kind() {
+            Kind::Socket => transport.readable(),
+            _ => transport.reader_is_gone(),
+        },
+        Completion::ReadFailed(error) => transport.fatal(os_error(error), transport.kind().read_failed()),
+        // Nobody called: what it tells the protocol, it tells in the transport's context.
+        Completion::Writable => context::run(py, &transport.context()?, || transport.flush()),
         _ => Ok(()),
     }
 }

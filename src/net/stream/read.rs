@@ -6,7 +6,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use super::{Phase, Transport};
+use super::{Kind, Phase, Transport};
 use crate::driver::ReadMode;
 use crate::event_loop::endpoint::with_driver;
 use crate::net::native::Receive;
@@ -52,9 +52,13 @@ impl Delivery {
             })
         };
         if result.is_null() {
+            let error = PyErr::fetch(py);
             let object = self.transport.into_bound(py);
-            let message = "Fatal error: protocol.data_received() call failed.";
-            return Transport::new(&object).fatal(PyErr::fetch(py), message);
+            let transport = Transport::new(&object);
+            if transport.kind() != Kind::Socket {
+                return transport.callback_failed(error, "data_received");
+            }
+            return transport.fatal(error, "Fatal error: protocol.data_received() call failed.");
         }
         // SAFETY: a new reference.
         unsafe { ffi::Py_DECREF(result) };

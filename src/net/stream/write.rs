@@ -8,7 +8,7 @@ use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyMemoryView};
 
-use super::{Chunk, Phase, Transport};
+use super::{Chunk, Kind, Phase, Transport};
 use crate::event_loop::endpoint::{Endpoint, with_driver};
 use crate::event_loop::{self, turn};
 use crate::proto::flow::FlowChange;
@@ -85,7 +85,11 @@ pub(super) unsafe fn send_at_once(object: *mut pyo3::ffi::PyObject, data: &[u8])
             return None;
         }
         let stream = &*stream;
-        if stream.phase != Phase::Open || stream.eof_requested || !stream.queue.is_empty() {
+        if stream.phase != Phase::Open
+            || stream.eof_requested
+            || stream.sender.is_some()
+            || !stream.queue.is_empty()
+        {
             return None;
         }
         let driver = event_loop.core_mut().driver.as_mut()?;
@@ -182,7 +186,7 @@ impl<'py> Transport<'_, 'py> {
     fn after_write(self, sent: Sent) -> PyResult<()> {
         match sent {
             Sent::Lost => self.log_lost_write(),
-            Sent::Failed(error) => self.fatal(os_error(error), "Fatal write error on socket transport"),
+            Sent::Failed(error) => self.fatal(os_error(error), self.kind().write_failed()),
             Sent::All | Sent::Rest(_) => Ok(()),
         }
     }
@@ -206,7 +210,7 @@ impl<'py> Transport<'_, 'py> {
                 match self.send(|driver, token| driver.send_vectored(token, &slices))? {
                     Ok(sent) => return self.enqueue_rest(&pieces, sent),
                     Err(error) => {
-                        return self.fatal(os_error(error), "Fatal write error on socket transport");
+                        return self.fatal(os_error(error), self.kind().write_failed());
                     }
                 }
             }
@@ -252,10 +256,15 @@ impl<'py> Transport<'_, 'py> {
     }
 
     fn gate(self, empty: bool, method: &str) -> PyResult<Gate> {
-        let (eof, gate) = self.with(|stream| {
-            let gate = if stream.eof_requested || empty {
+        let (eof, sending, gate) = self.with(|stream| {
+            // The end of a pipe takes nothing more once it is closing.
+            let over = match stream.public.kind {
+                Kind::Socket => matches!(stream.phase, Phase::Lost | Phase::Closed),
+                _ => stream.phase != Phase::Open,
+            };
+            let gate = if stream.eof_requested || stream.sender.is_some() || empty {
                 Gate::Ignore
-            } else if matches!(stream.phase, Phase::Lost | Phase::Closed) {
+            } else if over {
                 stream.lost_writes += 1;
                 if stream.lost_writes > LOG_LOST_WRITES { Gate::Log } else { Gate::Ignore }
             } else if stream.queue.is_empty() {
@@ -263,16 +272,23 @@ impl<'py> Transport<'_, 'py> {
             } else {
                 Gate::Queue
             };
-            (stream.eof_requested, gate)
+            (stream.eof_requested, stream.sender.is_some(), gate)
         })?;
         if eof {
             return Err(PyRuntimeError::new_err(format!("Cannot call {method}() after write_eof()")));
+        }
+        if sending {
+            return Err(PyRuntimeError::new_err(format!("unable to {method}; sendfile is in progress")));
         }
         Ok(gate)
     }
 
     fn log_lost_write(self) -> PyResult<()> {
-        imports::logger(self.py())?.call_method1("warning", ("socket.send() raised exception.",)).map(drop)
+        let text = match self.kind() {
+            Kind::Socket => "socket.send() raised exception.",
+            _ => "pipe closed by peer or os.write(pipe, data) raised exception.",
+        };
+        imports::logger(self.py())?.call_method1("warning", (text,)).map(drop)
     }
 
     fn send(
@@ -287,7 +303,7 @@ impl<'py> Transport<'_, 'py> {
 
     /// The kernel takes bytes again: sends what is queued.
     pub(super) fn flush(self) -> PyResult<()> {
-        loop {
+        while !self.with(|stream| stream.queue.is_empty())? {
             let event_loop = self.event_loop();
             let mut done = Vec::new();
             let result = event_loop.get().with(self.py(), |core| {
@@ -307,7 +323,7 @@ impl<'py> Transport<'_, 'py> {
             drop(done);
             let (sent, offered) = match result {
                 Ok(counts) => counts,
-                Err(error) => return self.fatal(os_error(error), "Fatal write error on socket transport"),
+                Err(error) => return self.fatal(os_error(error), self.kind().write_failed()),
             };
             let (change, left) =
                 self.with(|stream| (stream.flow.shrunk(stream.queue.len()), stream.queue.len()))?;
@@ -319,11 +335,13 @@ impl<'py> Transport<'_, 'py> {
         self.after_flush()
     }
 
-    fn after_flush(self) -> PyResult<()> {
-        let (empty, phase, eof) =
-            self.with(|stream| (stream.queue.is_empty(), stream.phase, stream.eof_requested))?;
+    pub(super) fn after_flush(self) -> PyResult<()> {
+        let (empty, phase, eof, sending) = self.with(|stream| {
+            (stream.queue.is_empty(), stream.phase, stream.eof_requested, stream.sender.is_some())
+        })?;
         match phase {
             Phase::Draining if empty => self.lose(None),
+            Phase::Open if empty && sending => self.wake_sender(Ok(())),
             Phase::Open if empty && eof => self.shutdown_write(),
             _ => Ok(()),
         }
@@ -331,12 +349,15 @@ impl<'py> Transport<'_, 'py> {
 
     /// Half-close once everything queued is sent.
     pub(super) fn write_eof(self) -> PyResult<()> {
+        if self.kind() != Kind::Socket {
+            return self.close(); // A pipe has no other direction that would stay open.
+        }
         let now = self.with(|stream| {
             if stream.phase != Phase::Open || stream.eof_requested {
                 return false;
             }
             stream.eof_requested = true;
-            stream.queue.is_empty()
+            stream.queue.is_empty() && stream.sender.is_none()
         })?;
         if now { self.shutdown_write() } else { Ok(()) }
     }

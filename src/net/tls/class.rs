@@ -1,4 +1,4 @@
-//! The Python type `TlsTransport`, derived from `asyncio.Transport`; for the transport below it is a protocol.
+//! The Python type `SslTransport`, derived from `asyncio.Transport`; for the transport below it is a protocol.
 
 use std::ffi::{c_int, c_void};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use super::{Phase, Public, Tls, TlsTransport, read};
+use super::{Phase, Public, Shown, Tls, TlsTransport, read};
 use crate::net::native;
 use crate::py::derived::{self, Class, Description, State};
 use crate::py::method::{method, method_with, optional_number, required};
@@ -26,7 +26,7 @@ pub fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
 
 fn description() -> Description {
     Description {
-        name: c"tokioloop._tokioloop.TlsTransport",
+        name: c"tokioloop._tokioloop.SslTransport",
         doc: c"The transport of a TLS connection.",
         methods: vec![
             raw::one_arg(c"write", write, c"write($self, data)\n--\n\nEncrypt and send bytes; what can't be sent now is kept and sent later."),
@@ -62,6 +62,7 @@ fn description() -> Description {
             raw::getter(c"_loop", get_loop, c"The loop."),
             raw::getter(c"_ssl_protocol", get_self, c"asyncio's name for the protocol's side: this object."),
             raw::getter(c"_start_tls_compatible", raw::get_true, c"True: TLS may run over TLS."),
+            raw::getter(c"_protocol_paused", protocol_paused, c"Whether the protocol was told to pause writing."),
             raw::getter(c"_sendfile_compatible", get_sendfile_mode, c"asyncio's mark for: by reading and writing."),
         ],
     }
@@ -141,6 +142,16 @@ unsafe extern "C" fn get_self(object: *mut ffi::PyObject, _: *mut c_void) -> *mu
     unsafe { ffi::Py_NewRef(object) }
 }
 
+unsafe extern "C" fn protocol_paused(object: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
+    // SAFETY: called by Python, attached, with a transport.
+    unsafe {
+        raw::enter(|py| {
+            let object = Bound::from_borrowed_ptr(py, object);
+            Ok(raw::boolean(py, TlsTransport::new(&object).with(|tls| tls.flow.is_paused())?))
+        })
+    }
+}
+
 unsafe extern "C" fn get_sendfile_mode(_: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
     // SAFETY: called by Python, attached.
     unsafe { raw::enter(|py| Ok(imports::sendfile_mode(py)?.getattr("FALLBACK")?.into_ptr())) }
@@ -161,10 +172,11 @@ impl State for Tls {
         see(&objects.protocol)?;
         see(&objects.context)?;
         let below = self.below.as_ref().map(|below| &below.transport);
-        [&self.ssl_object, &self.waiter, &self.timer, &objects.ssl_object, &objects.below]
+        [&self.ssl_object, &self.waiter, &self.timer, &objects.below]
             .into_iter()
             .flatten()
             .chain(below)
+            .chain(objects.ssl_object.iter().flat_map(Shown::each))
             .try_for_each(see)
     }
 
@@ -190,8 +202,8 @@ impl State for Tls {
         });
         let state = if closing { " closing" } else { "" };
         match below {
-            Some(below) => Ok(format!("<TlsTransport{state} over {}>", below.bind(object.py()).repr()?)),
-            None => Ok(format!("<TlsTransport{}>", if closing { " closed" } else { "" })),
+            Some(below) => Ok(format!("<SslTransport{state} over {}>", below.bind(object.py()).repr()?)),
+            None => Ok(format!("<SslTransport{}>", if closing { " closed" } else { "" })),
         }
     }
 }

@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use super::handshake::is_expected;
+use super::write::Caller;
 use super::{Phase, TlsTransport, Told};
 use crate::event_loop::{self, turn};
 use crate::py::names::names;
@@ -30,9 +31,10 @@ impl<'py> TlsTransport<'_, 'py> {
             Phase::Open => {
                 let timeout = self.with(|tls| tls.shutdown_timeout)?;
                 self.set_timer(timeout, "_shutdown_timed_out")?;
-                self.flush()?;
+                self.flush_called_from(Caller::User)?;
                 // What came in while reading was paused is not wanted any more, but the peer's goodbye may stand behind it.
-                if self.with(|tls| !tls.unread.is_empty() || tls.below_paused)? {
+                // It need not be in `unread`: the engine may have taken it already.
+                if self.with(|tls| tls.engine.is_some() && (tls.paused() || !tls.unread.is_empty()))? {
                     self.received(&[])?;
                 }
                 Ok(())
@@ -64,7 +66,7 @@ impl<'py> TlsTransport<'_, 'py> {
     pub(super) fn eof_below(self) -> PyResult<bool> {
         let (phase, waits) = self.with(|tls| {
             tls.eof = true;
-            (tls.phase, tls.paused() && tls.phase == Phase::Open)
+            (tls.phase, tls.waits())
         })?;
         if self.event_loop().get().shared.is_debug() {
             imports::logger(self.py())?.call_method1("debug", ("%r received EOF", self.object))?;
@@ -207,10 +209,12 @@ impl<'py> TlsTransport<'_, 'py> {
             // What closes cycles goes; the connection may be looked at still.
             tls.protocol = none.as_ptr();
             let protocol = std::mem::replace(&mut objects.protocol, none);
-            let below = objects.below.take();
+            let below = tls.below.take();
+            // A stream of ours has let go of this transport, and may be asked for addresses still.
+            let kept = below.as_ref().is_some_and(|below| below.is_stream);
+            let asked = if kept { None } else { objects.below.take() };
             drop(objects);
-            let garbage =
-                (tls.backlog.take(), tls.engine.take(), tls.below.take(), below, tls.ssl_object.take());
+            let garbage = (tls.backlog.take(), tls.engine.take(), below, asked, tls.ssl_object.take());
             tls.publish_size();
             ((tell.then_some(protocol)), tls.context.clone_ref(py), garbage)
         })?;

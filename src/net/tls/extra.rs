@@ -11,28 +11,27 @@ impl<'py> TlsTransport<'_, 'py> {
         default: Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = self.py();
-        let (context, ssl_object, below) = self.public(|public| {
+        let wanted = name.extract::<String>().unwrap_or_default();
+        let (found, below) = self.public(|public| {
             let objects = public.objects.lock();
+            let shown = objects.ssl_object.as_ref();
+            let found = match wanted.as_str() {
+                "sslcontext" => Some(&objects.context),
+                "ssl_object" => shown.map(|shown| &shown.object),
+                "peercert" => shown.map(|shown| &shown.peercert),
+                "cipher" => shown.map(|shown| &shown.cipher),
+                "compression" => shown.map(|shown| &shown.compression),
+                _ => None,
+            };
             (
-                objects.context.clone_ref(py),
-                objects.ssl_object.as_ref().map(|object| object.clone_ref(py).into_bound(py)),
+                found.map(|found| found.clone_ref(py).into_bound(py)),
                 objects.below.as_ref().map(|below| below.clone_ref(py).into_bound(py)),
             )
         });
-        if let Ok(name) = name.extract::<String>() {
-            match (name.as_str(), ssl_object) {
-                ("sslcontext", _) => return Ok(context.into_bound(py)),
-                ("ssl_object", Some(object)) => return Ok(object),
-                // Asked of the connection now: cheaper than at each handshake, and right after a renewed key.
-                ("peercert", Some(object)) => return object.call_method0("getpeercert"),
-                ("cipher", Some(object)) => return object.call_method0("cipher"),
-                ("compression", Some(object)) => return object.call_method0("compression"),
-                _ => {}
-            }
-        }
-        match below {
-            Some(below) => below.call_method1("get_extra_info", (name, default)),
-            None => Ok(default),
+        match (found, below) {
+            (Some(found), _) => Ok(found),
+            (None, Some(below)) => below.call_method1("get_extra_info", (name, default)),
+            (None, None) => Ok(default),
         }
     }
 }

@@ -3,7 +3,7 @@
 use pyo3::exceptions::{PyConnectionAbortedError, PyConnectionResetError, PyOSError};
 use pyo3::prelude::*;
 
-use super::{Below, Phase, TlsTransport, Told};
+use super::{Below, Phase, Shown, TlsTransport, Told};
 use crate::net::stream;
 use crate::proto::tls::Handshake;
 use crate::py::names::names;
@@ -50,14 +50,18 @@ impl<'py> TlsTransport<'_, 'py> {
     fn handshake_done(self) -> PyResult<()> {
         let py = self.py();
         self.cancel_timer()?;
+        let ssl_object = self.with(|tls| tls.ssl_object.as_ref().map(|object| object.clone_ref(py)))?;
+        let shown = match ssl_object.map(|object| Shown::of(&object.into_bound(py))).transpose() {
+            Ok(shown) => shown,
+            Err(error) => return self.handshake_failed(error),
+        };
         let (still_on, first, began) = self.with(|tls| {
             // A callback of the handshake (SNI) may have closed the connection.
             let still_on = tls.phase == Phase::Handshake;
             let first = still_on && tls.told == Told::Nothing;
             if still_on {
                 tls.phase = Phase::Open;
-                let ssl_object = tls.ssl_object.as_ref().map(|object| object.clone_ref(py));
-                tls.public.objects.lock().ssl_object = ssl_object;
+                tls.public.objects.lock().ssl_object = shown;
             }
             if first {
                 tls.told = Told::Made;

@@ -102,9 +102,33 @@ struct Objects {
     /// The context it was made with, for `get_extra_info("sslcontext")`.
     context: Owned,
     /// What stands for the connection, once the handshake is done.
-    ssl_object: Option<Owned>,
+    ssl_object: Option<Shown>,
     /// Gone with the connection.
     below: Option<Owned>,
+}
+
+/// What `get_extra_info` shows of a connection. Asked for once: another thread that asks must not look into a connection
+/// that the loop's thread is reading from, where a session ticket may just replace what it looks at.
+struct Shown {
+    object: Owned,
+    peercert: Owned,
+    cipher: Owned,
+    compression: Owned,
+}
+
+impl Shown {
+    fn of(object: &Bound<'_, PyAny>) -> PyResult<Self> {
+        Ok(Self {
+            peercert: object.call_method0("getpeercert")?.into(),
+            cipher: object.call_method0("cipher")?.into(),
+            compression: object.call_method0("compression")?.into(),
+            object: object.into(),
+        })
+    }
+
+    fn each(&self) -> [&Owned; 4] {
+        [&self.object, &self.peercert, &self.cipher, &self.compression]
+    }
 }
 
 pub struct Tls {
@@ -151,6 +175,11 @@ impl Tls {
 
     fn paused(&self) -> bool {
         self.public.paused.load(Ordering::Relaxed)
+    }
+
+    /// What came in waits for reading to be resumed.
+    fn waits(&self) -> bool {
+        self.phase == Phase::Open && self.paused()
     }
 }
 

@@ -41,6 +41,12 @@ impl<'py> TlsTransport<'_, 'py> {
             input = &kept;
         }
         let result = self.advance(&mut input);
+        if let Err(error) = &result
+            && call::is_fatal(self.py(), error)
+        {
+            // It leaves the run, the connection stays: what is here is looked at when the loop runs again.
+            self.schedule("_resume")?;
+        }
         if !input.is_empty() {
             let rest = input.to_vec();
             self.with(|tls| {
@@ -60,7 +66,8 @@ impl<'py> TlsTransport<'_, 'py> {
             return Ok(());
         }
         match self.received(&[]) {
-            Ok(()) if eof => self.ended(),
+            // Unless it was paused again: then there may be more.
+            Ok(()) if eof && !self.with(|tls| tls.waits())? => self.ended(),
             Ok(()) => Ok(()),
             Err(error) => self.fatal(error, "Fatal error on SSL protocol").map(drop),
         }
@@ -69,6 +76,11 @@ impl<'py> TlsTransport<'_, 'py> {
     /// Does with the input what the connection's phase calls for.
     fn advance(self, input: &mut &[u8]) -> PyResult<()> {
         loop {
+            if self.with(|tls| tls.peer_closed)? {
+                // Nothing may stand behind the peer's close_notify.
+                *input = &[];
+                return Ok(());
+            }
             match self.phase()? {
                 Phase::Handshake => {
                     if !self.handshake(input)? {
@@ -111,10 +123,10 @@ impl<'py> TlsTransport<'_, 'py> {
             Ok(Some(Stop::Drained)) => self.flush().map(|()| false),
             Ok(Some(Stop::Closed)) => self.peer_closed().map(|()| false),
             Ok(None) => Ok(false),
-            Err(error) => {
+            Err(error) => self.fatal(error, "Fatal error on SSL protocol").map(|_| {
                 *input = &[];
-                self.fatal(error, "Fatal error on SSL protocol").map(|_| false)
-            }
+                false
+            }),
         }
     }
 

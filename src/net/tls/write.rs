@@ -10,11 +10,20 @@ use super::{Phase, TlsTransport};
 use crate::event_loop::{self, turn};
 use crate::net::stream::{self, Data, LOG_LOST_WRITES};
 use crate::proto::flow::{BadLimits, FlowChange};
-use crate::py::imports;
 use crate::py::names::names;
+use crate::py::{context, imports};
 
 /// How much is encrypted at a time, in bytes: four records. In between the transport below may say that it is full.
 const STEP: usize = 64 * 1024;
+
+/// On whose behalf something happens: in whose context the protocol is told of it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Caller {
+    /// In the context of whoever called.
+    User,
+    /// In the transport's.
+    Loop,
+}
 
 impl<'py> TlsTransport<'_, 'py> {
     pub(super) fn write(self, object: &Bound<'py, PyAny>) -> PyResult<()> {
@@ -58,7 +67,7 @@ impl<'py> TlsTransport<'_, 'py> {
             tls.publish_size();
             tls.flow.grown(tls.backlog.len())
         })?;
-        self.tell(change)
+        self.tell(change, Caller::User)
     }
 
     /// Encrypts and sends until all is gone or the transport below is full; how much that was.
@@ -82,6 +91,10 @@ impl<'py> TlsTransport<'_, 'py> {
 
     /// Sends what waits, as far as it goes; after that, if the connection is being closed, says so to the peer.
     pub(super) fn flush(self) -> PyResult<()> {
+        self.flush_called_from(Caller::Loop)
+    }
+
+    pub(super) fn flush_called_from(self, caller: Caller) -> PyResult<()> {
         let py = self.py();
         loop {
             let first = self.with(|tls| {
@@ -105,7 +118,7 @@ impl<'py> TlsTransport<'_, 'py> {
                 (tls.flow.shrunk(tls.backlog.len()), sent == chunk.as_ref().len() - gone)
             })?;
             drop(done);
-            self.tell(change)?;
+            self.tell(change, caller)?;
             if !all {
                 break;
             }
@@ -146,7 +159,7 @@ impl<'py> TlsTransport<'_, 'py> {
     }
 
     /// Tells the protocol to pause or resume writing.
-    fn tell(self, change: FlowChange) -> PyResult<()> {
+    fn tell(self, change: FlowChange, caller: Caller) -> PyResult<()> {
         let (name, message) = match change {
             FlowChange::None => return Ok(()),
             FlowChange::Pause => (names().pause_writing, "protocol.pause_writing() failed"),
@@ -154,7 +167,12 @@ impl<'py> TlsTransport<'_, 'py> {
         };
         let py = self.py();
         let protocol = self.protocol();
-        let Err(error) = protocol.call_method0(name.bind(py)) else { return Ok(()) };
+        let call = || protocol.call_method0(name.bind(py)).map(drop);
+        let told = match caller {
+            Caller::User => call(),
+            Caller::Loop => context::run(py, &self.callee()?.1, call),
+        };
+        let Err(error) = told else { return Ok(()) };
         let error = turn::let_fatal_through(py, error)?;
         let context = PyDict::new(py);
         context.set_item("message", message)?;
@@ -177,7 +195,7 @@ impl<'py> TlsTransport<'_, 'py> {
             Ok(tls.flow.grown(tls.backlog.len()))
         })?;
         match result {
-            Ok(change) => self.tell(change),
+            Ok(change) => self.tell(change, Caller::User),
             Err(BadLimits { high, low }) => {
                 Err(PyValueError::new_err(format!("high ({high}) must be >= low ({low}) must be >= 0")))
             }

@@ -94,18 +94,16 @@ impl Direct {
     }
 
     /// The exception for what just failed: the object's own method meets the same failure, which stays with the connection,
-    /// and says it as `ssl` does.
+    /// and says it as `ssl` does. None if the peer said goodbye.
     #[cold]
-    fn error(&mut self, wire: &mut Wire<'_>) -> PyErr {
+    fn error(&mut self, wire: &mut Wire<'_>) -> Option<PyErr> {
         // SAFETY: an engine is only driven by the loop's thread, attached.
         let py = unsafe { Python::assume_attached() };
         let object = self.object.clone_ref(py).into_bound(py);
         let told =
             self.connection.lend(&mut wire.input, &mut wire.output, |_| object.call_method1("read", (1,)));
-        match told {
-            Err(error) => error,
-            Ok(_) => pyo3::exceptions::PyOSError::new_err("TLS connection failed"),
-        }
+        // When both sides have said goodbye, the second one is an exception of its own.
+        told.err().filter(|error| !super::memory_bio::is_goodbye(py, error))
     }
 }
 
@@ -145,9 +143,8 @@ impl Engine for Direct {
         match end {
             None => Ok((count, Stop::Full)),
             Some(Trouble::WantRead) => Ok((count, Stop::Drained)),
-            Some(Trouble::Closed) => Ok((count, Stop::Closed)),
-            Some(Trouble::Failed) => {
-                let error = self.error(wire);
+            Some(Trouble::Closed | Trouble::Failed) => {
+                let Some(error) = self.error(wire) else { return Ok((count, Stop::Closed)) };
                 if count == 0 {
                     return Err(error);
                 }
@@ -166,14 +163,14 @@ impl Engine for Direct {
         {
             Ok(count) => Ok(count),
             Err(Trouble::WantRead) => Ok(0),
-            Err(_) => Err(self.error(wire)),
+            Err(_) => self.error(wire).map_or(Ok(0), Err),
         }
     }
 
     fn close(&mut self, wire: &mut Wire<'_>) -> PyResult<()> {
         match self.connection.lend(&mut wire.input, &mut wire.output, Connection::shutdown) {
             Ok(()) | Err(Trouble::WantRead | Trouble::Closed) => Ok(()),
-            Err(Trouble::Failed) => Err(self.error(wire)),
+            Err(Trouble::Failed) => self.error(wire).map_or(Ok(()), Err),
         }
     }
 }

@@ -30,6 +30,11 @@ fn wants_input(py: Python<'_>, error: &PyErr) -> PyResult<bool> {
         || error.is_instance(py, imports::ssl_want_write(py)?))
 }
 
+/// Whether an error says that the peer closed, when this side has too.
+pub fn is_goodbye(py: Python<'_>, error: &PyErr) -> bool {
+    imports::ssl_zero_return(py).is_ok_and(|class| error.is_instance(py, class))
+}
+
 fn is_late_data(py: Python<'_>, error: &PyErr) -> PyResult<bool> {
     let reason = error.value(py).getattr_opt("reason")?;
     reason.map_or(Ok(false), |reason| reason.eq("APPLICATION_DATA_AFTER_CLOSE_NOTIFY"))
@@ -95,10 +100,7 @@ impl Engine for MemoryBio {
                         count += bytes.len();
                     }
                     Err(error) if wants_input(py, &error)? => return Ok((count, Stop::Drained)),
-                    // The peer closed, and so did we.
-                    Err(error) if error.is_instance(py, imports::ssl_zero_return(py)?) => {
-                        return Ok((count, Stop::Closed));
-                    }
+                    Err(error) if is_goodbye(py, &error) => return Ok((count, Stop::Closed)),
                     Err(error) if count > 0 => {
                         engine.failed = Some(error.into_value(py).into_bound(py).into_any().into());
                         return Ok((count, Stop::Full));

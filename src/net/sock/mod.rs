@@ -1,65 +1,46 @@
-//! `sock_recv`, `sock_recv_into`, `sock_sendall`, `sock_accept` and `sock_connect`, as awaitables that try the system
-//! call when they are first awaited and make a future only if they must wait; the future is no more than a wake-up, the
-//! system call is made by whoever awaits.
+//! The `sock_*` methods, as awaitables that try the system call when they are first awaited and make a future only if they
+//! must wait; the future is no more than a wake-up, the system call is made by whoever awaits.
+//!
+//! | room        | what lives there                                                     |
+//! |-------------|----------------------------------------------------------------------|
+//! | `operation` | what a call is to do, and one attempt at it                          |
+//! | `stream`    | `sock_recv`, `sock_recv_into`, `sock_sendall`, `sock_accept`, `sock_connect` |
+//! | `datagram`  | `sock_recvfrom`, `sock_recvfrom_into`, `sock_sendto`                 |
+//! | `file`      | `sock_sendfile` and `sendfile`, as far as the kernel does it         |
 //!
 //! A [`SockCall`] behaves as the coroutine that asyncio's method would return: nothing happens before it is awaited, it
 //! can be wrapped in a task, and cancelling that ends the wait. Its state is touched on the loop's thread
 //! only, except in `close`, which a never-awaited object gets from the collector.
 
+mod datagram;
+mod file;
+mod operation;
+mod stream;
+
 use std::cell::RefCell;
-use std::io;
-use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
+use std::os::fd::RawFd;
 
-use pyo3::exceptions::{PyOSError, PyRuntimeError, PyStopIteration, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyRuntimeError, PyStopIteration, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict};
-use pyo3::{PyTraverseError, PyVisit, ffi};
+use pyo3::{PyTraverseError, PyVisit};
 
-use super::address;
-use super::watch::{self, Direction, Waiter};
+use super::watch::{self, Waiter};
 use crate::driver::Token;
 use crate::event_loop::{EventLoop, task};
 use crate::py::buffer::BufferView;
-use crate::py::errors::{OrOsError, os_error};
 use crate::py::names::names;
 use crate::py::{Owned, imports};
-use crate::sys;
-
-enum Operation {
-    Receive { limit: usize },
-    ReceiveInto { buffer: BufferView },
-    SendAll { data: BufferView, sent: usize },
-    Accept,
-    Connect { address: Owned, started: bool },
-}
-
-impl Operation {
-    fn direction(&self) -> Direction {
-        match self {
-            Operation::Receive { .. } | Operation::ReceiveInto { .. } | Operation::Accept => Direction::Read,
-            Operation::SendAll { .. } | Operation::Connect { .. } => Direction::Write,
-        }
-    }
-
-    fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        match self {
-            Operation::Connect { address, .. } => visit.call(address.as_py()),
-            Operation::ReceiveInto { buffer } | Operation::SendAll { data: buffer, .. } => {
-                match buffer.exporter() {
-                    Some(exporter) => visit.call(exporter),
-                    None => Ok(()),
-                }
-            }
-            Operation::Receive { .. } | Operation::Accept => Ok(()),
-        }
-    }
-}
+use datagram::Destination;
+use file::FileTransfer;
+use operation::{Attempt, Operation};
+pub use stream::python_socket;
 
 enum State {
     /// Not awaited yet.
     New(Operation),
-    /// Waits for readiness; `steps` is the iterator of the future that tells of it.
-    Waiting { operation: Operation, token: Token, future: Owned, steps: Owned },
+    /// Waits for readiness; `steps` is the iterator of the future that tells of it. The token is the watch's that sees to the
+    /// future; a transport sees to its own.
+    Waiting { operation: Operation, token: Option<Token>, future: Owned, steps: Owned },
     /// Returned, raised or closed.
     Done,
 }
@@ -88,151 +69,6 @@ impl Cell {
     fn put(&self, state: State) {
         let former = self.0.lock().replace(state);
         debug_assert!(matches!(former, State::Done));
-    }
-}
-
-/// One attempt at the operation.
-enum Attempt<'py> {
-    Ready(Bound<'py, PyAny>),
-    MustWait,
-}
-
-fn attempt<'py>(
-    event_loop: &Bound<'py, EventLoop>,
-    sock: &Bound<'py, PyAny>,
-    operation: &mut Operation,
-) -> PyResult<Attempt<'py>> {
-    let py = event_loop.py();
-    let fd = descriptor(sock)?;
-    if fd < 0 {
-        return Err(os_error(io::Error::from_raw_os_error(libc::EBADF)));
-    }
-    let result = match operation {
-        Operation::Receive { limit } => return receive(py, fd, *limit),
-        // SAFETY: the view keeps the memory valid.
-        Operation::ReceiveInto { buffer } => unsafe {
-            sys::socket::recv_raw(fd, buffer.as_ptr(), buffer.len())
-        },
-        Operation::SendAll { data, sent } => loop {
-            if *sent == data.len() {
-                return Ok(Attempt::Ready(py.None().into_bound(py)));
-            }
-            match sys::socket::send(fd, &data.bytes()[*sent..]) {
-                Ok(n) => *sent += n,
-                Err(error) => break Err(error),
-            }
-        },
-        Operation::Accept => return accept(py, fd),
-        Operation::Connect { address, started } => return connect(sock, fd, address, started),
-    };
-    match result {
-        Ok(n) => Ok(Attempt::Ready(n.into_pyobject(py)?.into_any())),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Attempt::MustWait),
-        Err(error) => Err(os_error(error)),
-    }
-}
-
-fn descriptor(sock: &Bound<'_, PyAny>) -> PyResult<RawFd> {
-    sock.call_method0(names().fileno.bind(sock.py()))?.extract()
-}
-
-fn receive(py: Python<'_>, fd: RawFd, limit: usize) -> PyResult<Attempt<'_>> {
-    // Small reads land on the stack and are copied into an exact object; large ones are read in place and cut.
-    const SMALL: usize = 16 * 1024;
-    let result = if limit <= SMALL {
-        let mut buffer = std::mem::MaybeUninit::<[u8; SMALL]>::uninit();
-        // SAFETY: `limit` bytes fit; only those that the kernel wrote are read.
-        unsafe {
-            let start: *mut u8 = buffer.as_mut_ptr().cast();
-            sys::socket::recv_raw(fd, start, limit)
-                .map(|n| PyBytes::new(py, std::slice::from_raw_parts(start, n)))
-        }
-    } else {
-        receive_large(py, fd, limit)?
-    };
-    match result {
-        Ok(bytes) => Ok(Attempt::Ready(bytes.into_any())),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Attempt::MustWait),
-        Err(error) => Err(os_error(error)),
-    }
-}
-
-fn receive_large(py: Python<'_>, fd: RawFd, limit: usize) -> PyResult<io::Result<Bound<'_, PyBytes>>> {
-    // SAFETY: the object is ours alone until it has its final size; resizing frees it on failure and sets null.
-    unsafe {
-        let mut object = ffi::PyBytes_FromStringAndSize(std::ptr::null(), limit as isize);
-        if object.is_null() {
-            return Err(PyErr::fetch(py));
-        }
-        match sys::socket::recv_raw(fd, ffi::PyBytes_AsString(object).cast(), limit) {
-            Ok(n) => {
-                if ffi::_PyBytes_Resize(&mut object, n as isize) != 0 {
-                    return Err(PyErr::fetch(py));
-                }
-                Ok(Ok(Bound::from_owned_ptr(py, object).cast_into_unchecked()))
-            }
-            Err(error) => {
-                ffi::Py_DECREF(object);
-                Ok(Err(error))
-            }
-        }
-    }
-}
-
-fn accept(py: Python<'_>, fd: RawFd) -> PyResult<Attempt<'_>> {
-    match sys::socket::accept(fd) {
-        Ok((connection, peer)) => {
-            let object = python_socket(py, connection.as_raw_fd())?;
-            let _ = connection.into_raw_fd(); // The Python object owns the descriptor now.
-            let connection = object;
-            // The module's default timeout may have been applied to it; ours never block.
-            connection.call_method1("setblocking", (false,))?;
-            let peer = match address::to_python(py, &peer)? {
-                Some(peer) => peer,
-                None => connection.call_method0("getpeername")?,
-            };
-            Ok(Attempt::Ready((connection, peer).into_pyobject(py)?.into_any()))
-        }
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Attempt::MustWait),
-        Err(error) => Err(os_error(error)),
-    }
-}
-
-/// A `socket.socket` that takes over a connected, non-blocking descriptor; on failure it stays the caller's.
-pub fn python_socket(py: Python<'_>, fd: RawFd) -> PyResult<Bound<'_, PyAny>> {
-    let (family, kind, protocol) = sys::socket::kind(fd).or_os_error()?;
-    let options = PyDict::new(py);
-    options.set_item("fileno", fd)?;
-    imports::socket_type(py)?.call((family, kind, protocol), Some(&options))
-}
-
-fn connect<'py>(
-    sock: &Bound<'py, PyAny>,
-    fd: RawFd,
-    address: &Owned,
-    started: &mut bool,
-) -> PyResult<Attempt<'py>> {
-    let py = sock.py();
-    let address = address.bind(py);
-    let failed = |code: i32| -> PyResult<PyErr> {
-        let text = format!("Connect call failed {}", address.str()?);
-        Ok(PyOSError::new_err((code, text)))
-    };
-    if *started {
-        return match sys::socket::take_error(fd).or_os_error()? {
-            None => Ok(Attempt::Ready(py.None().into_bound(py))),
-            Some(error) => Err(failed(error.raw_os_error().unwrap_or(libc::EIO))?),
-        };
-    }
-    // Through the socket object: it knows every address family. EAGAIN (a Unix socket whose peer's backlog is full) is an
-    // error, as nothing would ever report that the connection could be made after all.
-    match sock.call_method1("connect_ex", (address,))?.extract()? {
-        0 => Ok(Attempt::Ready(py.None().into_bound(py))),
-        libc::EINPROGRESS | libc::EINTR => {
-            *started = true;
-            Ok(Attempt::MustWait)
-        }
-        code => Err(os_error(io::Error::from_raw_os_error(code))),
     }
 }
 
@@ -349,9 +185,11 @@ impl SockCall {
         match this.state.take() {
             State::New(mut operation) => {
                 let sock = this.sock.bind(py);
-                check(event_loop.get(), sock)?;
+                if !operation.is_for_transport() {
+                    check(event_loop.get(), sock)?;
+                }
                 event_loop.get().check_open()?;
-                match attempt(event_loop, sock, &mut operation)? {
+                match operation.attempt(event_loop, sock)? {
                     Attempt::Ready(value) => Err(stop(value)),
                     Attempt::MustWait => Self::wait(slf, operation).map(Some),
                 }
@@ -369,13 +207,13 @@ impl SockCall {
                     }
                     // The future is done: there is something to do.
                     Err(done) if done.is_instance_of::<PyStopIteration>(py) => {
-                        match attempt(event_loop, this.sock.bind(py), &mut operation)? {
+                        match operation.attempt(event_loop, this.sock.bind(py))? {
                             Attempt::Ready(value) => Err(stop(value)),
                             Attempt::MustWait => Self::wait(slf, operation).map(Some),
                         }
                     }
                     Err(cancelled) => {
-                        watch::forget(event_loop, token, operation.direction(), slf.as_ptr() as *const ())?;
+                        Self::forget(slf, token, &operation)?;
                         Err(cancelled)
                     }
                 }
@@ -389,14 +227,21 @@ impl SockCall {
         let this = slf.get();
         let event_loop = this.event_loop.bind(py);
         let sock = this.sock.bind(py);
-        let fd = watch::fileno(sock)?;
-        watch::ensure_no_transport(event_loop, fd, sock)?;
-        let future = task::create_future(event_loop)?;
+        let (future, token) = match &operation {
+            Operation::SendFile(transfer) if transfer.is_for_transport() => (transfer.turn(sock)?, None),
+            _ => {
+                let fd = watch::fileno(sock)?;
+                watch::ensure_no_transport(event_loop, fd, sock)?;
+                let future = task::create_future(event_loop)?;
+                let waiter = Waiter::Once(slf.into());
+                let (token, former) = watch::wait(event_loop, fd, operation.direction(), waiter)?;
+                if let Waiter::Callback(handle) = former {
+                    crate::event_loop::handle::cancel(py, &handle)?;
+                }
+                (future, Some(token))
+            }
+        };
         let steps: Owned = future.bind(py).call_method0("__await__")?.into();
-        let (token, former) = watch::wait(event_loop, fd, operation.direction(), Waiter::Once(slf.into()))?;
-        if let Waiter::Callback(handle) = former {
-            crate::event_loop::handle::cancel(py, &handle)?;
-        }
         let first = steps.bind(py).call_method0("__next__");
         this.state.put(State::Waiting { operation, token, future, steps });
         first
@@ -404,15 +249,20 @@ impl SockCall {
 
     /// Ends the call: it waits no more and lets go of its buffers.
     fn end(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let py = slf.py();
-        let this = slf.get();
-        if let State::Waiting { operation, token, .. } = this.state.take() {
-            let event_loop = this.event_loop.bind(py);
-            if !event_loop.get().shared.is_closed() {
-                watch::forget(event_loop, token, operation.direction(), slf.as_ptr() as *const ())?;
-            }
+        match slf.get().state.take() {
+            State::Waiting { operation, token, .. } => Self::forget(slf, token, &operation),
+            _ => Ok(()),
         }
-        Ok(())
+    }
+
+    fn forget(slf: &Bound<'_, Self>, token: Option<Token>, operation: &Operation) -> PyResult<()> {
+        let event_loop = slf.get().event_loop.bind(slf.py());
+        match token {
+            Some(token) if !event_loop.get().shared.is_closed() => {
+                watch::forget(event_loop, token, operation.direction(), slf.as_ptr() as *const ())
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -440,8 +290,7 @@ impl EventLoop {
         sock: &Bound<'py, PyAny>,
         n: isize,
     ) -> PyResult<Bound<'py, SockCall>> {
-        let limit = usize::try_from(n).map_err(|_| PyValueError::new_err("negative buffersize in recv"))?;
-        SockCall::make(slf, sock, Operation::Receive { limit })
+        SockCall::make(slf, sock, Operation::Receive { limit: size(n, "recv")? })
     }
 
     /// Receive into a writable buffer; the number of bytes.
@@ -475,6 +324,63 @@ impl EventLoop {
     ) -> PyResult<Bound<'py, SockCall>> {
         SockCall::make(slf, sock, Operation::Connect { address: address.into(), started: false })
     }
+
+    /// Receive a datagram of up to `bufsize` bytes: (bytes, address).
+    fn sock_recvfrom<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+        bufsize: isize,
+    ) -> PyResult<Bound<'py, SockCall>> {
+        let limit = size(bufsize, "recvfrom")?;
+        SockCall::make(slf, sock, Operation::ReceiveFrom { limit, family: Default::default() })
+    }
+
+    /// Receive a datagram into a writable buffer, or its first `nbytes` bytes: (number of bytes, address).
+    #[pyo3(signature = (sock, buf, nbytes = 0))]
+    fn sock_recvfrom_into<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+        buf: &Bound<'py, PyAny>,
+        nbytes: isize,
+    ) -> PyResult<Bound<'py, SockCall>> {
+        let buffer = BufferView::writable(buf)?;
+        let limit = match size(nbytes, "recvfrom_into")? {
+            0 => buffer.len(),
+            limit if limit <= buffer.len() => limit,
+            _ => return Err(PyValueError::new_err("nbytes is greater than the length of the buffer")),
+        };
+        let family = Default::default();
+        SockCall::make(slf, sock, Operation::ReceiveFromInto { object: buf.into(), buffer, limit, family })
+    }
+
+    /// Send a datagram to an address; the number of bytes sent.
+    fn sock_sendto<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+        data: &Bound<'py, PyAny>,
+        address: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, SockCall>> {
+        let to = Destination::Given(address.into());
+        let view = BufferView::readable(data)?;
+        SockCall::make(slf, sock, Operation::SendTo { object: data.into(), data: view, to })
+    }
+
+    /// Send a file by its descriptor, with the kernel's help, to a stream socket or a StreamTransport: the number of bytes sent.
+    /// `size` is the file's, `count` None for all of it. The file's position is moved to behind what was sent, however it ends.
+    fn _send_file<'py>(
+        slf: &Bound<'py, Self>,
+        target: &Bound<'py, PyAny>,
+        file: RawFd,
+        offset: i64,
+        count: Option<u64>,
+        size: i64,
+    ) -> PyResult<Bound<'py, SockCall>> {
+        SockCall::make(slf, target, Operation::SendFile(FileTransfer::new(target, file, offset, count, size)))
+    }
+}
+
+fn size(number: isize, call: &str) -> PyResult<usize> {
+    usize::try_from(number).map_err(|_| PyValueError::new_err(format!("negative buffersize in {call}")))
 }
 
 /// Makes the awaitable a `collections.abc.Coroutine`, which is what asyncio asks for.

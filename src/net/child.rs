@@ -1,0 +1,86 @@
+//! How a child's end is heard of: a descriptor for the child, watched in the loop's own driver.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+use crate::driver::{Completion, Driver, Interest, Token};
+use crate::event_loop::EventLoop;
+use crate::event_loop::endpoint::{Endpoint, Native, with_driver};
+use crate::event_loop::turn;
+use crate::py::errors::{OrOsError, os_error};
+use crate::py::{Owned, context};
+use crate::sys::process;
+
+/// A child that lives. Dropped with the loop's driver, it closes its descriptor; the child stays unreaped then.
+struct Child {
+    descriptor: OwnedFd,
+    pid: libc::pid_t,
+    callback: Owned,
+    context: Owned,
+}
+
+impl Native for Child {
+    fn each(&self, see: &mut dyn FnMut(&Owned)) {
+        [&self.callback, &self.context].into_iter().for_each(see);
+    }
+}
+
+/// Once, and after an event that turned out not to be the end, again.
+const ONCE: Interest = Interest { readable: true, writable: false, oneshot: true };
+
+/// Watches a child; gives what was registered back on failure, for the caller to drop.
+fn watch(driver: &mut Driver<Endpoint>, child: Child) -> Result<(), (io::Error, Option<Endpoint>)> {
+    let fd = child.descriptor.as_raw_fd();
+    let token = driver.register_watch(fd, Endpoint::native(dispatch, child));
+    driver.watch(token, ONCE).map_err(|error| (error, driver.deregister(token)))
+}
+
+fn dispatch(event_loop: &Bound<'_, EventLoop>, token: Token, _: Completion) -> PyResult<()> {
+    let py = event_loop.py();
+    let reaped = with_driver(event_loop, |driver| {
+        let child: &Child = driver.data(token)?.state()?;
+        Some(process::reap(&child.descriptor))
+    })?;
+    let code = match reaped {
+        None => return Ok(()),
+        Some(Ok(Some(code))) => Some(code),
+        Some(Ok(None)) => {
+            // Registered already, so nothing can be wanting.
+            let _ = with_driver(event_loop, |driver| driver.watch(token, ONCE))?;
+            return Ok(());
+        }
+        Some(Err(error)) => {
+            tracing::debug!(%error, "somebody else took a child's exit status");
+            None
+        }
+    };
+    let taken = with_driver(event_loop, |driver| {
+        let child: &Child = driver.data(token)?.state()?;
+        let (callback, context) = (child.callback.clone_ref(py), child.context.clone_ref(py));
+        tracing::debug!(pid = child.pid, code, "a child ended");
+        Some((callback, context, driver.deregister(token)))
+    })?;
+    let Some((callback, context, endpoint)) = taken else { return Ok(()) };
+    drop(endpoint);
+    let arguments = PyTuple::new(py, [code])?;
+    let lp = event_loop.get();
+    let handle =
+        lp.make_handle(event_loop, &callback.into_bound(py), &arguments, Some(&context.into_bound(py)))?;
+    turn::run_handle(event_loop, &handle)
+}
+
+#[pymethods]
+impl EventLoop {
+    /// Call `callback(code)` once the child has ended and was reaped; the code is None if somebody else did that. OSError where
+    /// the system has no descriptor for it.
+    fn _watch_child(slf: &Bound<'_, Self>, pid: libc::pid_t, callback: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = slf.py();
+        slf.get().check_open()?;
+        let descriptor = process::open(pid).or_os_error()?;
+        let child = Child { descriptor, pid, callback: callback.into(), context: context::copy_current(py)? };
+        with_driver(slf, |driver| watch(driver, child))?.map_err(|(error, _endpoint)| os_error(error))
+    }
+}

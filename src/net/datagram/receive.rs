@@ -1,0 +1,171 @@
+//! From the driver to the protocol.
+//!
+//! A batch is out of the driver while its datagrams are delivered one by one, so nobody else writes into it whatever the
+//! protocol does. What the protocol does not want any more (it paused, or raised KeyboardInterrupt) goes back to the driver and
+//! is handed out again first.
+
+use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError, PyOSError};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+
+use super::{Phase, Transport, class};
+use crate::driver::{ReadMode, Token};
+use crate::event_loop::endpoint::with_driver;
+use crate::event_loop::{self, turn};
+use crate::py::names::names;
+use crate::py::{Owned, call, context, imports};
+use crate::sys::clock::monotonic_ns;
+use crate::sys::datagram::Batch;
+
+/// What asyncio gives to `recvfrom`.
+const MAX_SIZE: usize = 256 * 1024;
+
+/// One datagram on its way to the protocol: what the call needs, taken out of the transport so that no borrow of it lasts into
+/// Python.
+struct Delivery {
+    protocol: Owned,
+    data: Owned,
+    sender: Owned,
+}
+
+impl<'py> Transport<'_, 'py> {
+    /// A batch came in. On the loop's thread, inside a run.
+    pub(super) fn received(self, token: Token, batch: Box<Batch>) -> PyResult<()> {
+        let py = self.py();
+        let event_loop = self.event_loop();
+        // SAFETY: this thread owns the core while it runs; the borrow ends with the statement.
+        if unsafe { event_loop.get().core_mut().ready.is_empty() } {
+            let context = self.context()?;
+            return context::run(py, &context, || self.deliver(token, batch));
+        }
+        // As in asyncio, what was scheduled before runs first: it may be what gets the protocol ready.
+        with_driver(&event_loop, |driver| driver.hold(token, batch))?;
+        let callback = self.object.getattr("_deliver")?;
+        let context = self.context()?;
+        let arguments = PyTuple::empty(py);
+        let handle =
+            event_loop.get().make_handle(&event_loop, &callback, &arguments, Some(&context.bind(py)))?;
+        turn::schedule(py, event_loop.get(), handle)
+    }
+
+    /// The turn of a batch that was held has come.
+    pub(super) fn deliver_held(self) -> PyResult<()> {
+        let Some(token) = self.with(|state| state.token)? else { return Ok(()) };
+        match with_driver(&self.event_loop(), |driver| driver.take_held(token))? {
+            Some(batch) => self.deliver(token, batch),
+            None => Ok(()),
+        }
+    }
+
+    /// Hands a batch to the protocol, inside the transport's context.
+    fn deliver(self, token: Token, mut batch: Box<Batch>) -> PyResult<()> {
+        // One alone is answered at once; of several the answers leave together.
+        let cork = batch.len() > 1;
+        self.with(|state| state.corked = cork)?;
+        let delivered = self.deliver_each(&mut batch);
+        let flushed = if cork { self.uncork() } else { Ok(()) };
+        with_driver(&self.event_loop(), |driver| driver.give_back(token, batch))?;
+        delivered.and(flushed)
+    }
+
+    fn deliver_each(self, batch: &mut Batch) -> PyResult<()> {
+        let py = self.py();
+        while let Some(delivery) = self.next_delivery(batch)? {
+            let event_loop = self.event_loop();
+            let start = event_loop.get().shared.is_debug().then(monotonic_ns);
+            // SAFETY: attached, all alive.
+            let result = unsafe {
+                let name = names().datagram_received;
+                let Delivery { protocol, data, sender } = &delivery;
+                call::method2_raw(protocol.as_ptr(), name, data.as_ptr(), sender.as_ptr())
+            };
+            // SAFETY: a new reference or null with an exception set.
+            let result = unsafe { Owned::steal_or_err(py, result) }.map(drop);
+            if let Some(start) = start {
+                self.log_if_slow(start, &delivery.protocol)?;
+            }
+            self.reported(result, "datagram_received")?;
+        }
+        Ok(())
+    }
+
+    /// Takes the next datagram out, unless the transport receives no more.
+    #[inline]
+    fn next_delivery(self, batch: &mut Batch) -> PyResult<Option<Delivery>> {
+        let py = self.py();
+        // SAFETY: the state is this thread's; making and releasing bytes and addresses runs no Python code.
+        let state = unsafe { &mut *class::state_of(self.object.as_ptr()) };
+        if state.read_mode() != ReadMode::Bytes {
+            return Ok(None);
+        }
+        let Some((data, sender)) = batch.take() else { return Ok(None) };
+        let sender = state.addresses.sender(py, sender)?;
+        // SAFETY: attached; a new reference or null with MemoryError set; the protocol is alive in `public`.
+        unsafe {
+            let data = ffi::PyBytes_FromStringAndSize(data.as_ptr().cast(), data.len() as isize);
+            let data = Owned::steal_or_err(py, data)?;
+            Ok(Some(Delivery { protocol: Owned::borrow(state.protocol), data, sender }))
+        }
+    }
+
+    #[cold]
+    fn log_if_slow(self, start: u64, protocol: &Owned) -> PyResult<()> {
+        let py = self.py();
+        let seconds = (monotonic_ns() - start) as f64 / 1e9;
+        if seconds >= self.event_loop().get().with(py, |core| core.slow_callback_duration)? {
+            let text = "Executing a callback of %r took %.3f seconds";
+            imports::logger(py)?.call_method1("warning", (text, protocol.bind(py), seconds))?;
+        }
+        Ok(())
+    }
+
+    /// As [`deliver`](Self::deliver), for one datagram of a family whose addresses only Python's socket can put into words.
+    pub(super) fn receive_by_python(self, token: Token) -> PyResult<()> {
+        let py = self.py();
+        let result = match self.sock().call_method1("recvfrom", (MAX_SIZE,)) {
+            Ok(received) => {
+                let arguments = received.cast_into::<PyTuple>()?;
+                self.protocol().call_method1(names().datagram_received.bind(py), arguments).map(drop)
+            }
+            Err(error)
+                if error.is_instance_of::<PyBlockingIOError>(py)
+                    || error.is_instance_of::<PyInterruptedError>(py) =>
+            {
+                return with_driver(&self.event_loop(), |driver| driver.drained(token));
+            }
+            Err(error) if error.is_instance_of::<PyOSError>(py) => self.error_received(error),
+            Err(error) => return self.fatal(error, "Fatal read error on datagram transport"),
+        };
+        self.reported(result, "datagram_received")
+    }
+
+    /// Tells the protocol of an error that does not end the transport; what that raises is returned.
+    pub(super) fn error_received(self, error: PyErr) -> PyResult<()> {
+        let py = self.py();
+        let protocol = self.protocol();
+        protocol.call_method1(names().error_received.bind(py), (error.into_value(py),)).map(drop)
+    }
+
+    /// Gives what a callback raised to the loop's exception handler; the transport goes on, as in asyncio. KeyboardInterrupt and
+    /// SystemExit are returned.
+    pub(super) fn reported(self, result: PyResult<()>, callback: &str) -> PyResult<()> {
+        let Err(error) = result else { return Ok(()) };
+        let py = self.py();
+        let error = turn::let_fatal_through(py, error)?;
+        let context = PyDict::new(py);
+        context.set_item("message", format!("Exception in callback protocol.{callback}()"))?;
+        context.set_item("exception", error.into_value(py))?;
+        context.set_item("transport", self.object)?;
+        context.set_item("protocol", self.protocol())?;
+        event_loop::report(&self.event_loop(), &context)
+    }
+
+    pub(super) fn set_paused(self, paused: bool) -> PyResult<()> {
+        use std::sync::atomic::Ordering;
+        let changed = self.with(|state| {
+            state.phase == Phase::Open && state.public.paused.swap(paused, Ordering::Relaxed) != paused
+        })?;
+        if changed { self.apply_read_mode() } else { Ok(()) }
+    }
+}

@@ -1,0 +1,120 @@
+//! Connected and listening sockets.
+
+use std::io;
+use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
+
+use pyo3::exceptions::PyOSError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+
+use super::operation::Attempt;
+use crate::net::address;
+use crate::py::errors::{OrOsError, os_error};
+use crate::py::{Owned, imports};
+use crate::sys;
+
+pub fn receive(py: Python<'_>, fd: RawFd, limit: usize) -> PyResult<Attempt<'_>> {
+    // SAFETY: memory of that length.
+    let received = receive_bytes(py, limit, |start, len| unsafe {
+        sys::socket::recv_raw(fd, start, len).map(|n| (n, ()))
+    })?;
+    Attempt::of(received, |(bytes, ())| Ok(bytes.into_any()))
+}
+
+/// Calls `call` with memory for `limit` bytes; what it says it received there becomes `bytes`, beside what else it returned.
+pub fn receive_bytes<T>(
+    py: Python<'_>,
+    limit: usize,
+    call: impl FnOnce(*mut u8, usize) -> io::Result<(usize, T)>,
+) -> PyResult<io::Result<(Bound<'_, PyBytes>, T)>> {
+    // Small reads land on the stack and are copied into an exact object; large ones are read in place and cut.
+    const SMALL: usize = 16 * 1024;
+    if limit > SMALL {
+        return receive_large(py, limit, call);
+    }
+    let mut buffer = std::mem::MaybeUninit::<[u8; SMALL]>::uninit();
+    let start: *mut u8 = buffer.as_mut_ptr().cast();
+    Ok(call(start, limit).map(|(n, other)| {
+        // SAFETY: `limit` bytes fit; only those that the kernel wrote are read.
+        (PyBytes::new(py, unsafe { std::slice::from_raw_parts(start, n) }), other)
+    }))
+}
+
+fn receive_large<T>(
+    py: Python<'_>,
+    limit: usize,
+    call: impl FnOnce(*mut u8, usize) -> io::Result<(usize, T)>,
+) -> PyResult<io::Result<(Bound<'_, PyBytes>, T)>> {
+    // SAFETY: the object is ours alone until it has its final size; resizing frees it on failure and sets null.
+    unsafe {
+        let mut object = ffi::PyBytes_FromStringAndSize(std::ptr::null(), limit as isize);
+        if object.is_null() {
+            return Err(PyErr::fetch(py));
+        }
+        match call(ffi::PyBytes_AsString(object).cast(), limit) {
+            Ok((n, other)) => {
+                if ffi::_PyBytes_Resize(&mut object, n as isize) != 0 {
+                    return Err(PyErr::fetch(py));
+                }
+                Ok(Ok((Bound::from_owned_ptr(py, object).cast_into_unchecked(), other)))
+            }
+            Err(error) => {
+                ffi::Py_DECREF(object);
+                Ok(Err(error))
+            }
+        }
+    }
+}
+
+pub fn accept(py: Python<'_>, fd: RawFd) -> PyResult<Attempt<'_>> {
+    Attempt::of(sys::socket::accept(fd), |(connection, peer)| {
+        let object = python_socket(py, connection.as_raw_fd())?;
+        let _ = connection.into_raw_fd(); // The Python object owns the descriptor now.
+        // The module's default timeout may have been applied to it; ours never block.
+        object.call_method1("setblocking", (false,))?;
+        let peer = match address::to_python(py, &peer)? {
+            Some(peer) => peer,
+            None => object.call_method0("getpeername")?,
+        };
+        Ok((object, peer).into_pyobject(py)?.into_any())
+    })
+}
+
+/// A `socket.socket` that takes over a connected, non-blocking descriptor; on failure it stays the caller's.
+pub fn python_socket(py: Python<'_>, fd: RawFd) -> PyResult<Bound<'_, PyAny>> {
+    let (family, kind, protocol) = sys::socket::kind(fd).or_os_error()?;
+    let options = PyDict::new(py);
+    options.set_item("fileno", fd)?;
+    imports::socket_type(py)?.call((family, kind, protocol), Some(&options))
+}
+
+pub fn connect<'py>(
+    sock: &Bound<'py, PyAny>,
+    fd: RawFd,
+    address: &Owned,
+    started: &mut bool,
+) -> PyResult<Attempt<'py>> {
+    let py = sock.py();
+    let address = address.bind(py);
+    let failed = |code: i32| -> PyResult<PyErr> {
+        let text = format!("Connect call failed {}", address.str()?);
+        Ok(PyOSError::new_err((code, text)))
+    };
+    if *started {
+        return match sys::socket::take_error(fd).or_os_error()? {
+            None => Ok(Attempt::Ready(py.None().into_bound(py))),
+            Some(error) => Err(failed(error.raw_os_error().unwrap_or(libc::EIO))?),
+        };
+    }
+    // Through the socket object: it knows every address family. EAGAIN (a Unix socket whose peer's backlog is full) is an
+    // error, as nothing would ever report that the connection could be made after all.
+    match sock.call_method1("connect_ex", (address,))?.extract()? {
+        0 => Ok(Attempt::Ready(py.None().into_bound(py))),
+        libc::EINPROGRESS | libc::EINTR => {
+            *started = true;
+            Ok(Attempt::MustWait)
+        }
+        code => Err(os_error(io::Error::from_raw_os_error(code))),
+    }
+}

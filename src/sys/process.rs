@@ -1,0 +1,34 @@
+//! Children of this process, each by a descriptor of its own (a pidfd), so that a number used again is never mistaken for
+//! its predecessor. Nothing here blocks.
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use super::check;
+
+/// How a child ended, as `subprocess` says it: its exit code, or the negated number of the signal that ended it.
+pub type ExitCode = i32;
+
+/// A descriptor that becomes readable when the child ends; close-on-exec.
+pub fn open(pid: libc::pid_t) -> io::Result<OwnedFd> {
+    // SAFETY: the call takes two numbers.
+    let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Takes the exit status of a child that has ended; None while it lives. ECHILD when somebody else took it.
+pub fn reap(child: &OwnedFd) -> io::Result<Option<ExitCode>> {
+    // SAFETY: zeroed is a valid siginfo_t; its pid stays 0 where there is nothing to tell.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let fd = child.as_raw_fd() as libc::id_t;
+    // SAFETY: the pointer is valid for the call.
+    check(unsafe { libc::waitid(libc::P_PIDFD, fd, &mut info, libc::WEXITED | libc::WNOHANG) })?;
+    // SAFETY: filled in by waitid, for which these fields are the valid ones.
+    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+    Ok(match (pid, info.si_code) {
+        (0, _) => None,
+        (_, libc::CLD_EXITED) => Some(status),
+        _ => Some(-status),
+    })
+}
