@@ -58,7 +58,7 @@ class ProcessTransport(SubprocessTransport):
             self._closed = True
             raise
         self._pid = self._proc.pid
-        self._extra["subprocess"] = self._proc
+        self._extra["subprocess"] = self._proc  # type: ignore[attr-defined]
         if loop.get_debug():
             program = args if isinstance(args, (bytes, str)) else args[0]
             logger.debug("process %r created: pid %s", program, self._pid)
@@ -108,7 +108,7 @@ class ProcessTransport(SubprocessTransport):
             raise
         except BaseException as error:
             for fd, pipe in self._pipes.items():
-                (files[fd] if pipe is None else pipe.pipe).close()
+                (files[fd] if pipe is None else pipe.pipe).close()  # type: ignore[union-attr]
             if not begun.cancelled():
                 begun.set_exception(error)
         else:
@@ -206,7 +206,7 @@ class ProcessTransport(SubprocessTransport):
             waiter = self._loop.create_future()
             self._exit_waiters.add(waiter)
             try:
-                return await waiter
+                return await waiter  # type: ignore[no-any-return]
             finally:
                 if self._exit_waiters is not None:
                     self._exit_waiters.discard(waiter)

@@ -54,7 +54,7 @@ class Tls(EventLoop):
         self,
         rawsock: socket.socket,
         protocol: BaseProtocol,
-        sslcontext: "SSLContext",
+        sslcontext: Terms,
         waiter: "Future[None]",
         *,
         server_side: bool = False,

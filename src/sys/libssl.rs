@@ -31,6 +31,8 @@ pub enum Trouble {
 // Values of SSL_want() and bits of SSL_get_shutdown().
 const SSL_NOTHING: c_int = 1;
 const SSL_RECEIVED_SHUTDOWN: c_int = 2;
+/// OpenSSL 1.1.1, as OpenSSL_version_num() writes it.
+const OLDEST: c_ulong = 0x1010_1000;
 const BIO_TYPE_SOURCE_SINK: c_int = 0x400;
 const BIO_CTRL_FLUSH: c_int = 11;
 const BIO_FLAGS_READ: c_int = 1;
@@ -117,7 +119,7 @@ impl LibSsl {
         let functions = Functions::find(&library)?;
         // SAFETY: plain calls; the method is never freed.
         let method = unsafe {
-            if (functions.OpenSSL_version_num)() < 0x1_01_01_00_0 {
+            if (functions.OpenSSL_version_num)() < OLDEST {
                 return None;
             }
             let index = (functions.BIO_get_new_index)();

@@ -258,7 +258,7 @@ def test_a_wire_that_is_not_kind(secure_ours, seed, harm):
             try:
                 transport, _ = await connecting
             except (ssl.SSLError, ConnectionError) as error:
-                assert harm != "none", error
+                assert harm != "none", error  # noqa: PT017
                 return
             transport.write(data[side])
             wanted = len(data[other])

@@ -198,10 +198,7 @@ impl<'py> TlsTransport<'_, 'py> {
             let plaintext = unsafe { std::slice::from_raw_parts_mut(start, len) };
             self.drive(input, |engine, wire| engine.read(wire, plaintext))
         })?;
-        let (count, stop) = match read {
-            Ok(read) => read,
-            Err(error) => return Err(error),
-        };
+        let (count, stop) = read?;
         if count == 0 {
             return Ok(Some(stop));
         }
