@@ -334,7 +334,7 @@ def test_cancelling_the_start_kills_the_child(loop, run, pipes):
 
     async def main():
         for turns in range(6):
-            task = loop.create_task(asyncio.create_subprocess_exec("/bin/cat", **pipes))
+            task = loop.create_task(asyncio.create_subprocess_exec("/bin/sleep", "60", **pipes))
             for _ in range(turns):
                 await asyncio.sleep(0)
             task.cancel()
