@@ -18,15 +18,18 @@ if (
         f"{_sys.implementation.name} {_sys.version_info.major}.{_sys.version_info.minor} on {_sys.platform}"
     )
 
+from . import _tasks as _tasks  # asyncio's own functions answer for our loops from now on
 from . import tls
 from ._install import install, is_installed, uninstall
 from ._policy import EventLoopPolicy
 from ._run import run
-from ._tokioloop import __version__
+from ._tokioloop import Future, Task, __version__
 from .loop import TokioLoop, loops, new_event_loop
 
 __all__ = (
     "EventLoopPolicy",
+    "Future",
+    "Task",
     "TokioLoop",
     "__version__",
     "install",

@@ -40,6 +40,13 @@ impl Drop for RunningScope {
     }
 }
 
+/// The `TokioLoop` running in this thread.
+pub fn running(py: Python<'_>) -> Option<Bound<'_, EventLoop>> {
+    let running = RUNNING.get();
+    // SAFETY: the run that set the slot keeps the loop alive.
+    (!running.is_null()).then(|| unsafe { Bound::from_borrowed_ptr(py, running).cast_into_unchecked() })
+}
+
 fn thread_dict(py: Python<'_>) -> Option<Bound<'_, PyDict>> {
     // SAFETY: attached; the dict is borrowed from the thread state, null only when memory is out.
     unsafe { Bound::from_borrowed_ptr_or_opt(py, ffi::PyThreadState_GetDict()) }

@@ -32,6 +32,18 @@ pub enum Ready {
     Handle(HandleRef),
     /// A call from another thread, run without a Handle.
     Remote(Arc<RemoteCall>),
+    /// A native task's next step.
+    Task(Owned),
+}
+
+impl Ready {
+    /// The task, if it is one's step.
+    pub fn into_task(self) -> Option<Owned> {
+        match self {
+            Self::Task(task) => Some(task),
+            Self::Handle(_) | Self::Remote(_) => None,
+        }
+    }
 }
 
 pub struct Core {
@@ -58,6 +70,8 @@ pub struct Core {
     /// How many were skipped last time.
     pub yield_backoff: u8,
     pub task_factory: Option<Owned>,
+    /// Numbers for tasks without a name that are this loop's to give.
+    pub task_numbers: std::ops::Range<usize>,
     pub slow_callback_duration: f64,
     /// The thread's coroutine origin depth before debug mode raised it.
     pub origin_depth: Option<i32>,
@@ -84,6 +98,7 @@ impl Core {
             yields_to_skip: 0,
             yield_backoff: 0,
             task_factory: None,
+            task_numbers: 0..0,
             slow_callback_duration: 0.1,
             origin_depth: None,
             current_handle: None,
@@ -154,6 +169,7 @@ impl Core {
             match ready {
                 Ready::Handle(handle) => visit(handle.as_object())?,
                 Ready::Remote(call) => call.visit(&mut visit)?,
+                Ready::Task(task) => visit(task)?,
             }
         }
         for future in self.pending.values() {

@@ -2,7 +2,7 @@
 
 use pyo3::PyTraverseError;
 use pyo3::PyVisit;
-use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
@@ -25,7 +25,14 @@ impl EventLoop {
     }
 
     /// Enters the loop into the process's registry and binds it to this thread if that has none.
-    fn __init__(slf: &Bound<'_, Self>) -> PyResult<()> {
+    ///
+    /// `tasks`: "native" or "asyncio"; None asks the environment variable TOKIOLOOP_TASKS. `cross_thread`: "raise" or "route".
+    #[pyo3(signature = (*, tasks=None, cross_thread=None))]
+    fn __init__(slf: &Bound<'_, Self>, tasks: Option<&str>, cross_thread: Option<&str>) -> PyResult<()> {
+        let from_environment = std::env::var("TOKIOLOOP_TASKS").ok().filter(|value| !value.is_empty());
+        let native = choice("tasks", tasks.or(from_environment.as_deref()), ["native", "asyncio"])?;
+        let raises = choice("cross_thread", cross_thread, ["raise", "route"])?;
+        slf.get().shared.choose(native, !raises);
         registry::add(slf)?;
         if binding::bound(slf.py())?.is_none() {
             binding::bind(slf.py(), Some(slf))?;
@@ -219,6 +226,18 @@ impl EventLoop {
     fn __clear__(&self) {
         // SAFETY: the collector found the loop unreachable: nobody else has it, so nobody has claimed it.
         drop(unsafe { &mut *self.core.get() }.take_all());
+    }
+}
+
+/// Whether an option has the first of its two values, which is the default. ValueError for a third.
+fn choice(option: &str, value: Option<&str>, [default, other]: [&str; 2]) -> PyResult<bool> {
+    match value {
+        None => Ok(true),
+        Some(value) if value == default => Ok(true),
+        Some(value) if value == other => Ok(false),
+        Some(value) => {
+            Err(PyValueError::new_err(format!("{option} must be '{default}' or '{other}', not '{value}'")))
+        }
     }
 }
 

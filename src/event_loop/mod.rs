@@ -10,6 +10,7 @@
 //! | `run`            | `run_forever`: hooks, thread binding, signals around the turns          |
 //! | `endpoint`       | what the driver keeps for transports, listeners, watches                |
 //! | `signal`         | the main thread's wake-up descriptor                                    |
+//! | `task`           | native futures and tasks: types, steps, registry                        |
 //! | `methods`        | the other Python methods                                                |
 //! | `binding`        | which loop belongs to a thread; `get_running_loop`, `get_event_loop`    |
 //! | `registry`       | the process's live loops                                                |
@@ -46,14 +47,17 @@ use crate::sync::ownership::Foreign;
 use crate::sys::clock::monotonic_ns;
 use crate::sys::thread;
 use shared::Shared;
+use task::registry::Tasks;
 
 #[pyclass(frozen, subclass, weakref, module = "tokioloop._tokioloop")]
 pub struct EventLoop {
     pub(crate) shared: Arc<Shared>,
     core: UnsafeCell<Core>,
+    /// Changed under the claim and the lock inside, looked at under the lock.
+    tasks: Tasks,
 }
 
-// SAFETY: the core is touched under the ownership claim only, which one thread holds at a time.
+// SAFETY: the core is touched under the ownership claim only, which one thread holds at a time; the tasks under their lock.
 unsafe impl Sync for EventLoop {}
 // SAFETY: as above; a loop may be made in one thread and run in another.
 unsafe impl Send for EventLoop {}
@@ -63,7 +67,7 @@ impl EventLoop {
         let debug = imports::coroutines(py)?.call_method0(names()._is_debug_mode.bind(py))?.is_truthy()?;
         let inbox = Inbox::new();
         let shared = Arc::new(Shared::new(inbox.sender(), debug));
-        Ok(Self { shared, core: UnsafeCell::new(Core::new(inbox)) })
+        Ok(Self { shared, core: UnsafeCell::new(Core::new(inbox)), tasks: Tasks::new() })
     }
 
     /// Looks at or changes the core. `f` must not call into Python: everything that may run Python code (a decref
@@ -174,6 +178,7 @@ pub fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let class = module.py().get_type::<EventLoop>();
     schedule::add_methods(class.as_any())?;
     task::add_methods(class.as_any())?;
+    task::init(module)?;
     // SAFETY: the class is not yet known to any other thread.
     unsafe { raw::share_cheaply(class.as_ptr()) };
     module.add("EventLoop", class)

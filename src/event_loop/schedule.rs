@@ -178,17 +178,52 @@ unsafe fn soon(py: Python<'_>, object: *mut ffi::PyObject, method: &str, call: &
     let borrowed = unsafe { loop_of(py, object) };
     let event_loop = borrowed.get();
     event_loop.check_open()?;
-    let debug = event_loop.shared.is_debug();
-    if debug {
+    if event_loop.shared.is_debug() {
         call.check_callback(py, method)?;
     }
+    if call.context.is_some() {
+        note_asyncio_task(event_loop, call.callback);
+    }
     let context = call.context(py)?;
+    // SAFETY: as for the callers.
+    unsafe { soon_in(py, object, call.callback, call.args, context) }
+}
+
+/// Notes whether the callback is a step of a task of asyncio's own type: then looking for such tasks is worth it.
+fn note_asyncio_task(event_loop: &EventLoop, callback: *mut ffi::PyObject) {
+    if event_loop.shared.may_have_asyncio_tasks() {
+        return;
+    }
+    // SAFETY: alive; a type's name is a C string.
+    let kind = unsafe { std::ffi::CStr::from_ptr((*ffi::Py_TYPE(callback)).tp_name) };
+    // A Python-level `Task.__step` is a bound method.
+    if kind == c"_asyncio.TaskStepMethWrapper" || kind == c"TaskStepMethWrapper" || kind == c"method" {
+        event_loop.shared.note_asyncio_task();
+    }
+}
+
+/// Queues a callback to be run in a context; returns the Handle.
+///
+/// # Safety
+/// `object` is an EventLoop; all are alive.
+#[inline]
+pub(super) unsafe fn soon_in(
+    py: Python<'_>,
+    object: *mut ffi::PyObject,
+    callback: *mut ffi::PyObject,
+    args: &[*mut ffi::PyObject],
+    context: Owned,
+) -> PyResult<Owned> {
+    // SAFETY: promised.
+    let borrowed = unsafe { loop_of(py, object) };
+    let event_loop = borrowed.get();
+    event_loop.check_open()?;
     let mine = event_loop.shared.is_mine();
     // SAFETY: the loop's own thread; the borrow ends with the statement.
     let reuse = if mine { unsafe { event_loop.core_mut().free.pop() } } else { None };
     // SAFETY: all alive; `reuse` is this loop's.
-    let handle = unsafe { HandleRef::make(py, reuse, object, call.callback, call.args, context)? };
-    if debug {
+    let handle = unsafe { HandleRef::make(py, reuse, object, callback, args, context)? };
+    if event_loop.shared.is_debug() {
         handle.set_traceback(handle_type::source_traceback(py)?);
     }
     let result = handle.as_object().clone_ref(py);

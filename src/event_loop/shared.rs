@@ -16,6 +16,12 @@ pub struct Shared {
     ownership: Ownership,
     closed: AtomicBool,
     debug: AtomicBool,
+    /// Makes asyncio's C futures and tasks instead of native ones.
+    asyncio_tasks: AtomicBool,
+    /// A task of asyncio's C type was stepped here at least once.
+    asyncio_task_seen: AtomicBool,
+    /// Changes of native futures and tasks from another thread go through the inbox instead of raising.
+    routes: AtomicBool,
     /// The thread that the loop is bound to: where it runs, or else where it was made. 0 after close.
     /// Shared with the registry, which outlives the loop a little and must not keep its inbox (and waker) alive.
     pub bound_thread: Arc<AtomicUsize>,
@@ -30,6 +36,9 @@ impl Shared {
             ownership: Ownership::default(),
             closed: AtomicBool::new(false),
             debug: AtomicBool::new(debug),
+            asyncio_tasks: AtomicBool::new(false),
+            asyncio_task_seen: AtomicBool::new(false),
+            routes: AtomicBool::new(false),
             bound_thread: Arc::default(),
             inbox,
         }
@@ -71,6 +80,32 @@ impl Shared {
     pub fn set_closed(&self) -> bool {
         self.bound_thread.store(0, Ordering::Relaxed);
         !self.closed.swap(true, Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub fn has_native_tasks(&self) -> bool {
+        !self.asyncio_tasks.load(Ordering::Relaxed)
+    }
+
+    /// Whether tasks of asyncio's own types may belong to this loop. Any thread.
+    pub fn may_have_asyncio_tasks(&self) -> bool {
+        self.asyncio_task_seen.load(Ordering::Relaxed)
+    }
+
+    /// Notes that such a task asked for a step.
+    #[inline]
+    pub fn note_asyncio_task(&self) {
+        self.asyncio_task_seen.store(true, Ordering::Relaxed);
+    }
+
+    pub fn routes(&self) -> bool {
+        self.routes.load(Ordering::Relaxed)
+    }
+
+    /// What the loop was made with; set before it is shared.
+    pub fn choose(&self, native_tasks: bool, routes: bool) {
+        self.asyncio_tasks.store(!native_tasks, Ordering::Relaxed);
+        self.routes.store(routes, Ordering::Relaxed);
     }
 
     #[inline]

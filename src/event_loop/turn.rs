@@ -11,7 +11,7 @@ use pyo3::{Borrowed, ffi};
 use super::core::Ready;
 use super::handle::HandleRef;
 use super::post::RemoteCall;
-use super::{EventLoop, handle_type};
+use super::{EventLoop, handle_type, task};
 use crate::driver::Driver;
 use crate::py::errors::OrOsError;
 use crate::py::names::names;
@@ -233,6 +233,7 @@ fn run_ready(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
                     core().keep(handle);
                 }
             }
+            Some(Ready::Task(task)) => task::step::run(event_loop, task)?,
             Some(Ready::Remote(call)) => run_remote(event_loop, &call)?,
             None => break,
         }

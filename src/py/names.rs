@@ -56,7 +56,8 @@ names! {
     write read do_handshake unwrap cancel _force_close
     datagram_received error_received sendto
     _attach _detach
-    set_result set_exception done
+    set_result set_exception done result throw value add_done_callback
+    _loop _asyncio_future_blocking
     fileno close gettimeout _is_debug_mode
 }
 

@@ -168,6 +168,16 @@ pub fn getter(name: &'static CStr, get: ffi::getter, doc: &'static CStr) -> ffi:
     }
 }
 
+/// An attribute that can be set too.
+pub fn property(
+    name: &'static CStr,
+    get: ffi::getter,
+    set: ffi::setter,
+    doc: &'static CStr,
+) -> ffi::PyGetSetDef {
+    ffi::PyGetSetDef { set: Some(set), ..getter(name, get, doc) }
+}
+
 /// A getter whose answer is True.
 pub unsafe extern "C" fn get_true(_: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
     // SAFETY: called by Python, attached.
@@ -357,4 +367,85 @@ pub unsafe fn visit(object: *mut ffi::PyObject, visit: ffi::visitproc, arg: *mut
     }
     // SAFETY: promised.
     unsafe { visit(object, arg) }
+}
+
+/// Prepares an object just made for [`try_incref`] by other threads than its own.
+///
+/// # Safety
+/// `object` is alive and was made by this thread, which has not shared it yet.
+#[inline]
+pub unsafe fn enable_try_incref(object: *mut ffi::PyObject) {
+    #[cfg(all(Py_GIL_DISABLED, not(Py_3_14)))]
+    // SAFETY: promised. The lowest bit says that the object may be reached without a reference, as weakly referenced
+    // ones are: its last reference is then given up by a compare-exchange.
+    unsafe {
+        (*object).ob_ref_shared.fetch_or(1, std::sync::atomic::Ordering::Relaxed);
+    }
+    #[cfg(all(Py_GIL_DISABLED, Py_3_14))]
+    // SAFETY: promised.
+    unsafe {
+        unsafe extern "C" {
+            fn PyUnstable_EnableTryIncRef(object: *mut ffi::PyObject);
+        }
+        PyUnstable_EnableTryIncRef(object);
+    }
+    #[cfg(not(Py_GIL_DISABLED))]
+    let _ = object;
+}
+
+/// Takes a reference to an object that may be about to go; false if it is. As for weak references, in CPython's own way.
+///
+/// # Safety
+/// Attached; the memory is still the object's, which the caller sees to, and [`enable_try_incref`] was called when it
+/// was made.
+#[inline]
+pub unsafe fn try_incref(object: *mut ffi::PyObject) -> bool {
+    #[cfg(all(Py_GIL_DISABLED, not(Py_3_14)))]
+    // SAFETY: promised; the counts are atomic.
+    unsafe {
+        use std::sync::atomic::Ordering;
+        const MERGED: isize = 3;
+        let local = (*object).ob_ref_local.load(Ordering::Relaxed);
+        if local == u32::MAX {
+            return true; // Immortal.
+        }
+        if (*object).ob_tid == thread_tag() {
+            (*object).ob_ref_local.store(local + 1, Ordering::Relaxed);
+            return true;
+        }
+        let mut shared = (*object).ob_ref_shared.load(Ordering::Relaxed);
+        loop {
+            if shared == 0 || shared == MERGED {
+                return false;
+            }
+            // AcqRel: pairs with whoever gives up the last reference.
+            let next = shared + 4;
+            match (*object).ob_ref_shared.compare_exchange_weak(
+                shared,
+                next,
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return true,
+                Err(now) => shared = now,
+            }
+        }
+    }
+    #[cfg(all(Py_GIL_DISABLED, Py_3_14))]
+    // SAFETY: promised.
+    unsafe {
+        unsafe extern "C" {
+            fn PyUnstable_TryIncRef(object: *mut ffi::PyObject) -> c_int;
+        }
+        PyUnstable_TryIncRef(object) != 0
+    }
+    #[cfg(not(Py_GIL_DISABLED))]
+    // SAFETY: promised; the GIL orders the count.
+    unsafe {
+        if ffi::Py_REFCNT(object) == 0 {
+            return false;
+        }
+        ffi::Py_INCREF(object);
+        true
+    }
 }

@@ -1,10 +1,15 @@
 //! What the layers above use from `std::sync`, replaced by loom's under the `loom` feature so that the
 //! cross-thread protocols can be model-checked. Nothing here is specific to event loops.
 
+pub mod biased;
 pub mod mailbox;
 pub mod ownership;
 
 #[cfg(feature = "loom")]
-pub(crate) use loom::sync::atomic::{AtomicPtr, Ordering};
+pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+#[cfg(feature = "loom")]
+pub(crate) use loom::sync::{Mutex, MutexGuard};
 #[cfg(not(feature = "loom"))]
-pub(crate) use std::sync::atomic::{AtomicPtr, Ordering};
+pub(crate) use parking_lot::{Mutex, MutexGuard};
+#[cfg(not(feature = "loom"))]
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};

@@ -1,0 +1,471 @@
+//! The Python face of `Future`, and what `Task` has in common with it.
+//!
+//! Everything that asyncio's types have is here, so that no function of theirs meets an object whose fields they did not fill.
+
+use std::ffi::{c_int, c_void};
+
+use pyo3::exceptions::{PyAttributeError, PyTypeError, PyValueError};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+use super::{
+    BLOCKING, FAILED, Future, FutureKind, Kind, LOG_TRACEBACK, State, cancel, create, future, iter, object,
+    peek,
+};
+use crate::py::{Owned, imports, method, raw};
+use crate::sync::ownership::Foreign;
+
+const FLAGS: std::ffi::c_ulong = ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_HAVE_GC | ffi::Py_TPFLAGS_BASETYPE;
+
+pub(super) fn build(module: &Bound<'_, PyModule>) -> PyResult<*mut ffi::PyTypeObject> {
+    let base = imports::asyncio_future(module.py())?;
+    raw::TypeSpec {
+        name: c"tokioloop._tokioloop.Future",
+        // Negative: so much behind the base's fields.
+        basicsize: -(size_of::<Future>() as c_int),
+        flags: FLAGS,
+        slots: slots::<FutureKind>(
+            c"Future(*, loop=None)\n--\n\nasyncio.Future for a TokioLoop. Its loop's thread changes it; any thread may look.",
+        ),
+        methods: methods::<FutureKind>(),
+        getset: getset::<FutureKind>(),
+        members: vec![],
+    }
+    .build_and_add(module, "Future", Some(base))
+}
+
+/// The slots that both types have.
+pub(super) fn slots<K: Kind>(doc: &'static std::ffi::CStr) -> Vec<(c_int, *mut c_void)> {
+    let init = if K::IS_TASK { create::task_init as *mut c_void } else { create::future_init as *mut c_void };
+    vec![
+        (ffi::Py_tp_dealloc, object::dealloc::<K> as *mut c_void),
+        (ffi::Py_tp_finalize, object::finalize::<K> as *mut c_void),
+        (ffi::Py_tp_traverse, object::traverse::<K> as *mut c_void),
+        (ffi::Py_tp_clear, object::clear::<K> as *mut c_void),
+        (ffi::Py_tp_init, init),
+        (ffi::Py_tp_repr, repr::<K> as *mut c_void),
+        (ffi::Py_tp_iter, iter::get_iter as *mut c_void),
+        (ffi::Py_am_await, iter::get_await as *mut c_void),
+        (ffi::Py_tp_doc, doc.as_ptr() as *mut c_void),
+    ]
+}
+
+/// The methods that both types have.
+pub(super) fn methods<K: Kind>() -> Vec<ffi::PyMethodDef> {
+    let generic = c"Future[int] in annotations.";
+    vec![
+        raw::no_args(c"result", result::<K>, c"The result, or the exception raised. InvalidStateError while pending. Any thread."),
+        raw::no_args(c"exception", exception::<K>, c"The exception, or None. InvalidStateError while pending. Any thread."),
+        raw::fast_keywords(c"add_done_callback", add_done_callback::<K>, c"add_done_callback($self, fn, /, *, context=None)\n--\n\nCall fn(self) in the loop's next turn once done. The loop's thread."),
+        raw::one_arg(c"remove_done_callback", remove_done_callback::<K>, c"Remove a callback; how often it was there. The loop's thread."),
+        raw::no_args(c"cancelled", cancelled::<K>, c"Whether it was cancelled. Any thread."),
+        raw::no_args(c"done", done::<K>, c"Whether it has a result or exception, or was cancelled. Any thread."),
+        raw::no_args(c"get_loop", get_loop::<K>, c"The loop. Any thread."),
+        raw::no_args(c"_make_cancelled_error", make_cancelled_error::<K>, c"The CancelledError to raise; with its traceback once only."),
+        raw::one_arg(c"set_result", set_result::<K>, c"Mark it done. InvalidStateError if it is. The loop's thread."),
+        raw::one_arg(c"set_exception", set_exception::<K>, c"Mark it failed. InvalidStateError if it is done. The loop's thread."),
+        raw::fast_keywords(c"cancel", cancel::<K>, c"cancel($self, /, msg=None)\n--\n\nCancel it; False if it is done. The loop's thread."),
+        raw::method(c"__class_getitem__", ffi::PyMethodDefPointer { PyCFunction: class_getitem }, ffi::METH_O | ffi::METH_CLASS, generic),
+    ]
+}
+
+/// The attributes that both types have.
+pub(super) fn getset<K: Kind>() -> Vec<ffi::PyGetSetDef> {
+    vec![
+        raw::getter(c"_state", get_state::<K>, c"PENDING, CANCELLED or FINISHED. Any thread."),
+        raw::property(
+            c"_asyncio_future_blocking",
+            get_blocking::<K>,
+            set_blocking::<K>,
+            c"Yielded by an await.",
+        ),
+        raw::getter(c"_loop", get_loop_attribute::<K>, c"The loop, or None. Any thread."),
+        raw::getter(
+            c"_callbacks",
+            get_callbacks::<K>,
+            c"A list of (callback, context), or None. Any thread.",
+        ),
+        raw::getter(c"_result", get_result::<K>, c"The result, or None. Any thread."),
+        raw::getter(c"_exception", get_exception::<K>, c"The exception, or None. Any thread."),
+        raw::property(
+            c"_log_traceback",
+            get_log_traceback::<K>,
+            set_log_traceback::<K>,
+            c"Nobody has seen its exception.",
+        ),
+        raw::getter(c"_source_traceback", get_source_traceback::<K>, c"Where it was made, in debug mode."),
+        raw::property(
+            c"_cancel_message",
+            get_cancel_message::<K>,
+            set_cancel_message::<K>,
+            c"What cancel() was given.",
+        ),
+    ]
+}
+
+/// What a change comes to that only the loop's thread may make: from elsewhere it goes through the inbox, if the loop was made
+/// so, or raises.
+pub(super) unsafe fn decide<K: Kind, R>(
+    py: Python<'_>,
+    object: *mut ffi::PyObject,
+    changed: Result<R, Foreign>,
+    method: &str,
+    args: &[*mut ffi::PyObject],
+    routed: Option<R>,
+) -> PyResult<R> {
+    let foreign = match changed {
+        Ok(value) => return Ok(value),
+        Err(foreign) => foreign,
+    };
+    // SAFETY: alive in the caller's hands.
+    let event_loop = unsafe { K::future(object) }.alive()?;
+    match routed {
+        Some(value) if event_loop.shared.routes() => {
+            future::route(py, object, method, args)?;
+            Ok(value)
+        }
+        _ => {
+            let name = if K::IS_TASK { "task" } else { "future" };
+            let rest = if args.is_empty() { "" } else { ", ..." };
+            Err(event_loop.wrong_thread_for(py, foreign, &format!("{name}.{method}{rest}")))
+        }
+    }
+}
+
+macro_rules! function {
+    ($(#[$doc:meta])* $name:ident($py:ident, $object:ident, $future:ident) $body:block) => {
+        $(#[$doc])*
+        unsafe extern "C" fn $name<K: Kind>(
+            $object: *mut ffi::PyObject,
+            _: *mut ffi::PyObject,
+        ) -> *mut ffi::PyObject {
+            // SAFETY: called by Python, attached, with an object of the kind. The short bodies drop no `Py`.
+            unsafe {
+                raw::enter_hot(|$py| {
+                    let $future = K::future($object);
+                    $body
+                })
+            }
+        }
+    };
+}
+
+macro_rules! attribute {
+    ($name:ident($py:ident, $object:ident, $future:ident) $body:block) => {
+        unsafe extern "C" fn $name<K: Kind>(
+            $object: *mut ffi::PyObject,
+            _: *mut c_void,
+        ) -> *mut ffi::PyObject {
+            // SAFETY: called by Python, attached, with an object of the kind.
+            unsafe {
+                raw::enter(|$py| {
+                    let $future = K::future($object);
+                    $body
+                })
+            }
+        }
+    };
+}
+
+/// Sets an attribute to a truth value; it can't be deleted.
+macro_rules! truth {
+    ($name:ident($py:ident, $object:ident, $future:ident, $value:ident) $body:block) => {
+        unsafe extern "C" fn $name<K: Kind>(
+            $object: *mut ffi::PyObject,
+            value: *mut ffi::PyObject,
+            _: *mut c_void,
+        ) -> c_int {
+            // SAFETY: called by Python, attached, with an object of the kind.
+            unsafe {
+                raw::enter(|$py| {
+                    let $future = K::future($object);
+                    let $value = super::future_type::truth_of($py, value)?;
+                    $body
+                    Ok(0)
+                })
+            }
+        }
+    };
+}
+
+pub(super) use {attribute, truth};
+
+/// The truth of an attribute's new value; AttributeError for a deletion.
+pub(super) unsafe fn truth_of(py: Python<'_>, value: *mut ffi::PyObject) -> PyResult<bool> {
+    if value.is_null() {
+        return Err(PyAttributeError::new_err("cannot delete attribute"));
+    }
+    // SAFETY: alive in the caller's hands.
+    unsafe { Bound::<PyAny>::from_borrowed_ptr(py, value) }.is_truthy()
+}
+
+/// An object, or None.
+pub(super) fn or_none(py: Python<'_>, object: Option<Owned>) -> *mut ffi::PyObject {
+    object.map_or_else(|| raw::none(py), Owned::into_ptr)
+}
+
+// ---- looking -------------------------------------------------------------------------------------------
+
+function!(result(py, object, future) { Ok(future::result(py, future)?.into_ptr()) });
+function!(cancelled(py, object, future) { Ok(raw::boolean(py, future.state() == State::Cancelled)) });
+function!(done(py, object, future) { Ok(raw::boolean(py, future.state() != State::Pending)) });
+function!(get_loop(py, object, future) {
+    let _ = py;
+    future.alive()?;
+    // SAFETY: alive as long as the future.
+    Ok(ffi::Py_NewRef(future.event_loop.get()))
+});
+function!(make_cancelled_error(py, object, future) { Ok(future::cancelled_error(py, future)?.into_ptr()) });
+function!(exception(py, object, future) {
+    if future.event_loop().is_none() {
+        return Err(future::invalid_state(py, "Future object is not initialized."));
+    }
+    match future.state() {
+        State::Pending => Err(future::invalid_state(py, "Exception is not set.")),
+        State::Cancelled => Err(PyErr::from_value(future::cancelled_error(py, future)?.into_bound(py))),
+        State::Finished if future.has(FAILED) => {
+            let error = future.alive()?.look_at_tasks(|| {
+                future.set(LOG_TRACEBACK, false);
+                peek(&future.value)
+            });
+            Ok(or_none(py, error))
+        }
+        State::Finished => Ok(raw::none(py)),
+    }
+});
+
+attribute!(get_state(py, object, future) {
+    future.alive()?;
+    let text = match future.state() {
+        State::Pending => pyo3::intern!(py, "PENDING"),
+        State::Cancelled => pyo3::intern!(py, "CANCELLED"),
+        State::Finished => pyo3::intern!(py, "FINISHED"),
+    };
+    Ok(text.clone().into_ptr())
+});
+attribute!(get_blocking(py, object, future) { Ok(raw::boolean(py, future.has(BLOCKING))) });
+attribute!(get_loop_attribute(py, object, future) { Ok(or_none(py, peek(&future.event_loop))) });
+attribute!(get_callbacks(py, object, future) { Ok(future::callbacks(py, future)?.into_ptr()) });
+attribute!(get_result(py, object, future) { value(py, future, false) });
+attribute!(get_exception(py, object, future) { value(py, future, true) });
+attribute!(get_log_traceback(py, object, future) {
+    future.alive()?;
+    Ok(raw::boolean(py, future.has(LOG_TRACEBACK)))
+});
+attribute!(get_source_traceback(py, object, future) {
+    let Some(event_loop) = future.event_loop() else { return Ok(raw::none(py)) };
+    Ok(or_none(py, event_loop.look_at_tasks(|| {
+        future.rare().and_then(|rare| rare.source_traceback.as_ref()).map(|found| found.clone_ref(py))
+    })))
+});
+attribute!(get_cancel_message(py, object, future) {
+    let Some(event_loop) = future.event_loop() else { return Ok(raw::none(py)) };
+    Ok(or_none(py, event_loop.look_at_tasks(|| {
+        future.rare().and_then(|rare| rare.cancel_message.as_ref()).map(|found| found.clone_ref(py))
+    })))
+});
+
+/// The result, or the exception; None where it is the other.
+fn value(py: Python<'_>, future: &Future, failed: bool) -> PyResult<*mut ffi::PyObject> {
+    let event_loop = future.alive()?;
+    let found = event_loop.look_at_tasks(|| {
+        let there = future.state() == State::Finished && future.has(FAILED) == failed;
+        // SAFETY: under the lock.
+        there.then(|| unsafe { peek(&future.value) }).flatten()
+    });
+    Ok(or_none(py, found))
+}
+
+unsafe extern "C" fn repr<K: Kind>(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: called by Python, attached, with an object of the kind.
+    unsafe {
+        raw::enter(|py| {
+            let event_loop = K::future(object).alive()?;
+            let object = Bound::<PyAny>::from_borrowed_ptr(py, object);
+            let format = if !K::IS_TASK {
+                imports::future_repr(py)?
+            } else if event_loop.shared.claim().is_ok() {
+                imports::task_repr(py)?
+            } else {
+                // The coroutine's frame may be running.
+                imports::foreign_task_repr(py)?
+            };
+            Ok(format.call1((object,))?.into_ptr())
+        })
+    }
+}
+
+unsafe extern "C" fn class_getitem(
+    class: *mut ffi::PyObject,
+    item: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: called by Python, attached.
+    unsafe { ffi::Py_GenericAlias(class, item) }
+}
+
+// ---- changing ------------------------------------------------------------------------------------------
+
+unsafe extern "C" fn set_result<K: Kind>(
+    object: *mut ffi::PyObject,
+    value: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: called by Python, attached, with an object of the kind and a value.
+    unsafe {
+        raw::enter_hot(|py| {
+            if K::IS_TASK {
+                return Err(super::task_type::not_supported("set_result"));
+            }
+            let ended = future::set_result::<K>(py, object, Owned::borrow(value))?;
+            decide::<K, _>(py, object, ended, "set_result", &[value], Some(()))?;
+            Ok(raw::none(py))
+        })
+    }
+}
+
+unsafe extern "C" fn set_exception<K: Kind>(
+    object: *mut ffi::PyObject,
+    error: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: called by Python, attached, with an object of the kind and a value.
+    unsafe {
+        raw::enter(|py| {
+            if K::IS_TASK {
+                return Err(super::task_type::not_supported("set_exception"));
+            }
+            let state = K::future(object);
+            state.alive()?;
+            if state.state() != State::Pending {
+                return Err(future::invalid_state(py, "invalid state"));
+            }
+            let outcome = future::exception_outcome(py, &Bound::from_borrowed_ptr(py, error))?;
+            let ended = future::end::<K>(py, object, outcome)?;
+            decide::<K, _>(py, object, ended, "set_exception", &[error], Some(()))?;
+            Ok(raw::none(py))
+        })
+    }
+}
+
+unsafe extern "C" fn cancel<K: Kind>(
+    object: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    nargs: ffi::Py_ssize_t,
+    keywords: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: called by Python, attached, with an object of the kind, as a fast call with keywords.
+    unsafe {
+        raw::enter(|py| {
+            let [message] = method::arguments(py, "cancel", ["msg"], args, nargs, keywords)?;
+            let message = message.filter(|message| !message.is_none());
+            let pointers: Vec<_> = message.iter().map(|message| message.as_ptr()).collect();
+            let pending = K::future(object).state() == State::Pending;
+            let message = message.map(Owned::from);
+            let done = if K::IS_TASK {
+                cancel::cancel_task(py, object, message)?
+            } else {
+                cancel::cancel_future::<K>(py, object, message, None)?
+            };
+            let done = decide::<K, _>(py, object, done, "cancel", &pointers, Some(pending))?;
+            Ok(raw::boolean(py, done))
+        })
+    }
+}
+
+unsafe extern "C" fn add_done_callback<K: Kind>(
+    object: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    nargs: ffi::Py_ssize_t,
+    keywords: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: called by Python, attached, with an object of the kind, as a fast call with keywords.
+    unsafe {
+        raw::enter_hot(|py| {
+            if nargs != 1 {
+                return Err(PyTypeError::new_err(format!(
+                    "add_done_callback() takes exactly 1 positional argument ({nargs} given)"
+                )));
+            }
+            let callback = *args;
+            let given = match keywords.is_null() {
+                true => None,
+                false => context_argument(py, args.offset(nargs), keywords)?,
+            };
+            let again = given.as_ref().map(|context| context.clone_ref(py));
+            let added = future::add_callback::<K>(py, object, callback, given)?;
+            // With a context of its own it can't be routed as it is; that is said.
+            let routed = again.is_none().then_some(());
+            decide::<K, _>(py, object, added, "add_done_callback", &[callback], routed)?;
+            Ok(raw::none(py))
+        })
+    }
+}
+
+/// The `context` of a call, unless it is None.
+unsafe fn context_argument(
+    py: Python<'_>,
+    values: *const *mut ffi::PyObject,
+    keywords: *mut ffi::PyObject,
+) -> PyResult<Option<Owned>> {
+    // SAFETY: one value per name of the tuple.
+    unsafe {
+        let keywords = Bound::from_borrowed_ptr(py, keywords).cast_into_unchecked::<PyTuple>();
+        let mut given = None;
+        for (index, name) in keywords.iter().enumerate() {
+            if name.extract::<String>()? != "context" {
+                return Err(PyTypeError::new_err(format!(
+                    "add_done_callback() got an unexpected keyword argument '{name}'"
+                )));
+            }
+            let value = *values.add(index);
+            given = (value != ffi::Py_None()).then(|| Owned::borrow(value));
+        }
+        Ok(given)
+    }
+}
+
+unsafe extern "C" fn remove_done_callback<K: Kind>(
+    object: *mut ffi::PyObject,
+    callback: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: called by Python, attached, with an object of the kind and a callback.
+    unsafe {
+        raw::enter(|py| {
+            let unwanted = Bound::from_borrowed_ptr(py, callback);
+            let removed = future::remove_callback::<K>(py, object, &unwanted)?;
+            let removed = decide::<K, _>(py, object, removed, "remove_done_callback", &[callback], None)?;
+            Ok(removed.into_pyobject(py)?.into_any().into_ptr())
+        })
+    }
+}
+
+truth!(set_blocking(py, object, future, value) {
+    let changed = future.alive()?.with_tasks(|_| future.set(BLOCKING, value));
+    decide::<K, _>(py, object, changed, "_asyncio_future_blocking", &[], None)?;
+});
+truth!(set_log_traceback(py, object, future, value) {
+    if value {
+        return Err(PyValueError::new_err("_log_traceback can only be set to False"));
+    }
+    let _ = py;
+    future.alive()?.look_at_tasks(|| future.set(LOG_TRACEBACK, false));
+});
+
+unsafe extern "C" fn set_cancel_message<K: Kind>(
+    object: *mut ffi::PyObject,
+    value: *mut ffi::PyObject,
+    _: *mut c_void,
+) -> c_int {
+    // SAFETY: called by Python, attached, with an object of the kind.
+    unsafe {
+        raw::enter(|py| {
+            if value.is_null() {
+                return Err(PyAttributeError::new_err("cannot delete attribute"));
+            }
+            let future = K::future(object);
+            let value = Owned::borrow(value);
+            let changed = future.alive()?.with_tasks(|_| future.rare_mut().cancel_message.replace(value));
+            let _former = decide::<K, _>(py, object, changed, "_cancel_message", &[], None)?;
+            Ok(0)
+        })
+    }
+}

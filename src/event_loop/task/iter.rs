@@ -1,0 +1,282 @@
+//! What `await` sees of a future.
+//!
+//! An exact native future is its own iterator: awaiting makes no object. The slot is filled after the type was made, so that
+//! `__next__` is no attribute of it, and a future is no `collections.abc.Iterator`. `iter(future)`, and subclasses, get a
+//! `FutureIter`, which has all that asyncio's has.
+
+use std::cell::Cell;
+use std::ffi::{c_int, c_void};
+use std::sync::OnceLock;
+
+use pyo3::exceptions::{PyDeprecationWarning, PyStopIteration};
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+use super::{FutureKind, Kind, State, TaskKind, exact_future, future, peek, take, types};
+use crate::py::{Owned, imports, raw};
+
+#[repr(C)]
+struct FutureIter {
+    header: ffi::PyObject,
+    /// The future, until it was seen to be done. Of either type, or derived from one.
+    future: Cell<*mut ffi::PyObject>,
+}
+
+struct Type(*mut ffi::PyTypeObject);
+// SAFETY: the type is never freed.
+unsafe impl Send for Type {}
+// SAFETY: as above.
+unsafe impl Sync for Type {}
+
+static TYPE: OnceLock<Type> = OnceLock::new();
+
+pub(super) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let made = raw::TypeSpec {
+        name: c"tokioloop._tokioloop.FutureIter",
+        basicsize: size_of::<FutureIter>() as c_int,
+        flags: ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_HAVE_GC | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION,
+        slots: vec![
+            (ffi::Py_tp_dealloc, dealloc as *mut c_void),
+            (ffi::Py_tp_traverse, traverse as *mut c_void),
+            (ffi::Py_tp_clear, clear as *mut c_void),
+            (ffi::Py_tp_iter, ffi::PyObject_SelfIter as *mut c_void),
+            (ffi::Py_tp_iternext, next as *mut c_void),
+        ],
+        methods: vec![
+            raw::one_arg(c"send", send, c"As next(): what is sent does not matter."),
+            raw::no_args(c"close", close, c"Let go of the future."),
+            raw::method(
+                c"throw",
+                ffi::PyMethodDefPointer { PyCFunctionFast: throw },
+                ffi::METH_FASTCALL,
+                c"Raise the exception.",
+            ),
+        ],
+        getset: vec![],
+        members: vec![],
+    }
+    .build(module, None)?;
+    let _ = TYPE.set(Type(made));
+    // SAFETY: our own types, not shared yet. PyType_Modified is not needed: no attribute changes.
+    unsafe {
+        (*types().future).tp_iternext = Some(own_next::<FutureKind>);
+        (*types().task).tp_iternext = Some(own_next::<TaskKind>);
+    }
+    Ok(())
+}
+
+/// `__await__`.
+pub(super) unsafe extern "C" fn get_await(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: called by Python, attached, with a future.
+    unsafe {
+        match exact_future(object) {
+            Some(future) if future.event_loop().is_some() => ffi::Py_NewRef(object),
+            _ => make(object),
+        }
+    }
+}
+
+/// `__iter__`.
+pub(super) unsafe extern "C" fn get_iter(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: as above.
+    unsafe { make(object) }
+}
+
+unsafe fn make(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: called by Python, attached, with a future.
+    unsafe {
+        raw::enter(|py| {
+            state_of(object).alive()?;
+            let kind = TYPE.get().expect("made by the module's init").0;
+            let made = Owned::steal_or_err(py, ffi::PyType_GenericAlloc(kind, 0))?;
+            (*made.as_ptr().cast::<FutureIter>()).future.set(ffi::Py_NewRef(object));
+            Ok(made.into_ptr())
+        })
+    }
+}
+
+/// The state of a future of either type or of a subclass.
+unsafe fn state_of<'a>(object: *mut ffi::PyObject) -> &'a super::Future {
+    // SAFETY: promised by the caller.
+    unsafe {
+        if ffi::PyObject_TypeCheck(object, types().task) != 0 {
+            TaskKind::future(object)
+        } else {
+            FutureKind::future(object)
+        }
+    }
+}
+
+/// A future as its own iterator: yields itself once, then returns its result or raises.
+unsafe extern "C" fn own_next<K: Kind>(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: called by Python, attached, with a future of the kind. `enter_hot`: errors alone drop pyo3's references.
+    unsafe { raw::enter_hot(|py| advance(py, object, K::future(object))) }
+}
+
+/// The future once while it is pending; null without an exception for a result of None; else as in C.
+#[inline]
+unsafe fn advance(
+    py: Python<'_>,
+    object: *mut ffi::PyObject,
+    future: &super::Future,
+) -> PyResult<*mut ffi::PyObject> {
+    if future.state() == State::Pending {
+        future::yield_once(py, future)?;
+        // SAFETY: alive.
+        return Ok(unsafe { ffi::Py_NewRef(object) });
+    }
+    let value = future::result(py, future)?;
+    // SAFETY: attached.
+    unsafe {
+        if value.as_ptr() != ffi::Py_None() {
+            stop_with(py, value)?;
+        }
+    }
+    Ok(std::ptr::null_mut())
+}
+
+/// Raises StopIteration with a value, of whatever kind that is.
+fn stop_with(py: Python<'_>, value: Owned) -> PyResult<()> {
+    let object = value.as_ptr();
+    // SAFETY: alive. A tuple would be taken for the arguments, an exception for the instance to raise: those are wrapped first.
+    unsafe {
+        if ffi::PyTuple_Check(object) == 0 && ffi::PyExceptionInstance_Check(object) == 0 {
+            ffi::PyErr_SetObject(ffi::PyExc_StopIteration, object);
+            return Ok(());
+        }
+    }
+    let stop = py.get_type::<PyStopIteration>().call1((value.bind(py),))?;
+    PyErr::from_value(stop).restore(py);
+    Ok(())
+}
+
+unsafe extern "C" fn next(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: called by Python, attached, with a FutureIter.
+    unsafe {
+        raw::enter(|py| {
+            let iter = &*object.cast::<FutureIter>();
+            let Some(future) = peek(&iter.future) else { return Ok(std::ptr::null_mut()) };
+            let state = state_of(future.as_ptr());
+            if state.state() != State::Pending {
+                drop(take(&iter.future));
+            }
+            advance(py, future.as_ptr(), state)
+        })
+    }
+}
+
+unsafe extern "C" fn send(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: as for `next`. A method, unlike the slot, must raise.
+    unsafe {
+        let result = next(object);
+        if result.is_null() && ffi::PyErr_Occurred().is_null() {
+            ffi::PyErr_SetNone(ffi::PyExc_StopIteration);
+        }
+        result
+    }
+}
+
+unsafe extern "C" fn close(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: called by Python, attached, with a FutureIter.
+    unsafe {
+        raw::enter(|py| {
+            drop(take(&(*object.cast::<FutureIter>()).future));
+            Ok(raw::none(py))
+        })
+    }
+}
+
+/// `throw(exception)`, or the deprecated `throw(type, value, traceback)`.
+unsafe extern "C" fn throw(
+    object: *mut ffi::PyObject,
+    args: *mut *mut ffi::PyObject,
+    nargs: ffi::Py_ssize_t,
+) -> *mut ffi::PyObject {
+    // SAFETY: called by Python, attached, with a FutureIter and `nargs` arguments.
+    unsafe {
+        raw::enter::<*mut ffi::PyObject>(|py| {
+            raw::expect_args("throw", nargs, 1, 3)?;
+            let given = |index: isize| {
+                (index < nargs).then(|| Bound::<PyAny>::from_borrowed_ptr(py, *args.offset(index)))
+            };
+            if nargs > 1 {
+                let text = "the (type, exc, tb) signature of throw() is deprecated, use the single-arg signature instead.";
+                imports::warn(py)?.call1((text, py.get_type::<PyDeprecationWarning>()))?;
+            }
+            let error = thrown(py, given(0).expect("checked"), given(1), given(2))?;
+            drop(take(&(*object.cast::<FutureIter>()).future));
+            Err(error)
+        })
+    }
+}
+
+/// The exception that `throw` was asked for.
+fn thrown(
+    py: Python<'_>,
+    kind: Bound<'_, PyAny>,
+    value: Option<Bound<'_, PyAny>>,
+    traceback: Option<Bound<'_, PyAny>>,
+) -> PyResult<PyErr> {
+    use pyo3::exceptions::PyTypeError;
+    let value = value.filter(|value| !value.is_none());
+    let traceback = traceback.filter(|traceback| !traceback.is_none());
+    // SAFETY: only types are looked at.
+    let (is_class, is_instance, is_traceback) = unsafe {
+        (
+            ffi::PyExceptionClass_Check(kind.as_ptr()) != 0,
+            ffi::PyExceptionInstance_Check(kind.as_ptr()) != 0,
+            traceback.as_ref().is_none_or(|traceback| ffi::PyTraceBack_Check(traceback.as_ptr()) != 0),
+        )
+    };
+    if !is_traceback {
+        return Err(PyTypeError::new_err("throw() third argument must be a traceback"));
+    }
+    let error = if is_class {
+        match value {
+            Some(value) if value.is_instance(&kind)? => value,
+            Some(value) => kind.call1((value,))?,
+            None => kind.call0()?,
+        }
+    } else if is_instance {
+        if value.is_some() {
+            return Err(PyTypeError::new_err("instance exception may not have a separate value"));
+        }
+        kind
+    } else {
+        return Err(PyTypeError::new_err(
+            "exceptions must be classes deriving BaseException or instances of such a class",
+        ));
+    };
+    if let Some(traceback) = traceback {
+        error.setattr("__traceback__", traceback)?;
+    }
+    let _ = py;
+    Ok(PyErr::from_value(error))
+}
+
+unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
+    // SAFETY: called by Python with the last reference.
+    unsafe {
+        let kind = ffi::Py_TYPE(object);
+        ffi::PyObject_GC_UnTrack(object.cast());
+        drop(take(&(*object.cast::<FutureIter>()).future));
+        ffi::PyObject_GC_Del(object.cast());
+        ffi::Py_DECREF(kind.cast());
+    }
+}
+
+unsafe extern "C" fn traverse(object: *mut ffi::PyObject, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
+    // SAFETY: called by the collector; only reads.
+    unsafe {
+        match raw::visit(ffi::Py_TYPE(object).cast(), visit, arg) {
+            0 => raw::visit((*object.cast::<FutureIter>()).future.get(), visit, arg),
+            stopped => stopped,
+        }
+    }
+}
+
+unsafe extern "C" fn clear(object: *mut ffi::PyObject) -> c_int {
+    // SAFETY: called by the collector on garbage.
+    unsafe { drop(take(&(*object.cast::<FutureIter>()).future)) };
+    0
+}

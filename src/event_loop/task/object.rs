@@ -1,0 +1,202 @@
+//! Life of the objects: what the collector sees of them, finalisers, deallocation. The base's fields stay empty but for what
+//! asyncio's own functions put there (3.14's `awaited_by`); the base's functions look after those.
+
+use std::ffi::{c_int, c_void};
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use super::{Callback, Future, Kind, LOG_DESTROY, LOG_TRACEBACK, Rare, State, peek, take, task_of, types};
+use crate::py::{Owned, raw};
+
+/// What a future referred to; released when dropped.
+#[derive(Default)]
+struct Remains {
+    _objects: Vec<Owned>,
+    _rare: Option<Box<Rare>>,
+}
+
+/// asyncio's type that the kind derives from.
+unsafe fn base<K: Kind>() -> *mut ffi::PyTypeObject {
+    let kind = if K::IS_TASK { types().task } else { types().future };
+    // SAFETY: a live type.
+    unsafe { (*kind).tp_base }
+}
+
+impl Future {
+    /// Takes everything out but the loop, which stays as long as the object: others may be reading it.
+    ///
+    /// # Safety
+    /// The lock is held, or nobody else has the object. `object` is of the kind.
+    unsafe fn take_all<K: Kind>(&self, object: *mut ffi::PyObject, remains: &mut Remains) {
+        // SAFETY: promised.
+        unsafe {
+            let rare = self.rare.replace(std::ptr::null_mut());
+            remains._rare = (!rare.is_null()).then(|| Box::from_raw(rare));
+            remains._objects.extend(
+                [&self.callback, &self.context, &self.value].into_iter().filter_map(|field| take(field)),
+            );
+            if K::IS_TASK {
+                let task = task_of(object);
+                let fields = [&task.coro, &task.run_context, &task.waiter];
+                remains._objects.extend(fields.into_iter().filter_map(|field| take(field)));
+                remains._objects.extend(task.take_name());
+            }
+        }
+    }
+}
+
+pub(super) unsafe extern "C" fn traverse<K: Kind>(
+    object: *mut ffi::PyObject,
+    visit: ffi::visitproc,
+    arg: *mut c_void,
+) -> c_int {
+    // SAFETY: called by the collector with the world stopped; only reads. The base's function shows the type, its own
+    // fields and the instance's dict.
+    unsafe {
+        if let Some(inherited) = (*base::<K>()).tp_traverse {
+            let stopped = inherited(object, visit, arg);
+            if stopped != 0 {
+                return stopped;
+            }
+        }
+        let future = K::future(object);
+        let see = |reference: *mut ffi::PyObject| match raw::visit(reference, visit, arg) {
+            0 => Ok(()),
+            stopped => Err(stopped),
+        };
+        let fields = [&future.event_loop, &future.callback, &future.context, &future.value];
+        let mut seen = fields.into_iter().try_for_each(|field| see(field.get()));
+        if K::IS_TASK {
+            let task = task_of(object);
+            let fields = [&task.coro, &task.run_context, &task.waiter];
+            seen = seen.and_then(|()| fields.into_iter().try_for_each(|field| see(field.get())));
+        }
+        if let Some(rare) = future.rare() {
+            seen = seen.and_then(|()| rare.visit(|object| see(object.as_ptr())));
+        }
+        seen.err().unwrap_or(0)
+    }
+}
+
+impl Rare {
+    fn visit<E>(&self, mut see: impl FnMut(&Owned) -> Result<(), E>) -> Result<(), E> {
+        for Callback { callback, context } in &self.callbacks {
+            see(callback)?;
+            context.iter().try_for_each(&mut see)?;
+        }
+        let single = [
+            &self.exception_traceback,
+            &self.source_traceback,
+            &self.cancel_message,
+            &self.cancelled_error,
+            &self.throw,
+        ];
+        single.into_iter().flatten().try_for_each(see)
+    }
+}
+
+pub(super) unsafe extern "C" fn clear<K: Kind>(object: *mut ffi::PyObject) -> c_int {
+    // SAFETY: called by the collector on garbage. A snapshot of all tasks may still have found it, hence the lock.
+    unsafe {
+        if let Some(inherited) = (*base::<K>()).tp_clear {
+            inherited(object);
+        }
+        let future = K::future(object);
+        let mut remains = Remains::default();
+        match future.event_loop() {
+            Some(event_loop) => event_loop.look_at_tasks(|| {
+                if K::IS_TASK {
+                    event_loop.tasks.unlink(object);
+                }
+                future.take_all::<K>(object, &mut remains);
+            }),
+            None => future.take_all::<K>(object, &mut remains),
+        }
+        drop(remains);
+    }
+    0
+}
+
+pub(super) unsafe extern "C" fn finalize<K: Kind>(object: *mut ffi::PyObject) {
+    // SAFETY: called by Python, attached, with an object of the kind that nobody refers to any more.
+    unsafe {
+        let future = K::future(object);
+        let pending = K::IS_TASK && future.state() == State::Pending && future.has(LOG_DESTROY);
+        if !pending && !future.has(LOG_TRACEBACK) || future.event_loop().is_none() {
+            return;
+        }
+        let raised = ffi::PyErr_GetRaisedException();
+        raw::enter(|py| {
+            let object = Bound::from_borrowed_ptr(py, object);
+            if let Err(error) = complain(&object, future, pending) {
+                error.write_unraisable(py, Some(&object));
+            }
+            Ok(0)
+        });
+        ffi::PyErr_SetRaisedException(raised);
+    }
+}
+
+/// Tells the loop's exception handler of a task that goes before its end, or an exception that nobody has seen.
+fn complain(object: &Bound<'_, PyAny>, future: &Future, pending: bool) -> PyResult<()> {
+    let py = object.py();
+    let context = PyDict::new(py);
+    if pending {
+        context.set_item("task", object)?;
+        context.set_item("message", "Task was destroyed but it is pending!")?;
+    } else {
+        let kind = object.get_type().name()?;
+        context.set_item("message", format!("{kind} exception was never retrieved"))?;
+        // SAFETY: nobody else changes it now.
+        if let Some(error) = unsafe { peek(&future.value) } {
+            context.set_item("exception", error.bind(py))?;
+        }
+        context.set_item("future", object)?;
+        future.flags.fetch_and(!LOG_TRACEBACK, std::sync::atomic::Ordering::Relaxed);
+    }
+    if let Some(traceback) = future.rare().and_then(|rare| rare.source_traceback.as_ref()) {
+        context.set_item("source_traceback", traceback.bind(py))?;
+    }
+    crate::event_loop::report(&future.loop_object(py)?, &context)
+}
+
+pub(super) unsafe extern "C" fn dealloc<K: Kind>(object: *mut ffi::PyObject) {
+    // SAFETY: called by Python with the last reference. The task leaves its loop's list first, so that nobody can find an
+    // object that is going; then follows the order of every type with a finaliser. The base's function does the rest, and frees.
+    unsafe {
+        let future = K::future(object);
+        if K::IS_TASK && future.has(super::LINKED) {
+            if let Some(event_loop) = future.event_loop() {
+                event_loop.look_at_tasks(|| event_loop.tasks.unlink(object));
+            }
+        }
+        if ffi::PyObject_CallFinalizerFromDealloc(object) != 0 {
+            // Somebody has it again.
+            if K::IS_TASK
+                && future.state() == State::Pending
+                && let Some(event_loop) = future.event_loop()
+            {
+                event_loop.look_at_tasks(|| event_loop.tasks.link(object));
+            }
+            return;
+        }
+        ffi::PyObject_GC_UnTrack(object.cast());
+        let event_loop = take(&future.event_loop);
+        if !future.rare.get().is_null() {
+            let mut remains = Remains::default();
+            future.take_all::<K>(object, &mut remains);
+            drop(remains);
+        } else {
+            drop([take(&future.callback), take(&future.context), take(&future.value)]);
+            if K::IS_TASK {
+                let task = task_of(object);
+                drop([take(&task.coro), take(&task.run_context), take(&task.waiter), task.take_name()]);
+            }
+        }
+        drop(event_loop);
+        let inherited = (*base::<K>()).tp_dealloc.expect("asyncio's types have one");
+        inherited(object);
+    }
+}

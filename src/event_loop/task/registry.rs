@@ -1,0 +1,144 @@
+//! The tasks of one loop: those that are pending, in a list threaded through the tasks themselves, and the one that runs.
+//!
+//! The list holds no references. A task stands in it from its creation to its end, or to its deallocation if that comes first;
+//! whoever finds one there that is being deallocated in another thread can't get a reference to it, and leaves it.
+
+use std::cell::Cell;
+use std::ptr;
+
+use pyo3::prelude::*;
+use pyo3::types::PySet;
+use pyo3::{Borrowed, ffi};
+
+use super::{LINKED, State, TaskKind, task_of};
+use crate::event_loop::EventLoop;
+use crate::py::{Owned, raw};
+use crate::sync::biased::BiasedLock;
+
+/// What a loop keeps of its tasks. All but the lock is touched under the lock only.
+pub struct Tasks {
+    /// Orders every change of a future or task of the loop, see the module `task`.
+    pub(super) lock: BiasedLock,
+    /// The newest pending task.
+    head: Cell<*mut ffi::PyObject>,
+    /// The task that runs; whoever runs it keeps it alive.
+    current: Cell<*mut ffi::PyObject>,
+}
+
+/// A task's neighbours in its loop's list.
+#[derive(Default)]
+pub(super) struct Links {
+    next: Cell<*mut ffi::PyObject>,
+    previous: Cell<*mut ffi::PyObject>,
+}
+
+impl Tasks {
+    pub fn new() -> Self {
+        Self {
+            lock: BiasedLock::new(),
+            head: Cell::new(ptr::null_mut()),
+            current: Cell::new(ptr::null_mut()),
+        }
+    }
+
+    /// The running task; null when there is none. Under the lock, or in the loop's thread.
+    #[inline]
+    pub(super) fn current(&self) -> *mut ffi::PyObject {
+        self.current.get()
+    }
+
+    /// Sets the running task; returns the one before. Under the lock.
+    #[inline]
+    pub(super) fn set_current(&self, task: *mut ffi::PyObject) -> *mut ffi::PyObject {
+        self.current.replace(task)
+    }
+
+    /// Enters a task into the list. Under the lock.
+    ///
+    /// # Safety
+    /// `object` is a native Task of this loop that is not in the list.
+    #[inline]
+    pub(super) unsafe fn link(&self, object: *mut ffi::PyObject) {
+        // SAFETY: promised; what stands in the list is alive, or waits for the lock in its deallocation.
+        unsafe {
+            let task = task_of(object);
+            let head = self.head.replace(object);
+            task.links.next.set(head);
+            task.links.previous.set(ptr::null_mut());
+            if !head.is_null() {
+                task_of(head).links.previous.set(object);
+            }
+            task.future.set(LINKED, true);
+        }
+    }
+
+    /// Takes a task out of the list, if it is there. Under the lock.
+    ///
+    /// # Safety
+    /// `object` is a native Task of this loop.
+    #[inline]
+    pub(super) unsafe fn unlink(&self, object: *mut ffi::PyObject) {
+        // SAFETY: as for `link`.
+        unsafe {
+            let task = task_of(object);
+            if !task.future.has(LINKED) {
+                return;
+            }
+            task.future.set(LINKED, false);
+            let next = task.links.next.replace(ptr::null_mut());
+            let previous = task.links.previous.replace(ptr::null_mut());
+            if previous.is_null() {
+                self.head.set(next);
+            } else {
+                task_of(previous).links.next.set(next);
+            }
+            if !next.is_null() {
+                task_of(next).links.previous.set(previous);
+            }
+        }
+    }
+
+    /// References to all tasks in the list, but those that are going. Under the lock.
+    fn snapshot(&self) -> Vec<Owned> {
+        let mut found = Vec::new();
+        let mut object = self.head.get();
+        while !object.is_null() {
+            // SAFETY: what stands in the list is not freed before it has left it, for which the lock is needed.
+            unsafe {
+                if raw::try_incref(object) {
+                    found.push(Owned::steal(object));
+                }
+                object = task_of(object).links.next.get();
+            }
+        }
+        found
+    }
+}
+
+/// The native tasks of a loop that are not done. Any thread: a consistent snapshot that lets the loop's thread run on, but
+/// for the microseconds that copying the list takes.
+pub fn pending<'py>(py: Python<'py>, event_loop: &EventLoop) -> PyResult<Bound<'py, PySet>> {
+    let tasks = event_loop.look_at_tasks(|| event_loop.tasks.snapshot());
+    let pending = PySet::empty(py)?;
+    for task in tasks {
+        // SAFETY: a native Task.
+        if unsafe { <TaskKind as super::Kind>::future(task.as_ptr()) }.state() == State::Pending {
+            pending.add(task.bind(py))?;
+        }
+    }
+    Ok(pending)
+}
+
+/// The native task that a loop is running now. Any thread.
+pub fn current(py: Python<'_>, event_loop: &EventLoop) -> Option<Owned> {
+    if event_loop.shared.is_mine() {
+        let task = event_loop.tasks.current();
+        // SAFETY: set while its step runs, which keeps it alive.
+        return (!task.is_null()).then(|| unsafe { Borrowed::<PyAny>::from_ptr(py, task) }.to_owned().into());
+    }
+    event_loop.look_at_tasks(|| {
+        let task = event_loop.tasks.current();
+        // SAFETY: alive: it is taken from the slot, under the lock, before its step lets go of it.
+        (!task.is_null()).then(|| unsafe { Owned::borrow(task) })
+    })
+}

@@ -1,0 +1,237 @@
+//! The Python face of `Task`: what it has beyond a `Future`.
+
+use std::ffi::{c_int, c_void};
+use std::sync::atomic::Ordering;
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+
+use super::future_type::{self, attribute, decide, or_none, truth};
+use super::{Kind, LOG_DESTROY, MUST_CANCEL, Name, Task, TaskKind, cancel, peek, task_of};
+use crate::py::{Owned, imports, method, raw};
+
+const FLAGS: std::ffi::c_ulong = ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_HAVE_GC | ffi::Py_TPFLAGS_BASETYPE;
+
+pub(super) fn build(module: &Bound<'_, PyModule>) -> PyResult<*mut ffi::PyTypeObject> {
+    let base = imports::asyncio_task(module.py())?;
+    let mut methods = future_type::methods::<TaskKind>();
+    methods.extend([
+        raw::no_args(c"cancelling", cancelling, c"How often it was asked to cancel itself, less what was taken back. Any thread."),
+        raw::no_args(c"uncancel", uncancel, c"Take one request back; how many are left. The loop's thread."),
+        raw::fast_keywords(c"get_stack", get_stack, c"get_stack($self, *, limit=None)\n--\n\nThe coroutine's frames. The loop's thread."),
+        raw::fast_keywords(c"print_stack", print_stack, c"print_stack($self, *, limit=None, file=None)\n--\n\nPrint the coroutine's frames. The loop's thread."),
+        raw::no_args(c"get_coro", get_coro, c"The coroutine. Any thread."),
+        raw::no_args(c"get_context", get_context, c"The context that it runs in. Any thread."),
+        raw::no_args(c"get_name", get_name, c"The name. Any thread."),
+        raw::one_arg(c"set_name", set_name, c"Set the name. Any thread."),
+    ]);
+    let mut getset = future_type::getset::<TaskKind>();
+    getset.extend([
+        raw::property(
+            c"_log_destroy_pending",
+            get_log_destroy::<TaskKind>,
+            set_log_destroy::<TaskKind>,
+            c"Whether its going before its end is told.",
+        ),
+        raw::getter(
+            c"_must_cancel",
+            get_must_cancel::<TaskKind>,
+            c"It is to be cancelled in its next step. Any thread.",
+        ),
+        raw::getter(c"_coro", get_coro_attribute::<TaskKind>, c"The coroutine. Any thread."),
+        raw::getter(
+            c"_fut_waiter",
+            get_waiter::<TaskKind>,
+            c"The future that it waits for, or None. Any thread.",
+        ),
+    ]);
+    raw::TypeSpec {
+        name: c"tokioloop._tokioloop.Task",
+        // Negative: so much behind the base's fields.
+        basicsize: -(size_of::<Task>() as c_int),
+        flags: FLAGS,
+        slots: future_type::slots::<TaskKind>(
+            c"Task(coro, *, loop=None, name=None, context=None, eager_start=False)\n--\n\nasyncio.Task for a TokioLoop. Its loop's thread changes it; any thread may look.",
+        ),
+        methods,
+        getset,
+        members: vec![],
+    }
+    .build_and_add(module, "Task", Some(base))
+}
+
+pub(super) fn not_supported(method: &str) -> PyErr {
+    PyRuntimeError::new_err(format!("Task does not support {method} operation"))
+}
+
+impl Name {
+    pub(super) fn number(number: usize) -> Self {
+        Self { tagged: number << 1 | 1 }
+    }
+
+    /// The number, if the name is one; objects stand at even addresses.
+    fn as_number(self) -> Option<usize> {
+        // SAFETY: both fields are one word; any value is a valid number.
+        let tagged = unsafe { self.tagged };
+        (tagged & 1 == 1).then_some(tagged >> 1)
+    }
+}
+
+impl Task {
+    /// The name's object, which is left out afterwards. Under the lock, or with nobody else there.
+    pub(super) fn take_name(&self) -> Option<Owned> {
+        let former = self.name.replace(Name { tagged: 0 });
+        // SAFETY: not a number, so a strong reference or null.
+        match former.as_number() {
+            Some(_) => None,
+            None => unsafe { (!former.object.is_null()).then(|| Owned::steal(former.object)) },
+        }
+    }
+
+    /// Replaces the name; gives the former object back. Under the lock.
+    pub(super) fn replace_name(&self, name: Owned) -> Option<Owned> {
+        let former = self.take_name();
+        self.name.set(Name { object: name.into_ptr() });
+        former
+    }
+}
+
+macro_rules! function {
+    ($name:ident($py:ident, $object:ident, $task:ident) $body:block) => {
+        unsafe extern "C" fn $name($object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+            // SAFETY: called by Python, attached, with a Task.
+            unsafe {
+                raw::enter(|$py| {
+                    let $task = task_of($object);
+                    $body
+                })
+            }
+        }
+    };
+}
+
+/// A field's object or None, for any thread.
+fn look(py: Python<'_>, task: &Task, field: &std::cell::Cell<*mut ffi::PyObject>) -> *mut ffi::PyObject {
+    let found = match task.future.event_loop() {
+        // SAFETY: under the lock.
+        Some(event_loop) => event_loop.look_at_tasks(|| unsafe { peek(field) }),
+        None => None,
+    };
+    or_none(py, found)
+}
+
+function!(cancelling(py, object, task) {
+    Ok(task.future.cancels.load(Ordering::Relaxed).into_pyobject(py)?.into_any().into_ptr())
+});
+function!(uncancel(py, object, task) {
+    let _ = task;
+    let left = decide::<TaskKind, _>(py, object, cancel::uncancel(object)?, "uncancel", &[], None)?;
+    Ok(left.into_pyobject(py)?.into_any().into_ptr())
+});
+function!(get_coro(py, object, task) { Ok(look(py, task, &task.coro)) });
+function!(get_context(py, object, task) { Ok(look(py, task, &task.run_context)) });
+function!(get_name(py, object, task) {
+    let Some(event_loop) = task.future.event_loop() else { return Ok(raw::none(py)) };
+    let (number, name) = event_loop.look_at_tasks(|| {
+        let name = task.name.get();
+        // Under the lock; not a number, so a strong reference or null.
+        let own = |name: Name| (!name.object.is_null()).then(|| Owned::borrow(name.object));
+        match name.as_number() {
+            Some(number) => (Some(number), None),
+            None => (None, own(name)),
+        }
+    });
+    match (number, name) {
+        (Some(number), _) => Ok(PyString::new(py, &format!("Task-{number}")).into_any().into_ptr()),
+        (None, name) => Ok(or_none(py, name)),
+    }
+});
+
+/// A name as a str.
+pub(super) fn name_text(name: &Bound<'_, PyAny>) -> PyResult<Owned> {
+    match name.cast_exact::<PyString>() {
+        Ok(name) => Ok(name.as_any().into()),
+        Err(_) => Ok(name.str()?.into_any().into()),
+    }
+}
+
+unsafe extern "C" fn set_name(object: *mut ffi::PyObject, name: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: called by Python, attached, with a Task and an argument.
+    unsafe {
+        raw::enter(|py| {
+            let task = task_of(object);
+            let name = name_text(&Bound::from_borrowed_ptr(py, name))?;
+            let former = task.future.alive()?.look_at_tasks(|| task.replace_name(name));
+            drop(former);
+            Ok(raw::none(py))
+        })
+    }
+}
+
+unsafe extern "C" fn get_stack(
+    object: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    nargs: ffi::Py_ssize_t,
+    keywords: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: called by Python, attached, with a Task, as a fast call with keywords.
+    unsafe {
+        raw::enter(|py| {
+            raw::expect_args("get_stack", nargs, 0, 0)?;
+            let [limit] = method::arguments(py, "get_stack", ["limit"], args, nargs, keywords)?;
+            check_frames(py, object, "get_stack")?;
+            let task = Bound::<PyAny>::from_borrowed_ptr(py, object);
+            Ok(imports::task_get_stack(py)?.call1((task, limit))?.into_ptr())
+        })
+    }
+}
+
+unsafe extern "C" fn print_stack(
+    object: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    nargs: ffi::Py_ssize_t,
+    keywords: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: called by Python, attached, with a Task, as a fast call with keywords.
+    unsafe {
+        raw::enter(|py| {
+            raw::expect_args("print_stack", nargs, 0, 0)?;
+            let [limit, file] =
+                method::arguments(py, "print_stack", ["limit", "file"], args, nargs, keywords)?;
+            check_frames(py, object, "print_stack")?;
+            let task = Bound::<PyAny>::from_borrowed_ptr(py, object);
+            Ok(imports::task_print_stack(py)?.call1((task, limit, file))?.into_ptr())
+        })
+    }
+}
+
+/// Frames of a coroutine that another thread may be running can't be looked at.
+unsafe fn check_frames(py: Python<'_>, object: *mut ffi::PyObject, method: &str) -> PyResult<()> {
+    // SAFETY: a live Task.
+    let event_loop = unsafe { TaskKind::future(object) }.alive()?;
+    let claimed = event_loop.shared.claim().map(drop);
+    // SAFETY: as above.
+    unsafe { decide::<TaskKind, _>(py, object, claimed, method, &[], None) }
+}
+
+attribute!(get_log_destroy(py, object, future) { Ok(raw::boolean(py, future.has(LOG_DESTROY))) });
+attribute!(get_must_cancel(py, object, future) { Ok(raw::boolean(py, future.has(MUST_CANCEL))) });
+attribute!(get_coro_attribute(py, object, future) {
+    let _ = future;
+    let task = task_of(object);
+    Ok(look(py, task, &task.coro))
+});
+attribute!(get_waiter(py, object, future) {
+    let _ = future;
+    let task = task_of(object);
+    Ok(look(py, task, &task.waiter))
+});
+truth!(set_log_destroy(py, object, future, value) {
+    let _ = py;
+    match future.event_loop() {
+        Some(event_loop) => event_loop.look_at_tasks(|| future.set(LOG_DESTROY, value)),
+        None => future.set(LOG_DESTROY, value),
+    }
+});
