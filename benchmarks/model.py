@@ -57,6 +57,22 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class Together:
+    """What two threads with a loop each are to reach: the rate of both, over uvloop's of two threads (`times`) and over one
+    thread's (`scale`)."""
+
+    times: float | None = None
+    scale: float | None = None
+
+    def __str__(self) -> str:
+        parts = [
+            f"uvloop x {self.times:g}" if self.times else "",
+            f"one thread x {self.scale:g}" if self.scale else "",
+        ]
+        return ", ".join(part for part in parts if part)
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """One thing measured. Exactly one of `body`, `serve` and `special` is set."""
 
@@ -75,6 +91,7 @@ class Row:
     floor: tuple[str, ...] | None = None
     #: Also run on two threads with a loop each, as row `NAME@2`.
     two_threads: bool = False
+    together: Together | None = None
     #: All threads of the row share a core (see `cores`).
     one_core: bool = False
     #: The field of a measurement that the row is about, and its unit.

@@ -96,6 +96,25 @@ class Summary:
         cell = self.cell(row.name, SUBJECT, row.figure)
         return None if cell is None or target.below is None else cell.median < target.below
 
+    def together(self, variant: str) -> tuple[float | None, float | None]:
+        """The rate of a variant with several threads: over uvloop's in the same, and over that of one thread."""
+        row, _ = split(variant)
+        return (
+            self.ratio((variant, SUBJECT), (variant, REFERENCE), "rate"),
+            self.ratio((variant, SUBJECT), (row.name, SUBJECT), "rate"),
+        )
+
+    def met_together(self, variant: str) -> bool | None:
+        """Whether several threads reach the row's target; None where there is no target or no measurement."""
+        row, _ = split(variant)
+        if row.together is None:
+            return None
+        wanted = (row.together.times, row.together.scale)
+        pairs = [(got, want) for got, want in zip(self.together(variant), wanted, strict=True) if want]
+        if any(got is None for got, _ in pairs):
+            return None
+        return all(got is not None and got >= want for got, want in pairs)
+
     def as_json(self) -> dict[str, Any]:
         """The figures of all tables, by row and loop."""
         out: dict[str, Any] = {}
@@ -112,6 +131,14 @@ class Summary:
                     "times_better_than_row": self.times_than(row),
                     "target": str(row.target) if row.target else None,
                     "met": self.met(row),
+                }
+            elif row.together:
+                over_uvloop, over_one = self.together(variant)
+                out[variant] |= {
+                    "rate_over_uvloop": over_uvloop,
+                    "rate_over_one_thread": over_one,
+                    "target": str(row.together),
+                    "met": self.met_together(variant),
                 }
         return out
 

@@ -131,15 +131,25 @@ def _threads(summary: Summary) -> str:
             if rate is not None and cpu is not None:
                 text += f" (CPU x{cpu:.2f}, rate x{rate:.2f})"
             cells.append(text)
+        if SUBJECT in summary.loops:
+            times, _ = summary.together(variant)
+            cells += [
+                "-" if times is None else f"{times:.2f}x",
+                str(row.together or ""),
+                _verdict(summary.met_together(variant), failed=False),
+            ]
         rows.append([f"`{variant}`", *cells])
     if not rows:
         return ""
+    head = ["Row", *summary.loops]
+    if SUBJECT in summary.loops:
+        head += ["rate over uvloop's", "target", "reached"]
     title = "## Two threads, a loop each: CPU per operation (and against one thread)\n\n"
     note = (
         "\nCPU x1.00 means that the threads take nothing from each other. The rate of a served row is bounded by the"
         " load generator, which needs a core too.\n"
     )
-    return title + _table(["Row", *summary.loops], rows) + note
+    return title + _table(head, rows) + note
 
 
 def _failures(summary: Summary) -> str:

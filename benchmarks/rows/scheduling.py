@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from ..model import Loop, Row, Target
+from ..model import Loop, Row, Target, Together
 
 BATCH = 1000
 
@@ -109,6 +109,19 @@ def sleep0_100(loop: Loop, n: int) -> int:
     return each * 100
 
 
+async def _no_steps() -> None:
+    pass
+
+
+def create_task(loop: Loop, n: int) -> int:
+    async def main() -> None:
+        for _ in range(n):
+            await loop.create_task(_no_steps())
+
+    loop.run_until_complete(main())
+    return n
+
+
 def future_wakeup(loop: Loop, n: int) -> int:
     async def main() -> None:
         for _ in range(n):
@@ -159,6 +172,7 @@ ROWS = (
         body=call_soon_burst,
         two_threads=True,
         target=Target(times=2.0),
+        together=Together(times=3.0, scale=1.85),
     ),
     Row(
         "timer_cancel",
@@ -183,7 +197,7 @@ ROWS = (
         "scheduling",
         20_000,
         body=sleep0_1,
-        target=Target(times=1.9),
+        target=Target(times=2.5),
     ),
     Row(
         "sleep0_100",
@@ -192,7 +206,18 @@ ROWS = (
         20_000,
         body=sleep0_100,
         two_threads=True,
-        target=Target(times=1.9),
+        target=Target(times=2.5),
+        together=Together(times=5.0, scale=1.85),
+    ),
+    Row(
+        "create_task",
+        "create a task and await it",
+        "scheduling",
+        10_000,
+        body=create_task,
+        two_threads=True,
+        target=Target(times=3.0),
+        together=Together(times=6.0, scale=1.85),
     ),
     Row(
         "future_wakeup",
@@ -201,7 +226,8 @@ ROWS = (
         10_000,
         body=future_wakeup,
         two_threads=True,
-        target=Target(times=1.6),
+        target=Target(times=3.0),
+        together=Together(times=6.0, scale=1.85),
     ),
     Row(
         "gather_100k",
@@ -210,6 +236,8 @@ ROWS = (
         100_000,
         body=gather,
         two_threads=True,
+        target=Target(times=2.0),
+        together=Together(scale=1.85),
     ),
     Row(
         "executor",
