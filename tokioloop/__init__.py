@@ -18,11 +18,11 @@ if (
         f"{_sys.implementation.name} {_sys.version_info.major}.{_sys.version_info.minor} on {_sys.platform}"
     )
 
-from . import _tasks as _tasks  # asyncio's own functions answer for our loops from now on
 from . import tls
 from ._install import install, is_installed, uninstall
 from ._policy import EventLoopPolicy
 from ._run import run
+from ._tasks import format_call_graph, print_tasks
 from ._tokioloop import Future, Task, __version__
 from .loop import TokioLoop, loops, new_event_loop
 
@@ -32,10 +32,12 @@ __all__ = (
     "Task",
     "TokioLoop",
     "__version__",
+    "format_call_graph",
     "install",
     "is_installed",
     "loops",
     "new_event_loop",
+    "print_tasks",
     "run",
     "tls",
     "uninstall",

@@ -1,13 +1,18 @@
 """Looking at tasks: what asyncio's functions answer for a ``TokioLoop``, and listings that any thread may ask for."""
 
 import asyncio
+import concurrent.futures
 import reprlib
 import sys
 import types
 from asyncio import AbstractEventLoop, Task, tasks
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from ._tokioloop import EventLoop, _native_tasks
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 # On 3.13 ``all_tasks`` is a Python function, and programs hold it by imports made before ours. So the function keeps its
 # identity and gets other code, which runs among asyncio's own names and therefore imports what it needs.
@@ -58,3 +63,93 @@ def _foreign_repr(task: "Task[Any]") -> str:
         shown = f"exception={error!r}" if error is not None else f"result={reprlib.repr(task._result)}"  # type: ignore[attr-defined]
         parts.append(shown)
     return f"<{type(task).__name__} {' '.join(parts)}>"
+
+
+def format_call_graph(task: "Task[Any]", *, timeout: float = 1.0) -> str:
+    """Return the stack of a task, and below it the tasks that wait for it, as text. Any thread.
+
+    Frames can be read by the loop's thread only, so in another thread this asks the loop and blocks until it answers, for
+    *timeout* seconds at the most. A loop that does not answer in time is busy: then the text says so and has no frames.
+    """
+    return _ask(task.get_loop(), lambda frames: "\n".join(_graph(task, frames, "", set())), timeout)
+
+
+def print_tasks(
+    loop: AbstractEventLoop | None = None, *, file: "SupportsWrite[str] | None" = None, timeout: float = 1.0
+) -> None:
+    """Print every task of *loop* (default: the running one) that is not done, with its stack and who waits for it. Any thread.
+
+    *file* defaults to ``sys.stderr``; *timeout* is as for ``format_call_graph``.
+    """
+    target = loop if loop is not None else asyncio.get_running_loop()
+
+    def listing(frames: bool) -> str:
+        found = sorted(tasks.all_tasks(target), key=lambda task: task.get_name())
+        lines = [f"{len(found)} pending task{'' if len(found) == 1 else 's'} on {target!r}"]
+        for task in found:
+            lines += _graph(task, frames, "", set())
+        return "\n".join(lines)
+
+    print(_ask(target, listing, timeout), file=file if file is not None else sys.stderr)
+
+
+def _ask(loop: AbstractEventLoop, text: Callable[[bool], str], timeout: float) -> str:
+    """Have *text* made by the thread that may look at frames; without frames where that thread does not come to it."""
+    if not loop.is_running() or asyncio._get_running_loop() is loop:
+        return text(True)
+    answer: concurrent.futures.Future[str] = concurrent.futures.Future()
+
+    def make() -> None:
+        if answer.set_running_or_notify_cancel():
+            try:
+                answer.set_result(text(True))
+            except Exception as error:
+                answer.set_exception(error)
+
+    try:
+        loop.call_soon_threadsafe(make)
+        return answer.result(timeout)
+    except TimeoutError:
+        if not answer.cancel():
+            return answer.result()  # It is being made right now.
+        return f"(the loop did not answer within {timeout:g} s: no frames)\n{text(False)}"
+
+
+def _graph(future: "asyncio.Future[Any]", frames: bool, indent: str, seen: set[int]) -> list[str]:
+    if id(future) in seen:
+        return [f"{indent}* (shown above)"]
+    seen.add(id(future))
+    lines = [f"{indent}* {_title(future)}"]
+    if frames and isinstance(future, Task):
+        lines += [f"{indent}  {place}" for place in _places(future.get_coro())]
+    waiting = getattr(future, "_asyncio_awaited_by", None)
+    for parent in sorted(waiting or (), key=_title):
+        lines.append(f"{indent}  awaited by:")
+        lines += _graph(parent, frames, indent + "    ", seen)
+    return lines
+
+
+def _title(future: "asyncio.Future[Any]") -> str:
+    kind = type(future).__name__
+    state: str = future._state.lower()
+    if not isinstance(future, Task):
+        return f"{kind} {state}"
+    coro: Any = future.get_coro()
+    return f"{kind} {future.get_name()!r} {state}: {getattr(coro, '__qualname__', type(coro).__name__)}()"
+
+
+def _places(coro: Any) -> list[str]:
+    """Where a suspended coroutine stands, from the outside to the inside."""
+    places = []
+    while coro is not None:
+        for kind in ("cr", "gi", "ag"):
+            if hasattr(coro, f"{kind}_frame"):
+                frame = getattr(coro, f"{kind}_frame")
+                if frame is not None:
+                    code = frame.f_code
+                    places.append(f"{code.co_qualname} at {code.co_filename}:{frame.f_lineno}")
+                coro = getattr(coro, "gi_yieldfrom" if kind == "gi" else f"{kind}_await")
+                break
+        else:
+            break
+    return places

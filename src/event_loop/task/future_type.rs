@@ -7,7 +7,7 @@ use std::ffi::{c_int, c_void};
 use pyo3::exceptions::{PyAttributeError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyFrozenSet, PySet, PyTuple};
 
 use super::{
     BLOCKING, FAILED, Future, FutureKind, Kind, LOG_TRACEBACK, State, cancel, create, future, iter, object,
@@ -100,6 +100,11 @@ pub(super) fn getset<K: Kind>() -> Vec<ffi::PyGetSetDef> {
             get_cancel_message::<K>,
             set_cancel_message::<K>,
             c"What cancel() was given.",
+        ),
+        raw::getter(
+            c"_asyncio_awaited_by",
+            get_awaited_by::<K>,
+            c"The tasks and futures that wait for it, or None. Any thread.",
         ),
     ]
 }
@@ -264,6 +269,29 @@ attribute!(get_cancel_message(py, object, future) {
     Ok(or_none(py, event_loop.look_at_tasks(|| {
         future.rare().and_then(|rare| rare.cancel_message.as_ref()).map(|found| found.clone_ref(py))
     })))
+});
+
+attribute!(get_awaited_by(py, object, future) {
+    let waiting = PySet::empty(py)?;
+    // Native tasks stand in the list of callbacks; of others asyncio keeps account, from 3.14 on, in the base's field.
+    let callbacks = match future.event_loop() {
+        Some(event_loop) => event_loop.look_at_tasks(|| future.copy_callbacks(py)),
+        None => vec![],
+    };
+    for (callback, _) in callbacks.iter().filter(|(_, context)| context.is_none()) {
+        waiting.add(callback.bind(py))?;
+    }
+    if let Some(inherited) = imports::asyncio_future(py)?.getattr_opt("_asyncio_awaited_by")? {
+        let object = Bound::<PyAny>::from_borrowed_ptr(py, object);
+        let others = inherited.call_method1("__get__", (object,))?;
+        if !others.is_none() {
+            waiting.call_method1("update", (others,))?;
+        }
+    }
+    if waiting.is_empty() {
+        return Ok(raw::none(py));
+    }
+    Ok(PyFrozenSet::new(py, waiting.iter())?.into_any().into_ptr())
 });
 
 /// The result, or the exception; None where it is the other.
