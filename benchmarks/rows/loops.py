@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import gc
 import os
@@ -31,6 +32,34 @@ def idle_bytes(make: LoopFactory, n: int) -> Measurement:
 def new_bytes(make: LoopFactory, n: int) -> Measurement:
     """Memory per loop that never ran."""
     return _growth(make, n)
+
+
+def pending_task_bytes(make: LoopFactory, n: int) -> Measurement:
+    """Memory per task that waits for a future of its own, both and the coroutine included."""
+    loop = make()
+
+    async def wait(future: asyncio.Future[None]) -> None:
+        await future
+
+    async def main() -> Measurement:
+        kept: list[asyncio.Task[None] | None] = [None] * n
+        gc.collect()
+        resident = _resident()
+        for i in range(n):
+            kept[i] = loop.create_task(wait(loop.create_future()))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        found = {"ops": n, "bytes": (_resident() - resident) / n}
+        for task in kept:
+            if task is not None:
+                task.cancel()
+        await asyncio.wait([task for task in kept if task is not None])
+        return found
+
+    try:
+        return loop.run_until_complete(main())
+    finally:
+        loop.close()
 
 
 def _one_turn(loop: Loop) -> Loop:
@@ -114,5 +143,15 @@ ROWS = (
         special=new_bytes,
         figure="bytes",
         unit="bytes",
+    ),
+    Row(
+        "pending_task_bytes",
+        "resident memory per task that waits for a future",
+        "loops",
+        50_000,
+        special=pending_task_bytes,
+        figure="bytes",
+        unit="bytes",
+        target=Target(times=1.0),
     ),
 )

@@ -16,7 +16,11 @@ use super::{
 use crate::py::{Owned, imports, method, raw};
 use crate::sync::ownership::Foreign;
 
-const FLAGS: std::ffi::c_ulong = ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_HAVE_GC | ffi::Py_TPFLAGS_BASETYPE;
+/// Immutable, as asyncio's are: short cuts for exact instances rely on the methods being these.
+pub(super) const FLAGS: std::ffi::c_ulong = ffi::Py_TPFLAGS_DEFAULT
+    | ffi::Py_TPFLAGS_HAVE_GC
+    | ffi::Py_TPFLAGS_BASETYPE
+    | ffi::Py_TPFLAGS_IMMUTABLETYPE;
 
 pub(super) fn build(module: &Bound<'_, PyModule>) -> PyResult<*mut ffi::PyTypeObject> {
     let base = imports::asyncio_future(module.py())?;

@@ -51,7 +51,7 @@ pub(super) fn build(module: &Bound<'_, PyModule>) -> PyResult<*mut ffi::PyTypeOb
         name: c"tokioloop._tokioloop.Task",
         // Negative: so much behind the base's fields.
         basicsize: -(size_of::<Task>() as c_int),
-        flags: FLAGS,
+        flags: future_type::FLAGS,
         slots: future_type::slots::<TaskKind>(
             c"Task(coro, *, loop=None, name=None, context=None, eager_start=False)\n--\n\nasyncio.Task for a TokioLoop. Its loop's thread changes it; any thread may look.",
         ),
