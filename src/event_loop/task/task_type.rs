@@ -12,8 +12,6 @@ use super::future_type::{self, attribute, decide, or_none, truth};
 use super::{Kind, LOG_DESTROY, MUST_CANCEL, Name, Task, TaskKind, cancel, peek, task_of};
 use crate::py::{Owned, imports, method, raw};
 
-const FLAGS: std::ffi::c_ulong = ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_HAVE_GC | ffi::Py_TPFLAGS_BASETYPE;
-
 pub(super) fn build(module: &Bound<'_, PyModule>) -> PyResult<*mut ffi::PyTypeObject> {
     let base = imports::asyncio_task(module.py())?;
     let mut methods = future_type::methods::<TaskKind>();
