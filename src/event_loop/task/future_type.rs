@@ -13,6 +13,7 @@ use super::{
     BLOCKING, FAILED, Future, FutureKind, Kind, LOG_TRACEBACK, State, cancel, create, future, iter, object,
     peek,
 };
+use crate::event_loop::EventLoop;
 use crate::py::{Owned, imports, method, raw};
 use crate::sync::ownership::Foreign;
 
@@ -137,7 +138,7 @@ pub(super) unsafe fn decide<K: Kind, R>(
         _ => {
             let name = if K::IS_TASK { "task" } else { "future" };
             let rest = if args.is_empty() { "" } else { ", ..." };
-            Err(event_loop.wrong_thread_for(py, foreign, &format!("{name}.{method}{rest}")))
+            Err(EventLoop::wrong_thread_for(foreign, &format!("{name}.{method}{rest}")))
         }
     }
 }
