@@ -400,9 +400,13 @@ def test_a_status_that_popen_took_is_used(loop, run):
 
 def test_a_status_that_somebody_else_took_is_255(loop, run, caplog):
     async def main():
+        end, ours = os.pipe()
         transport, child = await loop.subprocess_exec(
-            Child, "/bin/true", stdin=None, stdout=None, stderr=None
+            Child, "/bin/cat", stdin=end, stdout=None, stderr=None
         )
+        # It ends now and not before, and the loop has no turn to see it.
+        os.close(end)
+        os.close(ours)
         os.waitpid(transport.get_pid(), 0)
         await child.event("exited", 255)
         transport.close()
