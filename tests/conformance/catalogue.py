@@ -96,7 +96,8 @@ MODULES: tuple[Module, ...] = (
         stand_ins=(("BaseLoopSockSendfileTests", "setUp", substitute.set_up_of_sock_sendfile_tests),),
     ),
 )
-"""Never: test_selector_events, test_proactor_events and test_windows_*, which are about asyncio's own loops."""
+"""Never: test_selector_events, test_proactor_events and test_windows_*, which are about asyncio's own loops, and 3.14's
+test_tools, which formats stacks written down in the test and makes no loop."""
 
 
 @dataclass
