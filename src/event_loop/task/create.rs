@@ -105,7 +105,6 @@ unsafe fn fill(
     let lp = event_loop.get();
     // SAFETY: a native Task that nobody else uses yet.
     let task = unsafe { task_of(object.as_ptr()) };
-    prepare(&task.future, event_loop)?;
     // SAFETY: alive.
     if unsafe { ffi::PyCoro_CheckExact(coro.as_ptr()) } == 0
         && !imports::iscoroutine(py)?.call1((coro,))?.is_truthy()?
@@ -117,6 +116,9 @@ unsafe fn fill(
         None => context::copy_current(py)?,
     };
     let name = options.name.as_ref().map(task_type::name_text).transpose()?;
+    // Another's `__str__` may have filled it meanwhile. After what can fail: what did not become a task can be tried again.
+    check_new(&task.future)?;
+    prepare(&task.future, event_loop)?;
     // SAFETY: alive; not shared with another thread yet.
     unsafe {
         task.coro.set(ffi::Py_NewRef(coro.as_ptr()));

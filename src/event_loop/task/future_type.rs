@@ -71,6 +71,8 @@ pub(super) fn methods<K: Kind>() -> Vec<ffi::PyMethodDef> {
         raw::one_arg(c"set_result", set_result::<K>, c"Mark it done. InvalidStateError if it is. The loop's thread."),
         raw::one_arg(c"set_exception", set_exception::<K>, c"Mark it failed. InvalidStateError if it is done. The loop's thread."),
         raw::fast_keywords(c"cancel", cancel::<K>, c"cancel($self, /, msg=None)\n--\n\nCancel it; False if it is done. The loop's thread."),
+        // Besides the slot that `await` uses: whoever calls it by name may want to call what it returns by name too.
+        raw::method(c"__await__", ffi::PyMethodDefPointer { PyCFunction: iter::await_by_name }, ffi::METH_NOARGS | ffi::METH_COEXIST, c"An iterator with send(), throw() and close()."),
         raw::method(c"__class_getitem__", ffi::PyMethodDefPointer { PyCFunction: class_getitem }, ffi::METH_O | ffi::METH_CLASS, generic),
     ]
 }

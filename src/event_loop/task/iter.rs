@@ -1,8 +1,8 @@
 //! What `await` sees of a future.
 //!
 //! An exact native future is its own iterator: awaiting makes no object. The slot is filled after the type was made, so that
-//! `__next__` is no attribute of it, and a future is no `collections.abc.Iterator`. `iter(future)`, and subclasses, get a
-//! `FutureIter`, which has all that asyncio's has.
+//! `__next__` is no attribute of it, and a future is no `collections.abc.Iterator`. `iter(future)`, `future.__await__()` by
+//! name, and subclasses get a `FutureIter`, which has all that asyncio's has.
 
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
@@ -65,7 +65,7 @@ pub(super) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     Ok(())
 }
 
-/// `__await__`.
+/// What `await` itself calls.
 pub(super) unsafe extern "C" fn get_await(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: called by Python, attached, with a future.
     unsafe {
@@ -78,6 +78,15 @@ pub(super) unsafe extern "C" fn get_await(object: *mut ffi::PyObject) -> *mut ff
 
 /// `__iter__`.
 pub(super) unsafe extern "C" fn get_iter(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: as above.
+    unsafe { make(object) }
+}
+
+/// `__await__()` in so many words.
+pub(super) unsafe extern "C" fn await_by_name(
+    object: *mut ffi::PyObject,
+    _: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
     // SAFETY: as above.
     unsafe { make(object) }
 }
