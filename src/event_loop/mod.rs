@@ -116,16 +116,20 @@ impl EventLoop {
 
     #[cold]
     pub(crate) fn wrong_thread(&self, _py: Python<'_>, foreign: Foreign) -> PyErr {
+        PyRuntimeError::new_err(self.wrong_thread_text(foreign))
+    }
+
+    fn wrong_thread_text(&self, foreign: Foreign) -> String {
         // Looking up names may drop errors, for which pyo3 must know that the thread is attached: hot paths end here.
         let names = Python::try_attach(|py| {
             [foreign.owner, thread::current_id()].map(|ident| Self::describe_thread(py, ident))
         });
         let [owner, caller] =
             names.unwrap_or_else(|| [foreign.owner, thread::current_id()].map(|id| format!("ident {id}")));
-        PyRuntimeError::new_err(format!(
+        format!(
             "the loop is running in thread {owner}; this call came from thread {caller}: \
              only call_soon_threadsafe() and stop() may reach it from there",
-        ))
+        )
     }
 
     fn describe_thread(py: Python<'_>, ident: usize) -> String {

@@ -70,6 +70,8 @@ pub(super) fn methods<K: Kind>() -> Vec<ffi::PyMethodDef> {
         raw::one_arg(c"set_result", set_result::<K>, c"Mark it done. InvalidStateError if it is. The loop's thread."),
         raw::one_arg(c"set_exception", set_exception::<K>, c"Mark it failed. InvalidStateError if it is done. The loop's thread."),
         raw::fast_keywords(c"cancel", cancel::<K>, c"cancel($self, /, msg=None)\n--\n\nCancel it; False if it is done. The loop's thread."),
+        // The slot, which `await` uses, answers with the future itself; who calls the method wants `send` and `throw` too.
+        raw::method(c"__await__", ffi::PyMethodDefPointer { PyCFunction: iter::call_await }, ffi::METH_NOARGS | ffi::METH_COEXIST, c"An iterator that yields the future until it is done."),
         raw::method(c"__class_getitem__", ffi::PyMethodDefPointer { PyCFunction: class_getitem }, ffi::METH_O | ffi::METH_CLASS, generic),
     ]
 }
@@ -317,7 +319,7 @@ unsafe extern "C" fn repr<K: Kind>(object: *mut ffi::PyObject) -> *mut ffi::PyOb
             let object = Bound::<PyAny>::from_borrowed_ptr(py, object);
             let format = if !K::IS_TASK {
                 imports::future_repr(py)?
-            } else if event_loop.shared.claim().is_ok() {
+            } else if event_loop.has_still_frames() {
                 imports::task_repr(py)?
             } else {
                 // The coroutine's frame may be running.

@@ -1,8 +1,8 @@
 //! What `await` sees of a future.
 //!
-//! An exact native future is its own iterator: awaiting makes no object. The slot is filled after the type was made, so that
-//! `__next__` is no attribute of it, and a future is no `collections.abc.Iterator`. `iter(future)`, and subclasses, get a
-//! `FutureIter`, which has all that asyncio's has.
+//! An exact native future is its own iterator: `await` makes no object. The slot is filled after the type was made, so that
+//! `__next__` is no attribute of it, and a future is no `collections.abc.Iterator`. `iter(future)`,
+//! `future.__await__()` called as a method, and subclasses, get a `FutureIter`, which has all that asyncio's has.
 
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
@@ -78,6 +78,15 @@ pub(super) unsafe extern "C" fn get_await(object: *mut ffi::PyObject) -> *mut ff
 
 /// `__iter__`.
 pub(super) unsafe extern "C" fn get_iter(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: as above.
+    unsafe { make(object) }
+}
+
+/// `__await__()` called as a method.
+pub(super) unsafe extern "C" fn call_await(
+    object: *mut ffi::PyObject,
+    _: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
     // SAFETY: as above.
     unsafe { make(object) }
 }
