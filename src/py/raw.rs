@@ -372,14 +372,20 @@ pub unsafe fn visit(object: *mut ffi::PyObject, visit: ffi::visitproc, arg: *mut
 /// Prepares an object just made for [`try_incref`] by other threads than its own.
 ///
 /// # Safety
-/// `object` is alive and was made by this thread, which has not shared it yet.
+/// `object` is alive.
 #[inline]
 pub unsafe fn enable_try_incref(object: *mut ffi::PyObject) {
     #[cfg(all(Py_GIL_DISABLED, not(Py_3_14)))]
     // SAFETY: promised. The lowest bit says that the object may be reached without a reference, as weakly referenced
     // ones are: its last reference is then given up by a compare-exchange.
     unsafe {
-        (*object).ob_ref_shared.fetch_or(1, std::sync::atomic::Ordering::Relaxed);
+        use std::sync::atomic::Ordering;
+        const FLAGS: isize = 3;
+        let count = &(*object).ob_ref_shared;
+        // Any flag serves. Two of them together mean a third thing, so none is added to another.
+        let _ = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |shared| {
+            (shared & FLAGS == 0).then_some(shared | 1)
+        });
     }
     #[cfg(all(Py_GIL_DISABLED, Py_3_14))]
     // SAFETY: promised.
@@ -409,7 +415,8 @@ pub unsafe fn try_incref(object: *mut ffi::PyObject) -> bool {
         if local == u32::MAX {
             return true; // Immortal.
         }
-        if (*object).ob_tid == thread_tag() {
+        // A finaliser that did not save the object leaves it to its thread with no references: that one is going.
+        if local != 0 && (*object).ob_tid == thread_tag() {
             (*object).ob_ref_local.store(local + 1, Ordering::Relaxed);
             return true;
         }

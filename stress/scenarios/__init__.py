@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 from ..harness import Run
-from . import churn, echo, inbox, misuse, tasks, timers
+from . import churn, echo, inbox, misuse, task_misuse, tasks, timers
 
 SCENARIOS: dict[str, Callable[[Run], dict[str, int] | None]] = {
     module.__name__.rpartition(".")[2]: module.scenario
-    for module in (inbox, echo, timers, churn, misuse, tasks)
+    for module in (inbox, echo, timers, churn, misuse, task_misuse, tasks)
 }

@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use pyo3::{Borrowed, ffi};
 
-use super::{Future, FutureKind, Kind, LOG_DESTROY, Name, Task, step, task_of, task_type, types};
+use super::{BEGUN, Future, FutureKind, Kind, LOG_DESTROY, Name, Task, step, task_of, task_type, types};
 use crate::event_loop::EventLoop;
 use crate::event_loop::core::{Core, Ready};
 use crate::py::names::{Name as Interned, names};
@@ -57,11 +57,12 @@ fn asyncio_object(
 #[inline]
 fn prepare(future: &Future, event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
     let py = event_loop.py();
-    // SAFETY: alive.
-    future.event_loop.set(unsafe { ffi::Py_NewRef(event_loop.as_ptr()) });
     if event_loop.get().shared.is_debug() {
-        future.rare_mut().source_traceback = Some(source_traceback(py)?);
+        let traceback = source_traceback(py)?;
+        future.rare_mut().source_traceback = Some(traceback);
     }
+    // Last: from here on others may change it, if a derived class gave them the object. SAFETY: alive.
+    future.event_loop.set(unsafe { ffi::Py_NewRef(event_loop.as_ptr()) });
     Ok(())
 }
 
@@ -116,8 +117,7 @@ unsafe fn fill(
         None => context::copy_current(py)?,
     };
     let name = options.name.as_ref().map(task_type::name_text).transpose()?;
-    // Another's `__str__` may have filled it meanwhile. After what can fail: what did not become a task can be tried again.
-    check_new(&task.future)?;
+    // After what can fail: what did not become a task can be tried again.
     prepare(&task.future, event_loop)?;
     // SAFETY: alive; not shared with another thread yet.
     unsafe {
@@ -243,8 +243,8 @@ fn task_with_options<'py>(
         if eager {
             options.set_item("eager_start", true)?;
         }
-        // SAFETY: a live type.
         let class = match native {
+            // SAFETY: a live type.
             true => unsafe { Bound::from_borrowed_ptr(py, types().task.cast()) },
             false => imports::asyncio_task(py)?.clone(),
         };
@@ -327,12 +327,16 @@ unsafe fn init_arguments<'py>(
     }
 }
 
-/// RuntimeError for a second `__init__`: others may have seen the object.
-fn check_new(future: &Future) -> PyResult<()> {
-    if future.event_loop.get().is_null() {
-        return Ok(());
+/// Runs `fill`, once: RuntimeError for a second `__init__`, in whatever thread, since others may have seen the object.
+fn begin(future: &Future, fill: impl FnOnce() -> PyResult<()>) -> PyResult<c_int> {
+    if future.flags.fetch_or(BEGUN, Ordering::Relaxed) & BEGUN != 0 || !future.event_loop.get().is_null() {
+        return Err(PyRuntimeError::new_err("the future is initialised already"));
     }
-    Err(PyRuntimeError::new_err("the future is initialised already"))
+    let filled = fill();
+    if filled.is_err() && future.event_loop.get().is_null() {
+        future.flags.fetch_and(!BEGUN, Ordering::Relaxed);
+    }
+    filled.map(|()| 0)
 }
 
 /// `Future(*, loop=None)`.
@@ -349,9 +353,8 @@ pub(super) unsafe extern "C" fn future_init(
                 return Err(PyTypeError::new_err("Future() takes no positional arguments"));
             }
             let [event_loop] = keyword_values("Future", ["loop"], keywords)?;
-            check_new(FutureKind::future(object))?;
-            prepare(FutureKind::future(object), &loop_for(event_loop, py)?)?;
-            Ok(0)
+            let future = FutureKind::future(object);
+            begin(future, || prepare(future, &loop_for(event_loop, py)?))
         })
     }
 }
@@ -377,7 +380,6 @@ pub(super) unsafe extern "C" fn task_init(
                     return Err(PyTypeError::new_err(text));
                 }
             };
-            check_new(&task_of(object).future)?;
             let event_loop = loop_for(event_loop, py)?;
             let given =
                 |value: Option<Bound<'_, PyAny>>| value.filter(|value| !value.is_none()).map(|v| v.unbind());
@@ -386,8 +388,8 @@ pub(super) unsafe extern "C" fn task_init(
                 context: given(context).map(|context| context.into_bound(py)),
                 eager_start: eager.map_or(Ok(false), |eager| eager.is_truthy())?,
             };
-            fill(&event_loop, &Owned::borrow(object), &coro, options)?;
-            Ok(0)
+            let task = Owned::borrow(object);
+            begin(&task_of(object).future, || fill(&event_loop, &task, &coro, options))
         })
     }
 }

@@ -1,6 +1,7 @@
 //! What futures do, whichever of the two types they are: getting done, telling whoever waits, giving their result.
 
 use std::ptr;
+use std::sync::Arc;
 
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration, PyTypeError};
 use pyo3::ffi;
@@ -9,6 +10,7 @@ use pyo3::types::{PyList, PyTuple};
 
 use super::{BLOCKING, Callback, FAILED, Future, Kind, LOG_TRACEBACK, State, peek, step, take};
 use crate::event_loop::core::{Core, Ready};
+use crate::event_loop::post::{Post, RemoteCall};
 use crate::event_loop::{EventLoop, schedule};
 use crate::py::names::names;
 use crate::py::{Owned, context, imports};
@@ -161,12 +163,46 @@ unsafe fn call(
 ) -> PyResult<()> {
     // SAFETY: as for the caller; without context the callback is a task of this loop.
     unsafe {
+        let lp = Bound::from_borrowed_ptr(py, event_loop).cast_into_unchecked::<EventLoop>();
+        if !lp.get().shared.is_mine() {
+            return call_from_outside(&lp, object, callback);
+        }
         match callback.context {
             None => step::push(py, event_loop, callback.callback),
             Some(context) => {
                 schedule::soon_in(py, event_loop, callback.callback.as_ptr(), &[object], context).map(drop)
             }
         }
+    }
+}
+
+/// Schedules one callback while nobody runs the loop; but since its future ended, a thread may have begun to.
+#[cold]
+unsafe fn call_from_outside(
+    event_loop: &Bound<'_, EventLoop>,
+    object: *mut ffi::PyObject,
+    Callback { callback, context }: Callback,
+) -> PyResult<()> {
+    let py = event_loop.py();
+    let shared = &event_loop.get().shared;
+    let is_wakeup = context.is_none();
+    // SAFETY: as for the caller.
+    unsafe {
+        let (callback, context) = match context {
+            Some(context) => (callback, context),
+            None => {
+                let (callback, context) = step::wakeup_with_context(py, callback)?;
+                (callback.into(), context.into())
+            }
+        };
+        let args: &[*mut ffi::PyObject] = if is_wakeup { &[] } else { &[object] };
+        let again = context.clone_ref(py);
+        let refused = match schedule::soon_in(py, event_loop.as_ptr(), callback.as_ptr(), args, context) {
+            Err(refused) if shared.is_running() => refused,
+            scheduled => return scheduled.map(drop),
+        };
+        let call = RemoteCall::new(py, callback.as_ptr(), args, &again, true, None)?;
+        shared.inbox.post(Post::Call(Arc::new(call))).map_err(|_| refused)
     }
 }
 

@@ -320,7 +320,7 @@ unsafe extern "C" fn repr<K: Kind>(object: *mut ffi::PyObject) -> *mut ffi::PyOb
             let object = Bound::<PyAny>::from_borrowed_ptr(py, object);
             let format = if !K::IS_TASK {
                 imports::future_repr(py)?
-            } else if event_loop.shared.claim().is_ok() {
+            } else if event_loop.has_still_frames() {
                 imports::task_repr(py)?
             } else {
                 // The coroutine's frame may be running.

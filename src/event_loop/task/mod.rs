@@ -53,6 +53,7 @@ use super::EventLoop;
 use super::core::Core;
 use crate::py::{Owned, imports};
 use crate::sync::ownership::Foreign;
+use crate::sys::thread;
 
 pub use create::{add_methods, create_future};
 
@@ -77,6 +78,8 @@ const MUST_CANCEL: u8 = 8;
 const LOG_DESTROY: u8 = 16;
 /// A task that stands in its loop's list.
 const LINKED: u8 = 32;
+/// Its `__init__` was called.
+const BEGUN: u8 = 64;
 
 /// The state of a Future, behind the fields of asyncio's.
 #[repr(C)]
@@ -345,6 +348,13 @@ impl EventLoop {
     fn wrong_thread_for(foreign: Foreign, what: &str) -> PyErr {
         let text = Self::wrong_thread_text(foreign);
         PyRuntimeError::new_err(format!("{text}: use loop.call_soon_threadsafe({what})"))
+    }
+
+    /// Whether the frames of the loop's coroutines can be looked at: it runs in this thread, or stands still and is bound to
+    /// no other thread, which might run it meanwhile.
+    fn has_still_frames(&self) -> bool {
+        let bound = self.shared.bound_thread.load(Ordering::Relaxed);
+        self.shared.is_mine() || !self.shared.is_running() && (bound == 0 || bound == thread::current_id())
     }
 }
 

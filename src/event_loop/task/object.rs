@@ -174,10 +174,11 @@ pub(super) unsafe extern "C" fn dealloc<K: Kind>(object: *mut ffi::PyObject) {
     // object that is going; then follows the order of every type with a finaliser. The base's function does the rest, and frees.
     unsafe {
         let future = K::future(object);
-        if K::IS_TASK && future.has(super::LINKED) {
-            if let Some(event_loop) = future.event_loop() {
-                event_loop.look_at_tasks(|| event_loop.tasks.unlink(object));
-            }
+        if K::IS_TASK
+            && future.has(super::LINKED)
+            && let Some(event_loop) = future.event_loop()
+        {
+            event_loop.look_at_tasks(|| event_loop.tasks.unlink(object));
         }
         if ffi::PyObject_CallFinalizerFromDealloc(object) != 0 {
             // Somebody has it again.
@@ -185,6 +186,7 @@ pub(super) unsafe extern "C" fn dealloc<K: Kind>(object: *mut ffi::PyObject) {
                 && future.state() == State::Pending
                 && let Some(event_loop) = future.event_loop()
             {
+                raw::enable_try_incref(object);
                 event_loop.look_at_tasks(|| event_loop.tasks.link(object));
             }
             return;

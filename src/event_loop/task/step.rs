@@ -500,7 +500,12 @@ unsafe extern "C" fn wakeup(
         raw::enter(|py| {
             let task = Owned::borrow(object);
             let event_loop = TaskKind::future(object).loop_object(py)?;
-            event_loop.get().check_thread(py)?;
+            let lp = event_loop.get();
+            lp.check_thread(py)?;
+            if !lp.shared.is_mine() {
+                // Without a run nothing would keep other threads out until the step is over.
+                return Err(PyRuntimeError::new_err("the task's loop does not run"));
+            }
             step(&event_loop, task).map_err(|(error, _)| error)?;
             Ok(raw::none(py))
         })

@@ -11,6 +11,7 @@ use pyo3::types::PyString;
 use super::future_type::{self, attribute, decide, or_none, truth};
 use super::{Kind, LOG_DESTROY, MUST_CANCEL, Name, Task, TaskKind, cancel, peek, task_of};
 use crate::py::{Owned, imports, method, raw};
+use crate::sync::ownership::Foreign;
 
 pub(super) fn build(module: &Bound<'_, PyModule>) -> PyResult<*mut ffi::PyTypeObject> {
     let base = imports::asyncio_task(module.py())?;
@@ -81,11 +82,11 @@ impl Task {
     /// The name's object, which is left out afterwards. Under the lock, or with nobody else there.
     pub(super) fn take_name(&self) -> Option<Owned> {
         let former = self.name.replace(Name { tagged: 0 });
-        // SAFETY: not a number, so a strong reference or null.
-        match former.as_number() {
-            Some(_) => None,
-            None => unsafe { (!former.object.is_null()).then(|| Owned::steal(former.object)) },
+        if former.as_number().is_some() {
+            return None;
         }
+        // SAFETY: not a number, so a strong reference or null.
+        unsafe { (!former.object.is_null()).then(|| Owned::steal(former.object)) }
     }
 
     /// Replaces the name; gives the former object back. Under the lock.
@@ -209,7 +210,11 @@ unsafe extern "C" fn print_stack(
 unsafe fn check_frames(py: Python<'_>, object: *mut ffi::PyObject, method: &str) -> PyResult<()> {
     // SAFETY: a live Task.
     let event_loop = unsafe { TaskKind::future(object) }.alive()?;
-    let claimed = event_loop.shared.claim().map(drop);
+    if event_loop.has_still_frames() {
+        return Ok(());
+    }
+    let owner = event_loop.shared.bound_thread.load(Ordering::Relaxed);
+    let claimed = event_loop.shared.claim().map(drop).and(Err(Foreign { owner }));
     // SAFETY: as above.
     unsafe { decide::<TaskKind, _>(py, object, claimed, method, &[], None) }
 }
