@@ -13,7 +13,7 @@ import unittest
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from . import substitute
+from . import PACKAGE, native, substitute
 
 SELECTOR_CLASSES = (
     "KqueueEventLoopTests",
@@ -136,6 +136,8 @@ def load(package: str, names: list[str]) -> Suite:
             continue
         if plan.remake is not None:
             _remake(module, plan.remake)
+        if package == PACKAGE:
+            native.remake(module, name)
         for class_name, method, stand_in in plan.stand_ins:
             setattr(getattr(module, class_name), method, stand_in)
         if plan.bare:
