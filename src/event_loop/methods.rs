@@ -30,8 +30,12 @@ impl EventLoop {
     #[pyo3(signature = (*, tasks=None, cross_thread=None))]
     fn __init__(slf: &Bound<'_, Self>, tasks: Option<&str>, cross_thread: Option<&str>) -> PyResult<()> {
         let from_environment = std::env::var("TOKIOLOOP_TASKS").ok().filter(|value| !value.is_empty());
-        let native = choice("tasks", tasks.or(from_environment.as_deref()), ["native", "asyncio"])?;
-        let raises = choice("cross_thread", cross_thread, ["raise", "route"])?;
+        let chosen = choice("tasks", tasks.or(from_environment.as_deref()), ["native", "asyncio"])
+            .and_then(|native| Ok((native, choice("cross_thread", cross_thread, ["raise", "route"])?)));
+        // A loop that never came to be is not one that was left open.
+        let (native, raises) = chosen.inspect_err(|_| {
+            slf.get().shared.set_closed();
+        })?;
         slf.get().shared.choose(native, !raises);
         registry::add(slf)?;
         if binding::bound(slf.py())?.is_none() {

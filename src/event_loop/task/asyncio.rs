@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use pyo3::exceptions::PyImportError;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PySet;
+use pyo3::types::{PyDict, PySet};
 
 use super::registry;
 use crate::event_loop::{EventLoop, binding, schedule};
@@ -26,6 +26,11 @@ pub(super) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     let asyncio = py.import("_asyncio")?;
     redefine(&asyncio.getattr("current_task")?, &CURRENT_TASK, current_task)?;
+    if let Some(running) =
+        asyncio.getattr_opt("_current_tasks")?.and_then(|found| found.cast_into::<PyDict>().ok())
+    {
+        RUNNING.store(running.into_ptr(), Ordering::Relaxed);
+    }
     if let Some(all) = asyncio.getattr_opt("all_tasks")? {
         redefine(&all, &ALL_TASKS, all_tasks)?;
     }
@@ -153,6 +158,16 @@ unsafe extern "C" fn all_tasks(
 #[pyo3(name = "_native_tasks")]
 fn native_tasks<'py>(event_loop: &Bound<'py, EventLoop>) -> PyResult<Bound<'py, PySet>> {
     registry::pending(event_loop.py(), event_loop.get())
+}
+
+/// Where 3.13 keeps the running tasks of asyncio's own types; null where there is no such dict.
+static RUNNING: AtomicPtr<ffi::PyObject> = AtomicPtr::new(std::ptr::null_mut());
+
+/// Whether a task of asyncio's own types may be running in this thread.
+pub(super) fn may_run(_py: Python<'_>) -> bool {
+    let running = RUNNING.load(Ordering::Relaxed);
+    // SAFETY: attached; the dict is kept for ever. Only its size is read.
+    running.is_null() || unsafe { ffi::PyDict_Size(running) } != 0
 }
 
 /// Makes another task of asyncio's own types (or none) the current one; returns the one before, or None.

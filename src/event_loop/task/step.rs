@@ -436,8 +436,9 @@ pub(super) fn start_eagerly(event_loop: &Bound<'_, EventLoop>, task: &Owned) -> 
     let lp = event_loop.get();
     // SAFETY: a native task.
     let state = unsafe { task_of(task.as_ptr()) };
-    // A running task of asyncio's own type gives way for the time, so that asking for the current one finds ours.
-    let theirs = match lp.tasks.current().is_null() {
+    // A running task of asyncio's own type gives way for the time, so that asking for the current one finds ours. It may run
+    // inside of one of ours.
+    let theirs = match super::asyncio::may_run(py) {
         true => Some(super::asyncio::swap_current(event_loop, None)?),
         false => None,
     };
