@@ -59,9 +59,13 @@ fn library(py: Python<'_>) -> PyResult<Option<&'static LibSsl>> {
     Ok(LibSsl::behind(&file.extract::<PathBuf>()?))
 }
 
-/// The connection behind an `ssl.SSLObject`, with the object that owns it; None where things are not as expected.
+/// The connection behind an `ssl.SSLObject`, with the object that owns it; None where things are not as expected, also for an
+/// object of a program's own class (`SSLContext.sslobject_class`): what its methods do and refuse is to be asked for.
 fn find<'py>(object: &Bound<'py, PyAny>) -> PyResult<Option<(&'static LibSsl, *mut Ssl, Bound<'py, PyAny>)>> {
     let py = object.py();
+    if !object.get_type().is(imports::ssl_object(py)?) {
+        return Ok(None);
+    }
     let Some(library) = library(py)? else { return Ok(None) };
     let Ok(owner) = object.getattr("_sslobj") else { return Ok(None) };
     let class = py.import("_ssl")?.getattr("_SSLSocket")?;
