@@ -196,6 +196,11 @@ impl<T> Driver<T> {
         self.sources.values().map(|source| &source.data)
     }
 
+    /// A source whose data is the one looked for.
+    pub fn find(&self, is_it: impl Fn(&T) -> bool) -> Option<Token> {
+        self.sources.iter().find(|(_, source)| is_it(&source.data)).map(|(token, _)| token)
+    }
+
     /// How many descriptors are registered. With none, a wait can only end by a wake or the timeout.
     pub fn len(&self) -> usize {
         self.sources.len()

@@ -233,7 +233,7 @@ impl SockCall {
                 let future = task::create_future(event_loop)?;
                 let waiter = Waiter::Once(slf.into());
                 let (token, former) = watch::wait(event_loop, fd, operation.direction(), waiter)?;
-                if let Waiter::Callback(handle) = former {
+                if let Waiter::Callback(handle, _) = former {
                     crate::event_loop::handle::cancel(py, &handle)?;
                 }
                 (future, Some(token))
