@@ -134,13 +134,13 @@ unsafe fn fill(
         number(lp, task);
         return step::start_eagerly(event_loop, object);
     }
-    let debug = lp.shared.is_debug();
+    let by_handle = lp.shared.steps_by_handle();
     let queued = object.clone_ref(py);
     let entered = lp.with_tasks(|core| {
         // SAFETY: new, and not in the list yet.
         unsafe { lp.tasks.link(object.as_ptr()) };
         give_number(core, task);
-        if debug {
+        if by_handle {
             return Some(Ready::Task(queued));
         }
         core.push(Ready::Task(queued)).err()
