@@ -180,6 +180,16 @@ impl<T> Driver<T> {
         Some(source.data)
     }
 
+    /// As [`deregister`](Self::deregister), for a descriptor that is closed with its last owner: the kernel forgets it by itself.
+    /// Makes no system call, which in a forked child would reach what the parent has registered.
+    pub fn abandon(&mut self, token: Token) -> Option<T> {
+        let source = self.sources.remove(token)?;
+        if self.by_fd.get(&source.fd) == Some(&token) {
+            self.by_fd.remove(&source.fd);
+        }
+        Some(source.data)
+    }
+
     pub fn token(&self, fd: RawFd) -> Option<Token> {
         self.by_fd.get(&fd).copied()
     }

@@ -111,7 +111,7 @@ pub fn ensure_no_transport(
     let py = event_loop.py();
     let transport = event_loop.get().with(py, |core| {
         let driver = core.driver.as_ref()?;
-        driver.data(driver.token(fd)?)?.as_transport().map(|transport| transport.clone_ref(py))
+        driver.data(driver.token(fd)?)?.transport_of(py)
     })?;
     match transport {
         Some(transport) => Err(PyRuntimeError::new_err(format!(
