@@ -4,6 +4,7 @@ import os
 import subprocess
 from asyncio import SubprocessProtocol
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Thread
 from typing import Any
 
@@ -127,15 +128,27 @@ class Processes(Pipes):
             ).start()
 
     def _wait_for_child(self, pid: int, exited: Callable[[int | None], None]) -> None:
-        """Block this thread until the child has ended, then tell the loop."""
+        """Block this thread until the child has ended, then tell the loop, which takes its status.
+
+        Until that is taken, the child's number is no other process's: the loop signals the child or knows of its end.
+        """
+        with suppress(ChildProcessError):
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         try:
-            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        except ChildProcessError:
-            code = None
-        try:
-            self.call_soon_threadsafe(exited, code)
+            self.call_soon_threadsafe(lambda: exited(_take_status(pid)))
         except RuntimeError:
+            _take_status(pid)
             logger.warning("Loop %r that handles pid %r is closed", self, pid)
+
+
+def _take_status(pid: int) -> int | None:
+    """The exit code of a child that has ended, which is no child from then on; None if somebody else took it."""
+    try:
+        # Without blocking: somebody who took it may have started another child, and that may have got the number.
+        taken, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return None
+    return os.waitstatus_to_exitcode(status) if taken else None
 
 
 def _check_bytes(universal_newlines: Any, bufsize: Any, text: Any, encoding: Any, errors: Any) -> None:

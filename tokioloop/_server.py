@@ -51,6 +51,11 @@ class Server(AbstractServer):
         if self._sockets is None and not self._clients:
             self._wake()
 
+    def _collected(self) -> None:
+        """A connection that nobody closed, and nobody referred to any more, is gone."""
+        if self._sockets is None and not self._clients:
+            self._wake()
+
     def _wake(self) -> None:
         waiters, self._waiters = self._waiters, None
         for waiter in waiters or ():

@@ -180,6 +180,16 @@ impl<T> Driver<T> {
         Some(source.data)
     }
 
+    /// As [`deregister`](Self::deregister), for a descriptor that is closed with its last owner: the kernel forgets it by itself.
+    /// Makes no system call, which in a forked child would reach what the parent has registered.
+    pub fn abandon(&mut self, token: Token) -> Option<T> {
+        let source = self.sources.remove(token)?;
+        if self.by_fd.get(&source.fd) == Some(&token) {
+            self.by_fd.remove(&source.fd);
+        }
+        Some(source.data)
+    }
+
     pub fn token(&self, fd: RawFd) -> Option<Token> {
         self.by_fd.get(&fd).copied()
     }
@@ -194,6 +204,11 @@ impl<T> Driver<T> {
 
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.sources.values().map(|source| &source.data)
+    }
+
+    /// A source whose data is the one looked for.
+    pub fn find(&self, is_it: impl Fn(&T) -> bool) -> Option<Token> {
+        self.sources.iter().find(|(_, source)| is_it(&source.data)).map(|(token, _)| token)
     }
 
     /// How many descriptors are registered. With none, a wait can only end by a wake or the timeout.

@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 
 use super::EventLoop;
 use crate::driver::{Completion, Driver, Token};
-use crate::py::Owned;
+use crate::py::{Owned, raw};
 
 /// Takes a completion to its owner. Only errors that must leave the loop are returned. Called on the loop's thread, inside a
 /// run, with no borrow of the core.
@@ -23,6 +23,8 @@ enum Holds {
     Nothing,
     /// A transport: the loop keeps it alive while its descriptor is registered.
     Transport(Owned),
+    /// A transport that nothing can come of: a weak reference.
+    Resting(Owned),
     Native(Box<dyn Native>),
 }
 
@@ -45,7 +47,25 @@ impl Endpoint {
         Self { dispatch, holds: Holds::Native(Box::new(state)) }
     }
 
-    /// The transport object, if the descriptor is one's.
+    /// Holds the transport by `reference`, a weak one if it `rests`. Returns the former reference for the caller to drop.
+    pub fn hold_transport(&mut self, reference: Owned, rests: bool) -> Option<Owned> {
+        let holds = if rests { Holds::Resting(reference) } else { Holds::Transport(reference) };
+        match std::mem::replace(&mut self.holds, holds) {
+            Holds::Transport(former) | Holds::Resting(former) => Some(former),
+            _ => None,
+        }
+    }
+
+    /// The transport, if the descriptor is one's that lives, resting or not.
+    pub fn transport_of(&self, py: Python<'_>) -> Option<Owned> {
+        match &self.holds {
+            Holds::Transport(transport) => Some(transport.clone_ref(py)),
+            Holds::Resting(reference) => raw::referent(py, reference),
+            _ => None,
+        }
+    }
+
+    /// The transport object, if the descriptor is one's that does not rest.
     #[inline]
     pub fn as_transport(&self) -> Option<&Owned> {
         match &self.holds {
@@ -72,7 +92,7 @@ impl Endpoint {
     pub fn visit<E>(&self, visit: &mut impl FnMut(&Owned) -> Result<(), E>) -> Result<(), E> {
         match &self.holds {
             Holds::Nothing => Ok(()),
-            Holds::Transport(transport) => visit(transport),
+            Holds::Transport(reference) | Holds::Resting(reference) => visit(reference),
             Holds::Native(state) => {
                 let mut result = Ok(());
                 state.each(&mut |object| {

@@ -9,6 +9,7 @@ use pyo3::types::{PyDict, PyTuple};
 use super::handle::{Handle, HandleRef};
 use super::post::Post;
 use super::{EventLoop, binding, handle_type, registry, run, task, turn};
+use crate::py::names::names;
 use crate::py::{Owned, context};
 use crate::sys::thread;
 
@@ -36,7 +37,9 @@ impl EventLoop {
         let (native, raises) = chosen.inspect_err(|_| {
             slf.get().shared.set_closed();
         })?;
-        slf.get().shared.choose(native, !raises);
+        let own = slf.py().get_type::<Self>().getattr(names().call_soon.bind(slf.py()))?;
+        let overridden = !slf.get_type().getattr(names().call_soon.bind(slf.py()))?.is(&own);
+        slf.get().shared.choose(native, !raises, overridden);
         registry::add(slf)?;
         if binding::bound(slf.py())?.is_none() {
             binding::bind(slf.py(), Some(slf))?;

@@ -116,10 +116,11 @@ impl EventLoop {
 
     #[cold]
     pub(crate) fn wrong_thread(&self, _py: Python<'_>, foreign: Foreign) -> PyErr {
-        PyRuntimeError::new_err(self.wrong_thread_text(foreign))
+        PyRuntimeError::new_err(Self::wrong_thread_text(foreign))
     }
 
-    fn wrong_thread_text(&self, foreign: Foreign) -> String {
+    /// Says whose the loop is and who called.
+    fn wrong_thread_text(foreign: Foreign) -> String {
         // Looking up names may drop errors, for which pyo3 must know that the thread is attached: hot paths end here.
         let names = Python::try_attach(|py| {
             [foreign.owner, thread::current_id()].map(|ident| Self::describe_thread(py, ident))

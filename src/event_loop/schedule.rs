@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
 use pyo3::{Borrowed, ffi};
 
 use super::core::Ready;
@@ -199,6 +200,35 @@ fn note_asyncio_task(event_loop: &EventLoop, callback: *mut ffi::PyObject) {
     // A Python-level `Task.__step` is a bound method.
     if kind == c"_asyncio.TaskStepMethWrapper" || kind == c"TaskStepMethWrapper" || kind == c"method" {
         event_loop.shared.note_asyncio_task();
+    }
+}
+
+/// As [`soon_in`], by the loop's own `call_soon` where a derived class has one.
+///
+/// # Safety
+/// As for [`soon_in`].
+#[inline]
+pub(super) unsafe fn soon_seen(
+    py: Python<'_>,
+    object: *mut ffi::PyObject,
+    callback: *mut ffi::PyObject,
+    args: &[*mut ffi::PyObject],
+    context: Owned,
+) -> PyResult<Owned> {
+    // SAFETY: promised.
+    unsafe {
+        if !loop_of(py, object).get().shared.is_call_soon_overridden() {
+            return soon_in(py, object, callback, args, context);
+        }
+        let event_loop = Bound::<PyAny>::from_borrowed_ptr(py, object);
+        let all = std::iter::once(&callback).chain(args);
+        let all = PyTuple::new(
+            py,
+            all.map(|&item| Bound::<PyAny>::from_borrowed_ptr(py, item)).collect::<Vec<_>>(),
+        )?;
+        let options = PyDict::new(py);
+        options.set_item(names().context.bind(py), context.bind(py))?;
+        Ok(event_loop.call_method(names().call_soon.bind(py), all, Some(&options))?.into())
     }
 }
 

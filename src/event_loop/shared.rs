@@ -22,6 +22,7 @@ pub struct Shared {
     asyncio_task_seen: AtomicBool,
     /// Changes of native futures and tasks from another thread go through the inbox instead of raising.
     routes: AtomicBool,
+    call_soon_overridden: AtomicBool,
     /// The thread that the loop is bound to: where it runs, or else where it was made. 0 after close.
     /// Shared with the registry, which outlives the loop a little and must not keep its inbox (and waker) alive.
     pub bound_thread: Arc<AtomicUsize>,
@@ -39,6 +40,7 @@ impl Shared {
             asyncio_tasks: AtomicBool::new(false),
             asyncio_task_seen: AtomicBool::new(false),
             routes: AtomicBool::new(false),
+            call_soon_overridden: AtomicBool::new(false),
             bound_thread: Arc::default(),
             inbox,
         }
@@ -103,9 +105,22 @@ impl Shared {
     }
 
     /// What the loop was made with; set before it is shared.
-    pub fn choose(&self, native_tasks: bool, routes: bool) {
+    pub fn choose(&self, native_tasks: bool, routes: bool, overridden: bool) {
         self.asyncio_tasks.store(!native_tasks, Ordering::Relaxed);
         self.routes.store(routes, Ordering::Relaxed);
+        self.call_soon_overridden.store(overridden, Ordering::Relaxed);
+    }
+
+    /// Whether a derived class has a `call_soon` of its own, which is then to see every callback of a future and step of a task.
+    #[inline]
+    pub fn is_call_soon_overridden(&self) -> bool {
+        self.call_soon_overridden.load(Ordering::Relaxed)
+    }
+
+    /// Whether tasks go onto the queue as Handles and not as themselves: where somebody is to see them.
+    #[inline]
+    pub fn steps_by_handle(&self) -> bool {
+        self.is_debug() || self.is_call_soon_overridden()
     }
 
     #[inline]

@@ -30,8 +30,9 @@ pub enum Direction {
 pub enum Waiter {
     #[default]
     Nobody,
-    /// A callback, run at every readiness until removed.
-    Callback(HandleRef),
+    /// A callback, run at every readiness until removed, and the file object it was added for, if not for a number: that object
+    /// stays alive, and finds the callback when it was closed and knows its number no more.
+    Callback(HandleRef, Option<Owned>),
     /// A `SockCall`, resumed once.
     Once(Owned),
 }
@@ -53,7 +54,7 @@ impl Watch {
     /// One callback makes the whole registration level-triggered.
     fn interest(&self) -> Interest {
         let waits = |waiter: &Waiter| !matches!(waiter, Waiter::Nobody);
-        let stays = |waiter: &Waiter| matches!(waiter, Waiter::Callback(_));
+        let stays = |waiter: &Waiter| matches!(waiter, Waiter::Callback(..));
         Interest {
             readable: waits(&self.reader),
             writable: waits(&self.writer),
@@ -67,7 +68,10 @@ impl Native for Watch {
         for waiter in [&self.reader, &self.writer] {
             match waiter {
                 Waiter::Nobody => {}
-                Waiter::Callback(handle) => see(handle.as_object()),
+                Waiter::Callback(handle, file) => {
+                    see(handle.as_object());
+                    file.iter().for_each(&mut *see);
+                }
                 Waiter::Once(operation) => see(operation),
             }
         }
@@ -107,7 +111,7 @@ pub fn ensure_no_transport(
     let py = event_loop.py();
     let transport = event_loop.get().with(py, |core| {
         let driver = core.driver.as_ref()?;
-        driver.data(driver.token(fd)?)?.as_transport().map(|transport| transport.clone_ref(py))
+        driver.data(driver.token(fd)?)?.transport_of(py)
     })?;
     match transport {
         Some(transport) => Err(PyRuntimeError::new_err(format!(
@@ -202,17 +206,17 @@ fn resume(event_loop: &Bound<'_, EventLoop>, token: Token, direction: Direction)
             return Waiter::Nobody;
         };
         match watch.slot(direction) {
-            Waiter::Callback(handle) => Waiter::Callback(handle.clone_ref(py)),
+            Waiter::Callback(handle, _) => Waiter::Callback(handle.clone_ref(py), None),
             Waiter::Once(operation) => Waiter::Once(operation.clone_ref(py)),
             Waiter::Nobody => Waiter::Nobody,
         }
     })?;
     match waiter {
-        Waiter::Callback(handle) if handle.is_cancelled() => {
+        Waiter::Callback(handle, _) if handle.is_cancelled() => {
             drop(with_driver(event_loop, |driver| take(driver, token, direction))?);
             Ok(())
         }
-        Waiter::Callback(handle) => turn::run_handle(event_loop, &handle),
+        Waiter::Callback(handle, _) => turn::run_handle(event_loop, &handle),
         Waiter::Once(operation) => {
             forget(event_loop, token, direction, operation.as_ptr() as *const ())?;
             super::sock::resume(py, &operation)
@@ -249,11 +253,31 @@ fn add(
     lp.check_thread(py)?;
     ensure_no_transport(event_loop, fd, file)?;
     let handle = lp.make_handle(event_loop, callback, args, None)?;
-    let (_, former) = wait(event_loop, fd, direction, Waiter::Callback(handle))?;
-    if let Waiter::Callback(former) = former {
+    let kept = (!file.is_instance_of::<pyo3::types::PyInt>()).then(|| file.into());
+    let (_, former) = wait(event_loop, fd, direction, Waiter::Callback(handle, kept))?;
+    if let Waiter::Callback(former, _file) = former {
         handle::cancel(py, &former)?;
     }
     Ok(())
+}
+
+/// Removes the callback that was added for a file object, whatever became of that; None if there is none.
+fn take_of_file(
+    event_loop: &Bound<'_, EventLoop>,
+    file: &Bound<'_, PyAny>,
+    direction: Direction,
+) -> PyResult<Option<Waiter>> {
+    event_loop.get().with(event_loop.py(), |core| {
+        let driver = core.driver.as_mut()?;
+        let token = driver.find(|endpoint| {
+            let waiter = endpoint.state::<Watch>().map(|watch| match direction {
+                Direction::Read => &watch.reader,
+                Direction::Write => &watch.writer,
+            });
+            matches!(waiter, Some(Waiter::Callback(_, Some(its))) if its.as_ptr() == file.as_ptr())
+        })?;
+        Some(take(driver, token, direction))
+    })
 }
 
 fn remove(
@@ -263,18 +287,26 @@ fn remove(
 ) -> PyResult<bool> {
     let py = event_loop.py();
     let lp = event_loop.get();
-    let fd = fileno(file)?;
     if lp.shared.is_closed() {
         return Ok(false);
     }
-    ensure_no_transport(event_loop, fd, file)?;
-    let former = lp.with(py, |core| {
-        let driver = core.driver.as_mut()?;
-        let token = driver.token(fd)?;
-        Some(take(driver, token, direction))
-    })?;
+    let former = match fileno(file) {
+        Ok(fd) => {
+            ensure_no_transport(event_loop, fd, file)?;
+            lp.with(py, |core| {
+                let driver = core.driver.as_mut()?;
+                let token = driver.token(fd)?;
+                Some(take(driver, token, direction))
+            })?
+        }
+        // Closed under its callback, as asyncio's selectors allow.
+        Err(unknown) => match take_of_file(event_loop, file, direction)? {
+            None => return Err(unknown),
+            found => found,
+        },
+    };
     match former {
-        Some(Waiter::Callback(handle)) => {
+        Some(Waiter::Callback(handle, _file)) => {
             handle::cancel(py, &handle)?;
             Ok(true)
         }

@@ -81,6 +81,31 @@ pub fn method1(py: Python<'_>, object: &Owned, name: Name, arg: &Bound<'_, PyAny
     unsafe { Owned::steal_or_err(py, method1_raw(object.as_ptr(), name, arg.as_ptr())) }
 }
 
+/// The iterator by which an `await` waits for a future.
+pub fn awaiting(py: Python<'_>, future: &Owned) -> PyResult<Owned> {
+    let object = future.as_ptr();
+    // SAFETY: attached and alive.
+    unsafe {
+        let slots = (*ffi::Py_TYPE(object)).tp_as_async;
+        match slots.as_ref().and_then(|slots| slots.am_await) {
+            Some(slot) => Owned::steal_or_err(py, slot(object)),
+            None => Err(pyo3::exceptions::PyTypeError::new_err("not awaitable")),
+        }
+    }
+}
+
+/// The iterator's next step: what it yields; None at its end, whatever it returns.
+pub fn advance(py: Python<'_>, steps: &Owned) -> PyResult<Option<Owned>> {
+    // SAFETY: attached and alive; an iterator, as every result of `awaiting`. Null without an exception is the end.
+    unsafe {
+        let yielded = ffi::PyIter_Next(steps.as_ptr());
+        if !yielded.is_null() {
+            return Ok(Some(Owned::steal(yielded)));
+        }
+        PyErr::take(py).map_or(Ok(None), Err)
+    }
+}
+
 /// Whether an error must leave the loop at once instead of being reported.
 pub fn is_fatal(py: Python<'_>, error: &PyErr) -> bool {
     error.is_instance_of::<pyo3::exceptions::PyKeyboardInterrupt>(py)

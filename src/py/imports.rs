@@ -47,6 +47,7 @@ imports! {
     asyncio_get_event_loop = "asyncio.events"."get_event_loop";
     asyncio_get_running_loop = "asyncio.events"."get_running_loop";
     memory_bio = "ssl"."MemoryBIO";
+    ssl_object = "ssl"."SSLObject";
     ssl_want_read = "ssl"."SSLWantReadError";
     ssl_want_write = "ssl"."SSLWantWriteError";
     ssl_zero_return = "ssl"."SSLZeroReturnError";

@@ -48,7 +48,7 @@ macro_rules! names {
 }
 
 names! {
-    context r#loop name
+    context r#loop name call_soon
     call_exception_handler
     _asyncgen_firstiter_hook _asyncgen_finalizer_hook _on_signal _log_slow_callback _adopt_thread
     connection_made connection_lost data_received eof_received get_buffer buffer_updated

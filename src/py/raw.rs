@@ -258,6 +258,22 @@ pub fn weaklist_member(offset: usize) -> ffi::PyMemberDef {
     member(c"__weaklistoffset__".as_ptr(), ffi::Py_T_PYSSIZET, offset as isize, ffi::Py_READONLY)
 }
 
+/// A weak reference without a callback.
+pub fn weak_reference(object: &Bound<'_, PyAny>) -> PyResult<Owned> {
+    // SAFETY: attached and alive; a new reference or null with an exception set.
+    unsafe { Owned::steal_or_err(object.py(), ffi::PyWeakref_NewRef(object.as_ptr(), ptr::null_mut())) }
+}
+
+/// What a weak reference refers to, while that lives. Runs no Python code.
+pub fn referent(_py: Python<'_>, reference: &Owned) -> Option<Owned> {
+    let mut object = ptr::null_mut();
+    // SAFETY: attached; a live weak reference. GetRef gives a new reference or null.
+    unsafe {
+        ffi::compat::PyWeakref_GetRef(reference.as_ptr(), &mut object);
+        (!object.is_null()).then(|| Owned::steal(object))
+    }
+}
+
 /// Takes a type's reference count out of the allocation path. Every instance holds a reference to its heap type;
 /// with several threads that count is the one cache line they all fight for. On free-threaded 3.13 there is no
 /// API for it, so the type is made immortal, as CPython itself does with its static types; 3.14 has a call.

@@ -87,6 +87,8 @@ struct Lent {
     input: *const u8,
     len: usize,
     output: *mut Vec<u8>,
+    /// What came out in between: a program may call the methods of the `SSLObject` itself. Leaves with the next call.
+    kept: Vec<u8>,
 }
 
 /// The library, and the kind of BIO that connections are given.
@@ -159,7 +161,8 @@ impl Connection {
     /// # Safety
     /// `ssl` is a connection of this library and outlives the result, which is used by one thread at a time.
     pub unsafe fn new(library: &'static LibSsl, ssl: *mut Ssl) -> Option<Self> {
-        let mut lent = Box::new(Lent { input: ptr::null(), len: 0, output: ptr::null_mut() });
+        let mut lent =
+            Box::new(Lent { input: ptr::null(), len: 0, output: ptr::null_mut(), kept: Vec::new() });
         // SAFETY: promised; the connection takes over the one reference to the BIO, for both directions. The box stays where
         // it is until `drop` takes its address out of the BIO.
         unsafe {
@@ -181,6 +184,9 @@ impl Connection {
         output: &mut Vec<u8>,
         call: impl FnOnce(&mut Self) -> R,
     ) -> R {
+        if !self.lent.kept.is_empty() {
+            output.append(&mut self.lent.kept);
+        }
         (self.lent.input, self.lent.len, self.lent.output) = (input.as_ptr(), input.len(), output);
         let result = call(self);
         *input = &input[input.len() - self.lent.len..];
@@ -253,7 +259,7 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        // SAFETY: the connection, which owns the BIO, is alive still. It may live on: it then finds nothing to read or write.
+        // SAFETY: the connection, which owns the BIO, is alive still. It may live on: it then finds nothing to read, and cannot write.
         unsafe { (self.library.functions.BIO_set_data)(self.bio, ptr::null_mut()) };
     }
 }
@@ -284,11 +290,12 @@ unsafe extern "C" fn write_output(bio: *mut Bio, data: *const c_char, len: c_int
     unsafe {
         (functions.BIO_clear_flags)(bio, BIO_FLAGS_READ | BIO_FLAGS_WRITE | BIO_FLAGS_SHOULD_RETRY);
         let lent = (functions.BIO_get_data)(bio).cast::<Lent>();
-        if lent.is_null() || (*lent).output.is_null() {
+        if lent.is_null() {
             return -1;
         }
         let data = std::slice::from_raw_parts(data.cast::<u8>(), len.max(0) as usize);
-        (*(*lent).output).extend_from_slice(data);
+        let output = if (*lent).output.is_null() { &raw mut (*lent).kept } else { (*lent).output };
+        (*output).extend_from_slice(data);
         len
     }
 }

@@ -13,9 +13,10 @@ How a test meets the subject (`substitute`, `catalogue`):
   loop; they give way to one class, `SubjectLoopTests`.
 - test_runners and test_pep492 build a `BaseEventLoop` and mock its selector away; they get the subject. The gather tests
   look at its ready queue; they get a helper that does not.
+- The tests of asyncio's C types come a second time, as `Native*`, for the subject's own Future and Task (`native`).
 - In test_tasks and test_futures, `new_test_loop()` makes the subject unless the test makes up the time, which no real
-  loop can follow. Those tests, and test_unix_events' for asyncio's own pipe transports and child watchers, run
-  unchanged on asyncio's `TestLoop`: they say that nothing around it was disturbed, and no more.
+  loop can follow. Those tests (the `Native*` ones have a stand-in), and test_unix_events' for asyncio's own pipe transports
+  and child watchers, run unchanged on asyncio's `TestLoop`: they say that nothing around it was disturbed, and no more.
 - A mock that a test puts into asyncio's modules reaches what the subject uses in that place (`mirror`).
 - Tests that only make sense of asyncio's inner parts are excepted as `private`.
 

@@ -13,7 +13,7 @@ import unittest
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from . import substitute
+from . import PACKAGE, native, substitute
 
 SELECTOR_CLASSES = (
     "KqueueEventLoopTests",
@@ -96,7 +96,8 @@ MODULES: tuple[Module, ...] = (
         stand_ins=(("BaseLoopSockSendfileTests", "setUp", substitute.set_up_of_sock_sendfile_tests),),
     ),
 )
-"""Never: test_selector_events, test_proactor_events and test_windows_*, which are about asyncio's own loops."""
+"""Never: test_selector_events, test_proactor_events and test_windows_*, which are about asyncio's own loops, and 3.14's
+test_tools, which formats stacks written down in the test and makes no loop."""
 
 
 @dataclass
@@ -135,6 +136,8 @@ def load(package: str, names: list[str]) -> Suite:
             continue
         if plan.remake is not None:
             _remake(module, plan.remake)
+        if package == PACKAGE:
+            native.remake(module, name)
         for class_name, method, stand_in in plan.stand_ins:
             setattr(getattr(module, class_name), method, stand_in)
         if plan.bare:

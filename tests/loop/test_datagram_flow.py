@@ -8,6 +8,9 @@ import pytest
 
 from .datagrams import Recorder, plain, unix_datagram_pair
 
+# Of linux/in6.h; the socket module does not know it.
+IPV6_MTU = 24
+
 
 def fill(transport, size=1000):
     """Send until the kernel refuses; how many datagrams were sent or queued."""
@@ -211,5 +214,49 @@ def test_a_full_receiver_that_is_not_connected(run, endpoint, tmp_path):
             assert await drain(receiver, count) == list(range(count))
             await asyncio.sleep(0)
             assert protocol.errors == []
+
+    run(main())
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="what provokes it is an option of IPv6 only")
+def test_no_buffers_is_told_and_the_next_ones_are_sent(run, endpoint):
+    """ENOBUFS is an error as any other, not a refusal to be waited out: so asyncio has it.
+
+    The kernel gives it, and nothing else, when a datagram must be cut into fragments that the send buffer has no room for.
+    """
+    large, small = bytes(9000), b"small"
+
+    class Answers(Recorder):
+        def datagram_received(self, data, addr):
+            super().datagram_received(data, addr)
+            self.transport.sendto(large, addr)
+            self.transport.sendto(data, addr)
+
+    def make():
+        sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        sock.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU, 1280)
+        sock.bind(("::1", 0))
+        return sock
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        transport, protocol = await endpoint(Answers(), sock=make())
+        with plain(("::1", 0), socket.AF_INET6) as peer:
+            peer.setblocking(False)
+            transport.sendto(large, peer.getsockname())
+            assert [exc.errno for exc in protocol.errors] == [errno.ENOBUFS]
+            transport.sendto(small, peer.getsockname())
+            assert await loop.sock_recv(peer, 9000) == small
+            # Answered at once, and out of a batch.
+            for count in (1, 5):
+                for number in range(count):
+                    peer.sendto(b"%d" % number, transport.get_extra_info("sockname"))
+                got = [await loop.sock_recv(peer, 9000) for _ in range(count)]
+                assert got == [b"%d" % number for number in range(count)]
+        assert [exc.errno for exc in protocol.errors] == [errno.ENOBUFS] * 7
+        assert protocol.log.count("pause") == 0
+        assert transport.get_write_buffer_size() == 0
+        assert not transport.is_closing()
 
     run(main())

@@ -193,6 +193,78 @@ def test_a_closed_descriptor(loop):
     assert loop.remove_reader(number) is False
 
 
+@pytest.mark.parametrize("way", ["reader", "writer"])
+def test_the_callback_of_a_closed_socket_is_removed_by_the_socket(loop, way):
+    """As asyncio's selectors allow: many a program closes first and removes then."""
+    add, remove = getattr(loop, f"add_{way}"), getattr(loop, f"remove_{way}")
+
+    class Callback:
+        def __call__(self):
+            pass
+
+    near, far = unix_pair()
+    callback = Callback()
+    reference = weakref.ref(callback)
+    add(near, callback)
+    del callback
+    near.close()
+    far.close()
+    assert remove(near) is True
+    assert collected(reference)
+    with pytest.raises(ValueError, match="Invalid file descriptor: -1"):
+        remove(near)
+
+
+def test_a_closed_socket_removes_nothing_of_the_next_owner_of_its_number(loop):
+    old, far = unix_pair()
+    loop.add_reader(old, pytest.fail, "the old one was called")
+    number = old.fileno()
+    old.close()
+    far.close()
+    near, far = unix_pair()
+    try:
+        if near.fileno() != number:
+            os.dup2(near.fileno(), number)
+            near.close()
+            near = socket.socket(fileno=number)
+        loop.add_reader(near, lambda: (loop.remove_reader(near), loop.stop()))
+        with pytest.raises(ValueError, match="Invalid file descriptor: -1"):
+            loop.remove_reader(old)
+        far.send(b"x")
+        loop.run_forever()
+        assert near.recv(1) == b"x"
+    finally:
+        near.close()
+        far.close()
+
+
+def test_a_closed_loop_has_nothing_to_remove_from_a_closed_socket(loop):
+    near, far = unix_pair()
+    loop.add_reader(near, print)
+    loop.close()
+    near.close()
+    far.close()
+    assert loop.remove_reader(near) is False
+    assert loop.remove_writer(near) is False
+
+
+def test_a_watched_socket_stays_alive(loop):
+    near, far = unix_pair()
+    reference = weakref.ref(near)
+    loop.add_reader(near, loop.stop)
+    del near
+    gc.collect()
+    far.send(b"x")
+    loop.run_forever()
+    near = reference()
+    assert near is not None
+    loop.remove_reader(near)
+    near.close()
+    far.close()
+    del near
+    assert collected(reference)
+
+
 def test_a_descriptor_closed_under_its_watch_and_used_again(loop):
     near, far = unix_pair()
     number = near.fileno()

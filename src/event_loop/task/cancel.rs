@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 
 use super::future::{self, Outcome, Refused};
 use super::{FutureKind, Kind, LOG_TRACEBACK, MUST_CANCEL, State, TaskKind, peek, task_of, types};
+use crate::event_loop::EventLoop;
 use crate::py::names::names;
 use crate::py::{Owned, call};
 use crate::sync::ownership::Foreign;
@@ -95,12 +96,7 @@ pub(super) fn cancel_any(py: Python<'_>, future: &Owned, message: Option<&Owned>
             return call::method1(py, future, names().cancel, &message)?.bind(py).is_truthy();
         }
     };
-    // SAFETY: exact, as just seen.
-    let future = unsafe { super::exact_future(object) }.expect("of one of the two types");
-    native?.map_err(|foreign| match future.alive() {
-        Ok(event_loop) => event_loop.wrong_thread_for(py, foreign, "future.cancel"),
-        Err(error) => error,
-    })
+    native?.map_err(|foreign| EventLoop::wrong_thread_for(foreign, "future.cancel"))
 }
 
 /// `uncancel()`: the requests that are left.

@@ -106,7 +106,6 @@ unsafe fn fill(
     let lp = event_loop.get();
     // SAFETY: a native Task that nobody else uses yet.
     let task = unsafe { task_of(object.as_ptr()) };
-    prepare(&task.future, event_loop)?;
     // SAFETY: alive.
     if unsafe { ffi::PyCoro_CheckExact(coro.as_ptr()) } == 0
         && !imports::iscoroutine(py)?.call1((coro,))?.is_truthy()?
@@ -118,6 +117,8 @@ unsafe fn fill(
         None => context::copy_current(py)?,
     };
     let name = options.name.as_ref().map(task_type::name_text).transpose()?;
+    // After what can fail: what did not become a task can be tried again.
+    prepare(&task.future, event_loop)?;
     // SAFETY: alive; not shared with another thread yet.
     unsafe {
         task.coro.set(ffi::Py_NewRef(coro.as_ptr()));
@@ -133,13 +134,13 @@ unsafe fn fill(
         number(lp, task);
         return step::start_eagerly(event_loop, object);
     }
-    let debug = lp.shared.is_debug();
+    let by_handle = lp.shared.steps_by_handle();
     let queued = object.clone_ref(py);
     let entered = lp.with_tasks(|core| {
         // SAFETY: new, and not in the list yet.
         unsafe { lp.tasks.link(object.as_ptr()) };
         give_number(core, task);
-        if debug {
+        if by_handle {
             return Some(Ready::Task(queued));
         }
         core.push(Ready::Task(queued)).err()

@@ -120,7 +120,7 @@ impl Future {
             _ => Vec::new(),
         };
         if let (Some(_), None) = (&first, &context)
-            && !event_loop.shared.is_debug()
+            && !event_loop.shared.steps_by_handle()
             && !core.closed
         {
             core.ready.push_back(Ready::Task(first.expect("just seen")));
@@ -170,7 +170,7 @@ unsafe fn call(
         match callback.context {
             None => step::push(py, event_loop, callback.callback),
             Some(context) => {
-                schedule::soon_in(py, event_loop, callback.callback.as_ptr(), &[object], context).map(drop)
+                schedule::soon_seen(py, event_loop, callback.callback.as_ptr(), &[object], context).map(drop)
             }
         }
     }

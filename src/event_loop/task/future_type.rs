@@ -13,6 +13,7 @@ use super::{
     BLOCKING, FAILED, Future, FutureKind, Kind, LOG_TRACEBACK, State, cancel, create, future, iter, object,
     peek,
 };
+use crate::event_loop::EventLoop;
 use crate::py::{Owned, imports, method, raw};
 use crate::sync::ownership::Foreign;
 
@@ -70,8 +71,8 @@ pub(super) fn methods<K: Kind>() -> Vec<ffi::PyMethodDef> {
         raw::one_arg(c"set_result", set_result::<K>, c"Mark it done. InvalidStateError if it is. The loop's thread."),
         raw::one_arg(c"set_exception", set_exception::<K>, c"Mark it failed. InvalidStateError if it is done. The loop's thread."),
         raw::fast_keywords(c"cancel", cancel::<K>, c"cancel($self, /, msg=None)\n--\n\nCancel it; False if it is done. The loop's thread."),
-        // The slot, which `await` uses, answers with the future itself; who calls the method wants `send` and `throw` too.
-        raw::method(c"__await__", ffi::PyMethodDefPointer { PyCFunction: iter::call_await }, ffi::METH_NOARGS | ffi::METH_COEXIST, c"An iterator that yields the future until it is done."),
+        // Besides the slot that `await` uses: whoever calls it by name may want to call what it returns by name too.
+        raw::method(c"__await__", ffi::PyMethodDefPointer { PyCFunction: iter::await_by_name }, ffi::METH_NOARGS | ffi::METH_COEXIST, c"An iterator with send(), throw() and close()."),
         raw::method(c"__class_getitem__", ffi::PyMethodDefPointer { PyCFunction: class_getitem }, ffi::METH_O | ffi::METH_CLASS, generic),
     ]
 }
@@ -139,7 +140,7 @@ pub(super) unsafe fn decide<K: Kind, R>(
         _ => {
             let name = if K::IS_TASK { "task" } else { "future" };
             let rest = if args.is_empty() { "" } else { ", ..." };
-            Err(event_loop.wrong_thread_for(py, foreign, &format!("{name}.{method}{rest}")))
+            Err(EventLoop::wrong_thread_for(foreign, &format!("{name}.{method}{rest}")))
         }
     }
 }

@@ -1,8 +1,8 @@
 //! What `await` sees of a future.
 //!
-//! An exact native future is its own iterator: `await` makes no object. The slot is filled after the type was made, so that
-//! `__next__` is no attribute of it, and a future is no `collections.abc.Iterator`. `iter(future)`,
-//! `future.__await__()` called as a method, and subclasses, get a `FutureIter`, which has all that asyncio's has.
+//! An exact native future is its own iterator: awaiting makes no object. The slot is filled after the type was made, so that
+//! `__next__` is no attribute of it, and a future is no `collections.abc.Iterator`. `iter(future)`, `future.__await__()` by
+//! name, and subclasses get a `FutureIter`, which has all that asyncio's has.
 
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
@@ -65,7 +65,7 @@ pub(super) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     Ok(())
 }
 
-/// `__await__`.
+/// What `await` itself calls.
 pub(super) unsafe extern "C" fn get_await(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: called by Python, attached, with a future.
     unsafe {
@@ -82,8 +82,8 @@ pub(super) unsafe extern "C" fn get_iter(object: *mut ffi::PyObject) -> *mut ffi
     unsafe { make(object) }
 }
 
-/// `__await__()` called as a method.
-pub(super) unsafe extern "C" fn call_await(
+/// `__await__()` in so many words.
+pub(super) unsafe extern "C" fn await_by_name(
     object: *mut ffi::PyObject,
     _: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {

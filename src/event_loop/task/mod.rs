@@ -51,7 +51,7 @@ use pyo3::{Borrowed, ffi};
 
 use super::EventLoop;
 use super::core::Core;
-use crate::py::Owned;
+use crate::py::{Owned, imports};
 use crate::sync::ownership::Foreign;
 use crate::sys::thread;
 
@@ -345,8 +345,8 @@ impl EventLoop {
 
     /// The error of a call that may only be made in the loop's thread: it names the way that is safe.
     #[cold]
-    fn wrong_thread_for(&self, _py: Python<'_>, foreign: Foreign, what: &str) -> PyErr {
-        let text = self.wrong_thread_text(foreign);
+    fn wrong_thread_for(foreign: Foreign, what: &str) -> PyErr {
+        let text = Self::wrong_thread_text(foreign);
         PyRuntimeError::new_err(format!("{text}: use loop.call_soon_threadsafe({what})"))
     }
 
@@ -369,6 +369,11 @@ pub fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     };
     let types = Types { future, task, future_offset: offset(future), task_offset: offset(task) };
     let _ = TYPES.set(types);
+    // Looked up now: hot paths, which pyo3 does not know to be attached, must not come to drop what another thread was
+    // first to keep.
+    for look_up in [imports::invalid_state_error, imports::cancelled_error, imports::iscoroutine] {
+        look_up(module.py())?;
+    }
     iter::init(module)?;
     step::init(module.py())?;
     asyncio::init(module)

@@ -123,6 +123,13 @@ pub(super) unsafe extern "C" fn finalize<K: Kind>(object: *mut ffi::PyObject) {
     // SAFETY: called by Python, attached, with an object of the kind that nobody refers to any more.
     unsafe {
         let future = K::future(object);
+        #[cfg(not(Py_3_14))]
+        if K::IS_TASK
+            && let Some(event_loop) = future.event_loop()
+        {
+            // Before 3.14 a task that the collector has found is no more among all tasks, should its handler revive it.
+            event_loop.look_at_tasks(|| event_loop.tasks.unlink(object));
+        }
         let pending = K::IS_TASK && future.state() == State::Pending && future.has(LOG_DESTROY);
         if !pending && !future.has(LOG_TRACEBACK) || future.event_loop().is_none() {
             return;

@@ -211,7 +211,7 @@ fn failure_of(py: Python<'_>, waiter: &Owned) -> PyResult<Option<Owned>> {
 fn wait_for_native(lp: &EventLoop, task: Owned, yielded: Owned) -> Result<(), (Owned, Owned)> {
     // SAFETY: a native task.
     let state = unsafe { task_of(task.as_ptr()) };
-    if lp.shared.is_debug() {
+    if lp.shared.steps_by_handle() {
         return Err((task, yielded));
     }
     // SAFETY: only compared.
@@ -411,7 +411,8 @@ fn cannot_enter(py: Python<'_>, task: &Owned, current: *mut ffi::PyObject) -> Py
     ))
 }
 
-/// Puts a task's step onto the queue. In debug mode as a Handle, so that all that debug mode tells of handles holds.
+/// Puts a task's step onto the queue. As a Handle in debug mode, so that all that it tells
+/// of handles holds, and where `call_soon` is overridden.
 ///
 /// # Safety
 /// `event_loop` is the task's loop, alive.
@@ -419,10 +420,11 @@ pub(super) fn push(py: Python<'_>, event_loop: *mut ffi::PyObject, task: Owned) 
     // SAFETY: an EventLoop, alive.
     let borrowed = unsafe { Bound::from_borrowed_ptr(py, event_loop).cast_into_unchecked::<EventLoop>() };
     let lp = borrowed.get();
-    if lp.shared.is_debug() {
+    if lp.shared.steps_by_handle() {
         let (wakeup, context) = wakeup_with_context(py, task)?;
         // SAFETY: all alive.
-        return unsafe { schedule::soon_in(py, event_loop, wakeup.as_ptr(), &[], context.into()) }.map(drop);
+        return unsafe { schedule::soon_seen(py, event_loop, wakeup.as_ptr(), &[], context.into()) }
+            .map(drop);
     }
     let pushed = lp
         .with_claim(move |core| core.push(Ready::Task(task)))

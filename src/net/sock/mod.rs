@@ -29,7 +29,7 @@ use crate::driver::Token;
 use crate::event_loop::{EventLoop, task};
 use crate::py::buffer::BufferView;
 use crate::py::names::names;
-use crate::py::{Owned, imports};
+use crate::py::{Owned, call, imports};
 use datagram::Destination;
 use file::FileTransfer;
 use operation::{Attempt, Operation};
@@ -200,18 +200,16 @@ impl SockCall {
                 Err(PyRuntimeError::new_err("coroutine is being awaited already"))
             }
             State::Waiting { mut operation, token, future, steps } => {
-                match steps.bind(py).call_method0("__next__") {
-                    Ok(pending) => {
+                match call::advance(py, &steps) {
+                    Ok(Some(pending)) => {
                         this.state.put(State::Waiting { operation, token, future, steps });
-                        Ok(Some(pending))
+                        Ok(Some(pending.into_bound(py)))
                     }
                     // The future is done: there is something to do.
-                    Err(done) if done.is_instance_of::<PyStopIteration>(py) => {
-                        match operation.attempt(event_loop, this.sock.bind(py))? {
-                            Attempt::Ready(value) => Err(stop(value)),
-                            Attempt::MustWait => Self::wait(slf, operation).map(Some),
-                        }
-                    }
+                    Ok(None) => match operation.attempt(event_loop, this.sock.bind(py))? {
+                        Attempt::Ready(value) => Err(stop(value)),
+                        Attempt::MustWait => Self::wait(slf, operation).map(Some),
+                    },
                     Err(cancelled) => {
                         Self::forget(slf, token, &operation)?;
                         Err(cancelled)
@@ -235,16 +233,16 @@ impl SockCall {
                 let future = task::create_future(event_loop)?;
                 let waiter = Waiter::Once(slf.into());
                 let (token, former) = watch::wait(event_loop, fd, operation.direction(), waiter)?;
-                if let Waiter::Callback(handle) = former {
+                if let Waiter::Callback(handle, _) = former {
                     crate::event_loop::handle::cancel(py, &handle)?;
                 }
                 (future, Some(token))
             }
         };
-        let steps: Owned = future.bind(py).call_method0("__await__")?.into();
-        let first = steps.bind(py).call_method0("__next__");
+        let steps = call::awaiting(py, &future)?;
+        let first = call::advance(py, &steps);
         this.state.put(State::Waiting { operation, token, future, steps });
-        first
+        first?.map(|first| first.into_bound(py)).ok_or_else(|| stop(py.None().into_bound(py)))
     }
 
     /// Ends the call: it waits no more and lets go of its buffers.

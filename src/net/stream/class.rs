@@ -8,11 +8,10 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use pyo3::{Borrowed, ffi};
 
-use super::{Kind, Phase, Public, Stream, Transport, write};
+use super::{Kind, Public, Stream, Transport, rest, write};
 use crate::py::derived::{self, Class, Description, State};
 use crate::py::method::{method, method_with, optional_number, required};
 use crate::py::{Owned, imports, raw};
-use crate::sys;
 
 static CLASS: Class = Class::new();
 static READ_PIPE: Class = Class::new();
@@ -273,14 +272,7 @@ impl State for Stream {
         }
         derived::warn_unclosed(object);
         // SAFETY: not through the loop's claim: nobody else has the transport, whichever thread this is.
-        let stream = unsafe { &mut *stream_of(object.as_ptr()) };
-        stream.phase = Phase::Closed;
-        let fd = stream.public.fd.swap(-1, Ordering::Relaxed);
-        let sock = stream.public.objects.lock().extra.socket_closed(object.py(), fd);
-        match sock {
-            Some(sock) => drop(sock.bind(object.py()).call_method0("close")),
-            None => sys::socket::close(fd),
-        }
+        rest::finalize(object, unsafe { &mut *stream_of(object.as_ptr()) });
     }
 
     fn repr(object: &Bound<'_, PyAny>) -> PyResult<String> {

@@ -35,7 +35,7 @@ impl<'py> Transport<'_, 'py> {
             stream.sender = Some(Sender::default());
             None
         })?;
-        refusal.map_or(Ok(()), |text| Err(PyRuntimeError::new_err(text)))
+        refusal.map_or_else(|| self.keep_or_rest(), |text| Err(PyRuntimeError::new_err(text)))
     }
 
     /// Writes are taken again. An end of writing asked for meanwhile comes now.

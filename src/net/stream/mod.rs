@@ -9,6 +9,7 @@
 //! | `file`  | a file that the kernel sends: `loop.sendfile`                            |
 //! | `extra` | `get_extra_info`                                                         |
 //! | `pipe`  | where the ends of a pipe follow rules of their own                       |
+//! | `rest`  | whether the loop keeps a transport alive, and its end if nobody does     |
 //!
 //! A transport is a Python object derived from asyncio's `Transport`, `ReadTransport` or `WriteTransport`, with a [`Stream`]
 //! behind the base's fields. What it is on is its [`Kind`].
@@ -23,6 +24,7 @@ mod extra;
 mod file;
 mod pipe;
 mod read;
+mod rest;
 mod write;
 
 use std::io;
@@ -165,6 +167,8 @@ pub struct Stream {
     eof_received: bool,
     /// Writes since the connection was lost.
     lost_writes: u32,
+    /// The driver has a weak reference only.
+    rests: bool,
     public: Arc<Public>,
 }
 
@@ -248,7 +252,10 @@ impl<'a, 'py> Transport<'a, 'py> {
     fn apply_read_mode(self) -> PyResult<()> {
         let (token, mode) = self.with(|stream| (stream.token, stream.read_mode()))?;
         match token {
-            Some(token) => with_driver(&self.event_loop(), |driver| driver.set_read_mode(token, mode)),
+            Some(token) => {
+                with_driver(&self.event_loop(), |driver| driver.set_read_mode(token, mode))?;
+                self.keep_or_rest()
+            }
             None => Ok(()),
         }
     }
@@ -332,6 +339,7 @@ fn assemble<'py>(
         eof_requested: false,
         eof_received: false,
         lost_writes: 0,
+        rests: false,
         public: Arc::new(Public {
             event_loop: event_loop.into(),
             kind,
@@ -424,6 +432,7 @@ fn deliver(event_loop: &Bound<'_, EventLoop>, token: Token, completion: Completi
     let py = event_loop.py();
     // SAFETY: this thread owns the core while it runs; what is needed is taken out before Python is called.
     let Some(driver) = (unsafe { event_loop.get().core_mut().driver.as_mut() }) else { return Ok(()) };
+    // Of one that rests there is nothing to deliver.
     let Some(transport) = driver.data(token).and_then(Endpoint::as_transport) else { return Ok(()) };
     if let Completion::Received(len @ 1..) = completion {
         // SAFETY: as above.

@@ -242,6 +242,7 @@ impl<'py> Transport<'_, 'py> {
             stream.publish_size();
             (flush_now, stream.flow.grown(stream.queue.len()))
         })?;
+        self.keep_or_rest()?;
         self.tell(change)?;
         if flush_now { self.flush() } else { Ok(()) }
     }
@@ -252,6 +253,7 @@ impl<'py> Transport<'_, 'py> {
             stream.publish_size();
             stream.flow.grown(stream.queue.len())
         })?;
+        self.keep_or_rest()?;
         self.tell(change)
     }
 
@@ -339,6 +341,9 @@ impl<'py> Transport<'_, 'py> {
         let (empty, phase, eof, sending) = self.with(|stream| {
             (stream.queue.is_empty(), stream.phase, stream.eof_requested, stream.sender.is_some())
         })?;
+        if empty {
+            self.keep_or_rest()?;
+        }
         match phase {
             Phase::Draining if empty => self.lose(None),
             Phase::Open if empty && sending => self.wake_sender(Ok(())),

@@ -12,6 +12,7 @@ use std::sync::OnceLock;
 
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::sync::critical_section::with_critical_section;
 
 use crate::proto::tls::{Engine, Handshake, Stop, Wire};
 use crate::py::names::names;
@@ -59,9 +60,13 @@ fn library(py: Python<'_>) -> PyResult<Option<&'static LibSsl>> {
     Ok(LibSsl::behind(&file.extract::<PathBuf>()?))
 }
 
-/// The connection behind an `ssl.SSLObject`, with the object that owns it; None where things are not as expected.
+/// The connection behind an `ssl.SSLObject`, with the object that owns it; None where things are not as expected, also for an
+/// object of a program's own class (`SSLContext.sslobject_class`): what its methods do and refuse is to be asked for.
 fn find<'py>(object: &Bound<'py, PyAny>) -> PyResult<Option<(&'static LibSsl, *mut Ssl, Bound<'py, PyAny>)>> {
     let py = object.py();
+    if !object.get_type().is(imports::ssl_object(py)?) {
+        return Ok(None);
+    }
     let Some(library) = library(py)? else { return Ok(None) };
     let Ok(owner) = object.getattr("_sslobj") else { return Ok(None) };
     let class = py.import("_ssl")?.getattr("_SSLSocket")?;
@@ -93,11 +98,20 @@ impl Direct {
         Ok(connection.map(|connection| Self { connection, object: owner.into(), failed: None }))
     }
 
+    /// Calls the library with input and output lent, holding the lock that the object's own methods take: another thread may be
+    /// asking it for its session, which a ticket that comes in replaces.
+    fn locked<R>(&mut self, wire: &mut Wire<'_>, call: impl FnOnce(&mut Connection) -> R) -> R {
+        // SAFETY: an engine is only driven by the loop's thread, attached.
+        let py = unsafe { Python::assume_attached() };
+        let (connection, object) = (&mut self.connection, self.object.bind(py));
+        with_critical_section(&object, || connection.lend(&mut wire.input, &mut wire.output, call))
+    }
+
     /// The exception for what just failed: the object's own method meets the same failure, which stays with the connection,
     /// and says it as `ssl` does. None if the peer said goodbye.
     #[cold]
     fn error(&mut self, wire: &mut Wire<'_>) -> Option<PyErr> {
-        // SAFETY: an engine is only driven by the loop's thread, attached.
+        // SAFETY: as in `locked`.
         let py = unsafe { Python::assume_attached() };
         let object = self.object.clone_ref(py).into_bound(py);
         let told =
@@ -111,7 +125,7 @@ impl Engine for Direct {
     type Error = PyErr;
 
     fn handshake(&mut self, wire: &mut Wire<'_>) -> PyResult<Handshake> {
-        // SAFETY: as in `error`.
+        // SAFETY: as in `locked`.
         let py = unsafe { Python::assume_attached() };
         let object = &self.object;
         let result = self.connection.lend(&mut wire.input, &mut wire.output, |_| {
@@ -122,12 +136,12 @@ impl Engine for Direct {
 
     fn read(&mut self, wire: &mut Wire<'_>, plaintext: &mut [u8]) -> PyResult<(usize, Stop)> {
         if let Some(failed) = self.failed.take() {
-            // SAFETY: as in `error`.
+            // SAFETY: as in `locked`.
             let py = unsafe { Python::assume_attached() };
             return Err(PyErr::from_value(failed.into_bound(py)));
         }
         let mut count = 0;
-        let end = self.connection.lend(&mut wire.input, &mut wire.output, |connection| {
+        let end = self.locked(wire, |connection| {
             while count < plaintext.len() {
                 match connection.read(&mut plaintext[count..]) {
                     Ok(read) => count += read,
@@ -148,7 +162,7 @@ impl Engine for Direct {
                 if count == 0 {
                     return Err(error);
                 }
-                // SAFETY: as in `error`.
+                // SAFETY: as in `locked`.
                 let py = unsafe { Python::assume_attached() };
                 self.failed = Some(error.into_value(py).into_bound(py).into_any().into());
                 Ok((count, Stop::Full))
@@ -157,10 +171,7 @@ impl Engine for Direct {
     }
 
     fn write(&mut self, wire: &mut Wire<'_>, plaintext: &[u8]) -> PyResult<usize> {
-        match self
-            .connection
-            .lend(&mut wire.input, &mut wire.output, |connection| connection.write(plaintext))
-        {
+        match self.locked(wire, |connection| connection.write(plaintext)) {
             Ok(count) => Ok(count),
             Err(Trouble::WantRead) => Ok(0),
             Err(_) => self.error(wire).map_or(Ok(0), Err),
@@ -168,7 +179,7 @@ impl Engine for Direct {
     }
 
     fn close(&mut self, wire: &mut Wire<'_>) -> PyResult<()> {
-        match self.connection.lend(&mut wire.input, &mut wire.output, Connection::shutdown) {
+        match self.locked(wire, Connection::shutdown) {
             Ok(()) | Err(Trouble::WantRead | Trouble::Closed) => Ok(()),
             Err(Trouble::Failed) => self.error(wire).map_or(Ok(()), Err),
         }

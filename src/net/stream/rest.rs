@@ -1,0 +1,95 @@
+//! Whether the loop keeps a transport alive.
+//!
+//! As with asyncio's selectors, it does while something may come of the descriptor: while it is read, or something waits to be
+//! sent. A transport that is paused, or whose peer sends no more, and that has nothing to send *rests*: the driver has a
+//! weak reference only. When nobody else refers to it any more, nobody can resume it, and it is closed with a warning.
+//!
+//! Threads: the last reference may go in any thread, so the end of a resting transport may come there. Nothing of the loop is
+//! touched then but what its claim allows; else the loop is told.
+
+use std::sync::atomic::Ordering;
+
+use pyo3::prelude::*;
+
+use super::{Phase, Stream, Transport};
+use crate::driver::{ReadMode, Token};
+use crate::event_loop::EventLoop;
+use crate::event_loop::endpoint::{Endpoint, with_driver};
+use crate::event_loop::post::Post;
+use crate::py::names::names;
+use crate::py::{Owned, raw};
+use crate::sys;
+
+impl Stream {
+    fn may_rest(&self) -> bool {
+        self.phase == Phase::Open
+            && self.queue.is_empty()
+            && self.sender.is_none()
+            && self.read_mode() == ReadMode::Paused
+    }
+}
+
+impl Transport<'_, '_> {
+    /// After a change of what is read or waits to be sent: has the driver keep the transport, or no more.
+    pub(super) fn keep_or_rest(self) -> PyResult<()> {
+        let changed = self.with(|stream| {
+            let token = stream.token?;
+            let rests = stream.may_rest();
+            (std::mem::replace(&mut stream.rests, rests) != rests).then_some((token, rests))
+        })?;
+        let Some((token, rests)) = changed else { return Ok(()) };
+        let reference = if rests { raw::weak_reference(self.object)? } else { self.object.into() };
+        // Our own reference keeps the transport: the driver's is dropped here.
+        let former = with_driver(&self.event_loop(), |driver| {
+            driver.data_mut(token).map(|endpoint| endpoint.hold_transport(reference, rests))
+        })?;
+        drop(former);
+        Ok(())
+    }
+}
+
+/// The end of a transport that nobody refers to any more: leaves the driver, closes the socket, tells the server. In whichever
+/// thread; nobody else has the transport.
+pub(super) fn finalize(object: &Bound<'_, PyAny>, stream: &mut Stream) {
+    let py = object.py();
+    let event_loop = Transport::new(object).event_loop();
+    stream.phase = Phase::Closed;
+    let token = stream.token.take();
+    if let Some(token) = token.filter(|_| stream.rests) {
+        forget(&event_loop, token);
+    }
+    let fd = stream.public.fd.swap(-1, Ordering::Relaxed);
+    let sock = stream.public.objects.lock().extra.socket_closed(py, fd);
+    match sock {
+        Some(sock) => drop(sock.bind(py).call_method0(names().close.bind(py))),
+        None => sys::socket::close(fd),
+    }
+    if let Some(server) = stream.server.take()
+        && !event_loop.get().shared.is_closed()
+    {
+        tell_server(&event_loop, server).unwrap_or_else(|error| error.write_unraisable(py, Some(object)));
+    }
+}
+
+/// It may wait for its last connection.
+fn tell_server(event_loop: &Bound<'_, EventLoop>, server: Owned) -> PyResult<()> {
+    let callback = server.into_bound(event_loop.py()).getattr("_collected")?;
+    event_loop.call_method1("call_soon_threadsafe", (callback,)).map(drop)
+}
+
+fn forget(event_loop: &Bound<'_, EventLoop>, token: Token) {
+    if abandon(event_loop, token).is_err() {
+        // Another thread runs the loop. One that closed meanwhile has forgotten everything.
+        let finish = Box::new(move |event_loop: &Bound<'_, EventLoop>| abandon(event_loop, token));
+        let _ = event_loop.get().shared.inbox.post(Post::Finished(finish));
+    }
+}
+
+/// What the driver held, a weak reference, is dropped outside the loop's claim. RuntimeError in a foreign thread.
+fn abandon(event_loop: &Bound<'_, EventLoop>, token: Token) -> PyResult<()> {
+    let endpoint: Option<Endpoint> = event_loop
+        .get()
+        .with(event_loop.py(), |core| core.driver.as_mut().and_then(|driver| driver.abandon(token)))?;
+    drop(endpoint);
+    Ok(())
+}
