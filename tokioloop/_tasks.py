@@ -51,7 +51,7 @@ _redefine_all_tasks()
 @reprlib.recursive_repr()
 def _foreign_repr(task: "Task[Any]") -> str:
     """What ``repr(task)`` is in another thread than its loop's: without the place in its code, which may be running."""
-    state: str = task._state.lower()  # type: ignore[attr-defined]
+    state: str = task._state.lower()
     parts = ["cancelling" if task.cancelling() and state == "pending" else state, f"name={task.get_name()!r}"]
     coro: Any = task.get_coro()
     parts.append(f"coro=<{getattr(coro, '__qualname__', type(coro).__name__)}()>")
@@ -59,7 +59,7 @@ def _foreign_repr(task: "Task[Any]") -> str:
     if waiter is not None:
         parts.append(f"wait_for={waiter!r}")
     if state == "finished":
-        error = task._exception  # type: ignore[attr-defined]
+        error = task._exception
         shown = f"exception={error!r}" if error is not None else f"result={reprlib.repr(task._result)}"  # type: ignore[attr-defined]
         parts.append(shown)
     return f"<{type(task).__name__} {' '.join(parts)}>"

@@ -6,9 +6,7 @@ from asyncio import (
     AbstractEventLoop,
     AbstractServer,
     DatagramTransport,
-    Future,
     ReadTransport,
-    Task,
     Transport,
     WriteTransport,
 )
@@ -36,7 +34,7 @@ class _TaskFactory(Protocol):
         coro: Coroutine[Any, Any, Any] | Generator[Any, None, Any],
         /,
         **kwargs: Any,
-    ) -> Future[Any]: ...
+    ) -> asyncio.Future[Any]: ...
 
 __version__: str
 
@@ -51,6 +49,24 @@ class Handle(asyncio.Handle):
 class TimerHandle(Handle, asyncio.TimerHandle):
     _when: float
 
+class Future[T](asyncio.Future[T]):
+    """``asyncio.Future`` for a ``TokioLoop``: its loop's thread changes it, any thread may look."""
+
+    def __init__(self, *, loop: EventLoop | None = None) -> None: ...
+
+class Task[T](asyncio.Task[T]):
+    """``asyncio.Task`` for a ``TokioLoop``: its loop's thread changes it, any thread may look."""
+
+    def __init__(
+        self,
+        coro: Coroutine[Any, Any, T] | Generator[Any, None, T],
+        *,
+        loop: EventLoop | None = None,
+        name: object = None,
+        context: Context | None = None,
+        eager_start: bool = False,
+    ) -> None: ...
+
 class EventLoop:
     """The native core of one loop: ready queue, timers, inbox, driver and transports.
 
@@ -60,7 +76,12 @@ class EventLoop:
 
     slow_callback_duration: float
 
-    def __init__(self) -> None: ...
+    def __init__(
+        self,
+        *,
+        tasks: Literal["native", "asyncio"] | None = None,
+        cross_thread: Literal["raise", "route"] | None = None,
+    ) -> None: ...
 
     # Running.
     def run_forever(self) -> None: ...
@@ -93,7 +114,7 @@ class EventLoop:
         *args: *Ts,
         context: Context | None = None,
     ) -> TimerHandle: ...
-    def create_future(self) -> Future[Any]: ...
+    def create_future(self) -> asyncio.Future[Any]: ...
     def create_task[T](
         self,
         coro: Coroutine[Any, Any, T] | Generator[Any, None, T],
@@ -101,7 +122,7 @@ class EventLoop:
         name: object = None,
         context: Context | None = None,
         **kwargs: Any,
-    ) -> Task[T]: ...
+    ) -> asyncio.Task[T]: ...
     def set_task_factory(self, factory: _TaskFactory | None) -> None: ...
     def get_task_factory(self) -> _TaskFactory | None: ...
 
@@ -144,7 +165,7 @@ class EventLoop:
         self,
         sock: socket,
         protocol: BaseProtocol,
-        waiter: Future[None] | None = None,
+        waiter: asyncio.Future[None] | None = None,
         extra: dict[str, Any] | None = None,
         server: AbstractServer | None = None,
     ) -> Transport: ...
@@ -152,7 +173,7 @@ class EventLoop:
         self,
         protocol: BaseProtocol,
         sslcontext: SSLContext | ServerConfig | ClientConfig,
-        waiter: Future[None],
+        waiter: asyncio.Future[None],
         *,
         server_side: bool = False,
         server_hostname: str | None = None,
@@ -165,21 +186,21 @@ class EventLoop:
         sock: socket,
         protocol: BaseProtocol,
         address: Any = None,
-        waiter: Future[None] | None = None,
+        waiter: asyncio.Future[None] | None = None,
         extra: dict[str, Any] | None = None,
     ) -> DatagramTransport: ...
     def _make_read_pipe_transport(
         self,
         pipe: Any,
         protocol: BaseProtocol,
-        waiter: Future[None] | None = None,
+        waiter: asyncio.Future[None] | None = None,
         extra: dict[str, Any] | None = None,
     ) -> ReadTransport: ...
     def _make_write_pipe_transport(
         self,
         pipe: Any,
         protocol: BaseProtocol,
-        waiter: Future[None] | None = None,
+        waiter: asyncio.Future[None] | None = None,
         extra: dict[str, Any] | None = None,
     ) -> WriteTransport: ...
     def _watch_child(self, pid: int, callback: Callable[[int | None], object]) -> None: ...
@@ -198,8 +219,8 @@ class EventLoop:
     # Name resolution on the shared runtime's blocking pool.
     def _resolve(
         self, host: bytes | None, port: bytes | None, family: int, type: int, proto: int, flags: int
-    ) -> Future[list[_AddrInfo]]: ...
-    def _resolve_name(self, sockaddr: tuple[Any, ...], flags: int) -> Future[tuple[str, str]]: ...
+    ) -> asyncio.Future[list[_AddrInfo]]: ...
+    def _resolve_name(self, sockaddr: tuple[Any, ...], flags: int) -> asyncio.Future[tuple[str, str]]: ...
 
 class StreamTransport(Transport):
     @property
@@ -289,6 +310,7 @@ class Connection:
 def get_running_loop() -> AbstractEventLoop: ...
 def get_event_loop() -> AbstractEventLoop: ...
 def _tls_engine(name: str | None = None) -> str: ...
+def _native_tasks(event_loop: EventLoop) -> set[asyncio.Task[Any]]: ...
 def loops() -> dict[int, EventLoop]: ...
 def _bound_loop() -> EventLoop | None: ...
 def _bind(loop: EventLoop | None) -> None: ...

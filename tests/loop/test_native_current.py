@@ -5,8 +5,6 @@ import threading
 
 import pytest
 
-import tokioloop
-
 from .support import PATIENCE, python
 
 

@@ -259,6 +259,29 @@ def test_a_yield_that_no_task_understands(loop, run):
     other.close()
 
 
+def test_what_fails_when_it_is_to_be_waited_for_fails_in_the_coroutine(loop, run, contexts):
+    """Else nothing would ever step the task again."""
+
+    class NoText:
+        def __repr__(self):
+            raise LookupError("no text")
+
+        def __await__(self):
+            return (yield self)
+
+    class NoCallbacks(Foreign):
+        def add_done_callback(self, fn, *, context=None):
+            raise LookupError("no callbacks")
+
+    async def main():
+        for awaitable in (NoText(), NoCallbacks(loop)):
+            with pytest.raises(LookupError, match="no "):
+                await loop.create_task(wait(awaitable))
+
+    run(main())
+    assert contexts == []
+
+
 def test_a_step_inside_a_step_is_refused(loop, run):
     async def main():
         future = loop.create_future()

@@ -34,7 +34,8 @@ def test_the_argument_is_stronger_than_the_environment(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("value", "kind"), [("asyncio", "_asyncio"), ("native", "tokioloop._tokioloop"), ("", "tokioloop._tokioloop")]
+    ("value", "kind"),
+    [("asyncio", "_asyncio"), ("native", "tokioloop._tokioloop"), ("", "tokioloop._tokioloop")],
 )
 def test_the_environment_variable(value, kind):
     done = python(

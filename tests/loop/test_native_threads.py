@@ -1,6 +1,7 @@
 """Native futures and tasks from threads that do not run their loop: looking is safe, changing is refused or routed."""
 
 import asyncio
+import concurrent.futures
 import io
 import threading
 from contextvars import copy_context
@@ -157,7 +158,7 @@ def test_changes_are_routed_where_that_was_asked_for(routing):
 def test_cancelling_and_failing_are_routed(routing):
     targets = Targets(routing)
     assert targets.task.cancel("routed") is True
-    with pytest.raises(asyncio.CancelledError):
+    with pytest.raises(concurrent.futures.CancelledError):
         routing.wait(wait(targets.task))
     future = routing.call(routing.loop.create_future)
     future.set_exception(LookupError("routed"))

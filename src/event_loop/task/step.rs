@@ -98,7 +98,10 @@ fn step(event_loop: &Bound<'_, EventLoop>, task: Owned) -> Result<Kept, (PyErr, 
         Ok(Turn::Yielded(yielded)) => match wait_for_native(lp, task, yielded) {
             Ok(()) => Ok(Kept::Elsewhere),
             Err((task, yielded)) => {
-                let waited = wait_for(event_loop, &task, yielded);
+                let waited = match wait_for(event_loop, &task, yielded) {
+                    Err(error) if state.waiter.get().is_null() => give_back(event_loop, &task, error),
+                    waited => waited,
+                };
                 leave(lp);
                 waited.map_err(|error| (error, task.clone_ref(py))).map(|()| Kept::Here(task))
             }
@@ -340,8 +343,21 @@ fn wait_in_turn(event_loop: &Bound<'_, EventLoop>, task: &Owned, future: &Future
 
 /// Has the next step throw RuntimeError into the coroutine.
 fn fail_soon(event_loop: &Bound<'_, EventLoop>, task: &Owned, text: String) -> PyResult<()> {
+    throw_soon(event_loop, task, PyRuntimeError::new_err(text))
+}
+
+/// What was yielded could not be waited for, by an error of its own: the coroutine gets that, else nothing would ever step it
+/// again.
+#[cold]
+fn give_back(event_loop: &Bound<'_, EventLoop>, task: &Owned, error: PyErr) -> PyResult<()> {
+    let error = crate::event_loop::turn::let_fatal_through(event_loop.py(), error)?;
+    throw_soon(event_loop, task, error)
+}
+
+/// Has the next step throw an exception into the coroutine.
+fn throw_soon(event_loop: &Bound<'_, EventLoop>, task: &Owned, error: PyErr) -> PyResult<()> {
     let py = event_loop.py();
-    let error = Owned::from(PyRuntimeError::new_err(text).into_value(py).into_bound(py).into_any());
+    let error = Owned::from(error.into_value(py).into_bound(py).into_any());
     let lp = event_loop.get();
     // SAFETY: a native task.
     let state = unsafe { task_of(task.as_ptr()) };
