@@ -5,7 +5,7 @@ import concurrent.futures
 import reprlib
 import sys
 import types
-from asyncio import AbstractEventLoop, Task, tasks
+from asyncio import AbstractEventLoop, Task, base_futures, tasks
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -49,20 +49,32 @@ _redefine_all_tasks()
 
 
 @reprlib.recursive_repr()
-def _foreign_repr(task: "Task[Any]") -> str:
-    """What ``repr(task)`` is in another thread than its loop's: without the place in its code, which may be running."""
-    state: str = task._state.lower()
-    parts = ["cancelling" if task.cancelling() and state == "pending" else state, f"name={task.get_name()!r}"]
-    coro: Any = task.get_coro()
-    parts.append(f"coro=<{getattr(coro, '__qualname__', type(coro).__name__)}()>")
-    waiter = task._fut_waiter  # type: ignore[attr-defined]
-    if waiter is not None:
-        parts.append(f"wait_for={waiter!r}")
+def _foreign_repr(future: "asyncio.Future[Any]") -> str:
+    """What ``repr`` is in another thread than the loop's.
+
+    Each thing is asked for once, since it may change meanwhile; and a task's is without the place in its code, which may be
+    running.
+    """
+    state: str = future._state.lower()
+    parts = [state]
+    if isinstance(future, Task):
+        if state == "pending" and future.cancelling():
+            parts = ["cancelling"]
+        coro: Any = future.get_coro()
+        parts.append(f"name={future.get_name()!r}")
+        parts.append(f"coro=<{getattr(coro, '__qualname__', type(coro).__name__)}()>")
+        waiter = future._fut_waiter  # type: ignore[attr-defined]
+        if waiter is not None:
+            parts.append(f"wait_for={waiter!r}")
     if state == "finished":
-        error = task._exception
-        shown = f"exception={error!r}" if error is not None else f"result={reprlib.repr(task._result)}"  # type: ignore[attr-defined]
-        parts.append(shown)
-    return f"<{type(task).__name__} {' '.join(parts)}>"
+        error = future._exception
+        parts.append(
+            f"exception={error!r}" if error is not None else f"result={reprlib.repr(future._result)}"  # type: ignore[attr-defined]
+        )
+    callbacks = future._callbacks
+    if callbacks:
+        parts.append(base_futures._format_callbacks(callbacks))
+    return f"<{type(future).__name__} {' '.join(parts)}>"
 
 
 def format_call_graph(task: "Task[Any]", *, timeout: float = 1.0) -> str:

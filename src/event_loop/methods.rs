@@ -28,10 +28,24 @@ impl EventLoop {
     /// Enters the loop into the process's registry and binds it to this thread if that has none.
     ///
     /// `tasks`: "native" or "asyncio"; None asks the environment variable TOKIOLOOP_TASKS. `cross_thread`: "raise" or "route".
-    #[pyo3(signature = (*, tasks=None, cross_thread=None))]
-    fn __init__(slf: &Bound<'_, Self>, tasks: Option<&str>, cross_thread: Option<&str>) -> PyResult<()> {
+    #[pyo3(signature = (*unknown, tasks=None, cross_thread=None, **others), text_signature = "(*, tasks=None, cross_thread=None)")]
+    fn __init__(
+        slf: &Bound<'_, Self>,
+        unknown: &Bound<'_, PyTuple>,
+        tasks: Option<&str>,
+        cross_thread: Option<&str>,
+        others: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<()> {
+        let known = || match (unknown.len(), others.and_then(|others| others.keys().into_iter().next())) {
+            (0, None) => Ok(()),
+            (0, Some(name)) => {
+                Err(PyTypeError::new_err(format!("TokioLoop() got an unexpected keyword argument '{name}'")))
+            }
+            _ => Err(PyTypeError::new_err("TokioLoop() takes no positional arguments")),
+        };
         let from_environment = std::env::var("TOKIOLOOP_TASKS").ok().filter(|value| !value.is_empty());
-        let chosen = choice("tasks", tasks.or(from_environment.as_deref()), ["native", "asyncio"])
+        let chosen = known()
+            .and_then(|()| choice("tasks", tasks.or(from_environment.as_deref()), ["native", "asyncio"]))
             .and_then(|native| Ok((native, choice("cross_thread", cross_thread, ["raise", "route"])?)));
         // A loop that never came to be is not one that was left open.
         let (native, raises) = chosen.inspect_err(|_| {

@@ -168,3 +168,26 @@ def test_an_overridden_on_signal(closing):
     loop.call_soon(signal.raise_signal, signal.SIGUSR1)
     loop.run_forever()
     assert seen == [signal.SIGUSR1]
+
+
+def test_an_overridden_call_soon_sees_callbacks_of_futures(closing):
+    calls = []
+
+    class Loop(tokioloop.TokioLoop):
+        def call_soon(self, callback, *args, context=None):
+            calls.append(callback)
+            return super().call_soon(callback, *args, context=context)
+
+    def told(future):
+        pass
+
+    async def main():
+        future = asyncio.get_running_loop().create_future()
+        future.add_done_callback(told)
+        future.set_result(None)
+        await future
+
+    loop = Loop()
+    closing(loop)
+    loop.run_until_complete(main())
+    assert calls.count(told) == 1

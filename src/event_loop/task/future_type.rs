@@ -318,13 +318,11 @@ unsafe extern "C" fn repr<K: Kind>(object: *mut ffi::PyObject) -> *mut ffi::PyOb
         raw::enter(|py| {
             let event_loop = K::future(object).alive()?;
             let object = Bound::<PyAny>::from_borrowed_ptr(py, object);
-            let format = if !K::IS_TASK {
-                imports::future_repr(py)?
-            } else if event_loop.has_still_frames() {
-                imports::task_repr(py)?
-            } else {
-                // The coroutine's frame may be running.
-                imports::foreign_task_repr(py)?
+            // Elsewhere it may change while it is looked at.
+            let format = match (event_loop.has_still_frames(), K::IS_TASK) {
+                (true, true) => imports::task_repr(py)?,
+                (true, false) => imports::future_repr(py)?,
+                (false, _) => imports::foreign_repr(py)?,
             };
             Ok(format.call1((object,))?.into_ptr())
         })
