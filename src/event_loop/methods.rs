@@ -28,7 +28,7 @@ impl EventLoop {
     /// Enters the loop into the process's registry and binds it to this thread if that has none.
     ///
     /// `tasks`: "native" or "asyncio"; None asks the environment variable TOKIOLOOP_TASKS. `cross_thread`: "raise" or "route".
-    #[pyo3(signature = (*unknown, tasks=None, cross_thread=None, **others), text_signature = "(*, tasks=None, cross_thread=None)")]
+    #[pyo3(signature = (*unknown, tasks=None, cross_thread=None, **others))]
     fn __init__(
         slf: &Bound<'_, Self>,
         unknown: &Bound<'_, PyTuple>,
