@@ -5,7 +5,7 @@ import concurrent.futures
 import reprlib
 import sys
 import types
-from asyncio import AbstractEventLoop, Task, tasks
+from asyncio import AbstractEventLoop, Future, Task, base_futures, tasks
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +49,25 @@ _redefine_all_tasks()
 
 
 @reprlib.recursive_repr()
+def _foreign_future_repr(future: "Future[Any]") -> str:
+    """What ``repr(future)`` is in another thread than its loop's: asyncio's text, but each thing is looked at once."""
+    state: str = future._state.lower()
+    parts = [state]
+    if state == "finished":
+        parts.append(_ending(future))
+    if callbacks := future._callbacks:
+        parts.append(base_futures._format_callbacks(callbacks))
+    if place := future._source_traceback:  # type: ignore[attr-defined]
+        parts.append(f"created at {place[-1][0]}:{place[-1][1]}")
+    return f"<{type(future).__name__} {' '.join(parts)}>"
+
+
+def _ending(future: "Future[Any]") -> str:
+    error = future._exception
+    return f"exception={error!r}" if error is not None else f"result={reprlib.repr(future._result)}"  # type: ignore[attr-defined]
+
+
+@reprlib.recursive_repr()
 def _foreign_repr(task: "Task[Any]") -> str:
     """What ``repr(task)`` is in another thread than its loop's: without the place in its code, which may be running."""
     state: str = task._state.lower()
@@ -59,9 +78,7 @@ def _foreign_repr(task: "Task[Any]") -> str:
     if waiter is not None:
         parts.append(f"wait_for={waiter!r}")
     if state == "finished":
-        error = task._exception
-        shown = f"exception={error!r}" if error is not None else f"result={reprlib.repr(task._result)}"  # type: ignore[attr-defined]
-        parts.append(shown)
+        parts.append(_ending(task))
     return f"<{type(task).__name__} {' '.join(parts)}>"
 
 

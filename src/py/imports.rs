@@ -27,6 +27,7 @@ imports! {
     task_repr = "asyncio.base_tasks"."_task_repr";
     task_get_stack = "asyncio.base_tasks"."_task_get_stack";
     task_print_stack = "asyncio.base_tasks"."_task_print_stack";
+    foreign_future_repr = "tokioloop._tasks"."_foreign_future_repr";
     foreign_task_repr = "tokioloop._tasks"."_foreign_repr";
     traceback_extract_stack = "traceback"."extract_stack";
     invalid_state_error = "asyncio.exceptions"."InvalidStateError";

@@ -318,15 +318,20 @@ unsafe extern "C" fn repr<K: Kind>(object: *mut ffi::PyObject) -> *mut ffi::PyOb
         raw::enter(|py| {
             let event_loop = K::future(object).alive()?;
             let object = Bound::<PyAny>::from_borrowed_ptr(py, object);
-            let format = if !K::IS_TASK {
-                imports::future_repr(py)?
-            } else if event_loop.has_still_frames() {
-                imports::task_repr(py)?
-            } else {
-                // The coroutine's frame may be running.
-                imports::foreign_task_repr(py)?
+            // Another thread may change what asyncio's own functions look at more than once, or run the coroutine's frame.
+            let mine = event_loop.shared.is_mine();
+            let (own, foreign) = match K::IS_TASK {
+                true => (mine || event_loop.has_still_frames(), imports::foreign_task_repr(py)?),
+                false => (mine, imports::foreign_future_repr(py)?),
             };
-            Ok(format.call1((object,))?.into_ptr())
+            if own {
+                let format = if K::IS_TASK { imports::task_repr(py)? } else { imports::future_repr(py)? };
+                match format.call1((&object,)) {
+                    Err(_) if !mine => {}
+                    text => return Ok(text?.into_ptr()),
+                }
+            }
+            Ok(foreign.call1((object,))?.into_ptr())
         })
     }
 }
