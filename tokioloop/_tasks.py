@@ -9,6 +9,7 @@ from asyncio import AbstractEventLoop, Future, Task, base_futures, tasks
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from . import _tokioloop
 from ._tokioloop import EventLoop, _native_tasks
 
 if TYPE_CHECKING:
@@ -76,7 +77,9 @@ def _foreign_repr(task: "Task[Any]") -> str:
     parts.append(f"coro=<{getattr(coro, '__qualname__', type(coro).__name__)}()>")
     waiter = task._fut_waiter  # type: ignore[attr-defined]
     if waiter is not None:
-        parts.append(f"wait_for={waiter!r}")
+        # asyncio's own futures, that of gather() among them, are not safe to look into from here.
+        ours = isinstance(waiter, (_tokioloop.Future, _tokioloop.Task))
+        parts.append(f"wait_for={repr(waiter) if ours else object.__repr__(waiter)}")
     if state == "finished":
         parts.append(_ending(task))
     return f"<{type(task).__name__} {' '.join(parts)}>"

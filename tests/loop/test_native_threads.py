@@ -150,6 +150,21 @@ def test_repr_from_another_thread_while_callbacks_come_and_go(targets):
     assert errors == []
 
 
+def test_a_future_of_asyncios_own_that_is_waited_for_is_not_looked_into(elsewhere):
+    class Touchy(asyncio.Future):
+        def __repr__(self):
+            raise LookupError("looked into")
+
+    async def make():
+        task = asyncio.create_task(wait(Touchy()))
+        await asyncio.sleep(0)
+        return task
+
+    task = elsewhere.wait(make())
+    assert "Touchy object at" in repr(task)
+    elsewhere.call(task.cancel)
+
+
 def test_repr_of_a_future_is_the_same_from_anywhere(targets):
     for end in (lambda future: None, lambda future: future.set_result([1])):
         targets.there.call(end, targets.future)
