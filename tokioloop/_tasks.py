@@ -74,6 +74,9 @@ def _foreign_repr(future: "asyncio.Future[Any]") -> str:
     callbacks = future._callbacks
     if callbacks:
         parts.append(base_futures._format_callbacks(callbacks))
+    place = future._source_traceback  # type: ignore[attr-defined]
+    if place:
+        parts.append(f"created at {place[-1][0]}:{place[-1][1]}")
     return f"<{type(future).__name__} {' '.join(parts)}>"
 
 

@@ -87,6 +87,13 @@ def _begin(target: Any) -> None:
         coro.close()
 
 
+def _show_waiter(target: Any) -> None:
+    """A native task may wait for a future of asyncio's own type, gather()'s: that one promises nothing."""
+    waiter = target._fut_waiter
+    if type(waiter).__module__ == type(target).__module__:
+        repr(waiter)
+
+
 ATTRIBUTES = [
     "_state",
     "_loop",
@@ -127,7 +134,7 @@ LOOKS: list[Callable[[Any], object]] = [
     lambda target: target == target,
     lambda target: target.set_name("renamed"),
     lambda target: repr(target.get_coro()),
-    lambda target: repr(target._fut_waiter),
+    _show_waiter,
     lambda target: asyncio.all_tasks(target.get_loop()),
     lambda target: asyncio.current_task(target.get_loop()),
     lambda target: [task.get_name() for task in asyncio.all_tasks(target.get_loop())],
@@ -153,6 +160,16 @@ CHANGES: list[Callable[[Any], object]] = [
     _begin,
 ]
 CALLS = LOOKS + CHANGES
+
+
+def _look_safely(target: Any) -> None:
+    """What never fails on a native object, wherever it is asked."""
+    assert repr(target).startswith("<")
+    target.done(), target.cancelled(), target.get_loop(), target._callbacks, target._state
+    if isinstance(target, asyncio.Task):
+        target.set_name("renamed")
+        assert target.get_name()
+        target.get_coro(), target._fut_waiter, target.cancelling()
 
 
 class Victim:
@@ -243,6 +260,8 @@ def scenario(run: Run) -> dict[str, int]:
         while not run.over():
             targets = chance.choice(victims + passing).targets
             for target in chance.sample(targets, min(len(targets), 4)):
+                if run.settings.loop == "tokioloop":
+                    _look_safely(target)
                 for call in chance.sample(CALLS, 20):
                     calls[me] += 1
                     with contextlib.suppress(*ANSWERS):

@@ -58,5 +58,3 @@ def test_unknown_choices(monkeypatch):
     monkeypatch.setenv("TOKIOLOOP_TASKS", "rust")
     with pytest.raises(ValueError, match="tasks must be"):
         tokioloop.TokioLoop()
-    with pytest.raises(TypeError):
-        tokioloop.TokioLoop("native")

@@ -119,6 +119,58 @@ def test_looking_is_safe_from_anywhere(targets):
     assert "exception=LookupError('told')" in repr(task)
 
 
+def test_repr_from_another_thread_while_callbacks_come_and_go(targets):
+    """asyncio's own function looks at the callbacks twice, and fails where they are gone the second time."""
+    there, over, errors = targets.there, threading.Event(), []
+    shown = [targets.future]
+
+    async def churn():
+        while not over.is_set():
+            future = shown[0] = there.loop.create_future()
+            future.add_done_callback(print)
+            future.remove_done_callback(print)
+            await asyncio.sleep(0)
+
+    def look():
+        try:
+            for _ in range(2000):
+                assert repr(shown[0]).startswith("<Future pending")
+        except BaseException as error:
+            errors.append(error)
+
+    shown = [targets.future]
+    churning = asyncio.run_coroutine_threadsafe(churn(), there.loop)
+    threads = [threading.Thread(target=look) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(4 * PATIENCE)
+    over.set()
+    churning.result(PATIENCE)
+    assert errors == []
+
+
+def test_a_future_of_asyncios_own_that_is_waited_for_is_not_looked_into(elsewhere):
+    class Touchy(asyncio.Future):
+        def __repr__(self):
+            raise LookupError("looked into")
+
+    async def make():
+        task = asyncio.create_task(wait(Touchy()))
+        await asyncio.sleep(0)
+        return task
+
+    task = elsewhere.wait(make())
+    assert "Touchy object at" in repr(task)
+    elsewhere.call(task.cancel)
+
+
+def test_repr_of_a_future_is_the_same_from_anywhere(targets):
+    for end in (lambda future: None, lambda future: future.set_result([1])):
+        targets.there.call(end, targets.future)
+        assert repr(targets.future) == targets.there.call(repr, targets.future)
+
+
 def test_a_foreign_future_awaited_in_another_loop_is_refused(loop, run, targets):
     async def main():
         for each in (targets.future, targets.task):
