@@ -13,7 +13,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PySet};
 
-use super::registry;
+use super::{registry, task_type, types};
 use crate::event_loop::{EventLoop, binding, schedule};
 use crate::py::{Owned, imports, raw};
 
@@ -34,6 +34,7 @@ pub(super) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     if let Some(all) = asyncio.getattr_opt("all_tasks")? {
         redefine(&all, &ALL_TASKS, all_tasks)?;
     }
+    redefine_get_context(&imports::asyncio_task(py)?.getattr("get_context")?)?;
     module.add_function(wrap_pyfunction!(native_tasks, module)?)
 }
 
@@ -62,6 +63,46 @@ fn redefine(function: &Bound<'_, PyAny>, original: &OnceLock<Function>, new: Fun
         AtomicPtr::from_ptr(place).store(definition, Ordering::Release);
     }
     Ok(())
+}
+
+static GET_CONTEXT: OnceLock<ffi::PyCFunction> = OnceLock::new();
+
+/// Does the same to `asyncio.Task.get_context`: from 3.14 on, called unbound on a native task, it would take a reference to what
+/// stands in the base's empty field, and crash.
+fn redefine_get_context(method: &Bound<'_, PyAny>) -> PyResult<()> {
+    if GET_CONTEXT.get().is_some() {
+        return Ok(());
+    }
+    let object = method.as_ptr();
+    // SAFETY: as in `redefine`.
+    unsafe {
+        let known = ffi::Py_TYPE(object) == &raw mut ffi::PyMethodDescr_Type
+            && (*(*object.cast::<ffi::PyMethodDescrObject>()).d_method).ml_flags == ffi::METH_NOARGS;
+        if !known {
+            return Err(PyImportError::new_err(format!(
+                "{method} is not what this Python should have: not supported"
+            )));
+        }
+        let place = &raw mut (*object.cast::<ffi::PyMethodDescrObject>()).d_method;
+        let definition = **place;
+        let _ = GET_CONTEXT.set(definition.ml_meth.PyCFunction);
+        let ml_meth = ffi::PyMethodDefPointer { PyCFunction: get_context };
+        let definition = Box::into_raw(Box::new(ffi::PyMethodDef { ml_meth, ..definition }));
+        // Release: who reads the pointer sees what it points to.
+        AtomicPtr::from_ptr(place).store(definition, Ordering::Release);
+    }
+    Ok(())
+}
+
+unsafe extern "C" fn get_context(task: *mut ffi::PyObject, none: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    let original = GET_CONTEXT.get().expect("set before this was installed");
+    // SAFETY: called by Python, attached, as the original would be: with an asyncio.Task.
+    unsafe {
+        match ffi::PyObject_TypeCheck(task, types().task) {
+            0 => original(task, none),
+            _ => task_type::get_context(task, none),
+        }
+    }
 }
 
 /// The loop that a call asks about, if it is one of ours: that given, else the one running here.
