@@ -9,6 +9,7 @@ from asyncio import AbstractEventLoop, Task, base_futures, tasks
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from . import _tokioloop
 from ._tokioloop import EventLoop, _native_tasks
 
 if TYPE_CHECKING:
@@ -65,7 +66,9 @@ def _foreign_repr(future: "asyncio.Future[Any]") -> str:
         parts.append(f"coro=<{getattr(coro, '__qualname__', type(coro).__name__)}()>")
         waiter = future._fut_waiter  # type: ignore[attr-defined]
         if waiter is not None:
-            parts.append(f"wait_for={waiter!r}")
+            # asyncio's own futures, that of gather() among them, are not safe to look into from here.
+            ours = isinstance(waiter, (_tokioloop.Future, _tokioloop.Task))
+            parts.append(f"wait_for={waiter!r}" if ours else f"wait_for={object.__repr__(waiter)}")
     if state == "finished":
         error = future._exception
         parts.append(

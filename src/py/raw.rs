@@ -385,6 +385,27 @@ pub unsafe fn visit(object: *mut ffi::PyObject, visit: ffi::visitproc, arg: *mut
     unsafe { visit(object, arg) }
 }
 
+/// Whether the collector has found that nothing refers to the object, and is about to finalise and take it apart. It decides
+/// that with every thread stopped, and takes it back so for those that a finaliser saves.
+///
+/// # Safety
+/// Attached; the memory is still the object's.
+#[inline]
+pub unsafe fn is_garbage(object: *mut ffi::PyObject) -> bool {
+    #[cfg(Py_GIL_DISABLED)]
+    // SAFETY: promised; other threads change other bits of the byte by atomic operations.
+    unsafe {
+        const UNREACHABLE: u8 = 4;
+        let bits = std::sync::atomic::AtomicU8::from_ptr(&raw mut (*object).ob_gc_bits);
+        bits.load(std::sync::atomic::Ordering::Relaxed) & UNREACHABLE != 0
+    }
+    #[cfg(not(Py_GIL_DISABLED))]
+    {
+        let _ = object;
+        false
+    }
+}
+
 /// Prepares an object just made for [`try_incref`] by other threads than its own.
 ///
 /// # Safety

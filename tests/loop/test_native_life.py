@@ -305,3 +305,32 @@ def test_a_fork_leaves_the_child_its_tasks(loop, run):
         return status
 
     assert run(main()) == 0
+
+
+def test_all_tasks_finds_no_task_that_the_collector_is_taking_apart(loop, run):
+    """It closes their coroutines: a task that came back to life meanwhile would be stepped at the same time."""
+    found = []
+
+    class Asks:
+        """Goes first, as the collector goes through what it found: it asks from the middle of that."""
+
+        def __del__(self):
+            found.append(asyncio.all_tasks(loop))
+
+    async def main():
+        for _ in range(20):
+            future = loop.create_future()
+            ring = [future, Asks()]
+            future.add_done_callback(lambda _, ring=ring: None)
+            task = loop.create_task(wait(future))
+            task._log_destroy_pending = False
+            ring.append(task)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        del future, ring, task
+        gc.collect()
+        return asyncio.all_tasks()
+
+    left = run(main())
+    assert len(found) == 20
+    assert all(tasks <= left for tasks in found)

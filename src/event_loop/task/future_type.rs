@@ -324,7 +324,12 @@ unsafe extern "C" fn repr<K: Kind>(object: *mut ffi::PyObject) -> *mut ffi::PyOb
                 (true, false) => imports::future_repr(py)?,
                 (false, _) => imports::foreign_repr(py)?,
             };
-            Ok(format.call1((object,))?.into_ptr())
+            let text = match format.call1((&object,)) {
+                // Nobody runs the loop, so that any thread may have changed something between two looks.
+                Err(_) if !event_loop.shared.is_mine() => imports::foreign_repr(py)?.call1((object,)),
+                text => text,
+            };
+            Ok(text?.into_ptr())
         })
     }
 }

@@ -98,14 +98,15 @@ impl Tasks {
         }
     }
 
-    /// References to all tasks in the list, but those that are going. Under the lock.
+    /// References to all tasks in the list, but those that are going: the collector, which knows of no reference to them, may
+    /// be closing their coroutines, and nobody else may step these. Under the lock.
     fn snapshot(&self) -> Vec<Owned> {
         let mut found = Vec::new();
         let mut object = self.head.get();
         while !object.is_null() {
             // SAFETY: what stands in the list is not freed before it has left it, for which the lock is needed.
             unsafe {
-                if raw::try_incref(object) {
+                if !raw::is_garbage(object) && raw::try_incref(object) {
                     found.push(Owned::steal(object));
                 }
                 object = task_of(object).links.next.get();
