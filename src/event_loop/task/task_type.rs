@@ -99,7 +99,10 @@ impl Task {
 
 macro_rules! function {
     ($name:ident($py:ident, $object:ident, $task:ident) $body:block) => {
-        pub(super) unsafe extern "C" fn $name($object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+        pub(super) unsafe extern "C" fn $name(
+            $object: *mut ffi::PyObject,
+            _: *mut ffi::PyObject,
+        ) -> *mut ffi::PyObject {
             // SAFETY: called by Python, attached, with a Task.
             unsafe {
                 raw::enter(|$py| {
