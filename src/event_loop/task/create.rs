@@ -61,7 +61,8 @@ fn prepare(future: &Future, event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
         let traceback = source_traceback(py)?;
         future.rare_mut().source_traceback = Some(traceback);
     }
-    // Last: from here on others may change it, if a derived class gave them the object. SAFETY: alive.
+    // Last: from here on others may change it, if a derived class gave them the object.
+    // SAFETY: alive.
     future.event_loop.set(unsafe { ffi::Py_NewRef(event_loop.as_ptr()) });
     Ok(())
 }
