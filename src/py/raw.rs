@@ -478,10 +478,13 @@ pub unsafe fn try_incref(object: *mut ffi::PyObject) -> bool {
     #[cfg(all(Py_GIL_DISABLED, Py_3_14))]
     // SAFETY: promised.
     unsafe {
+        use std::sync::atomic::Ordering;
         unsafe extern "C" {
             fn PyUnstable_TryIncRef(object: *mut ffi::PyObject) -> c_int;
         }
-        PyUnstable_TryIncRef(object) != 0
+        // A finaliser that did not save the object leaves it to its thread with no references, which the call takes for alive.
+        let left = (*object).ob_ref_local.load(Ordering::Relaxed) == 0 && (*object).ob_tid == thread_tag();
+        !left && PyUnstable_TryIncRef(object) != 0
     }
     #[cfg(not(Py_GIL_DISABLED))]
     // SAFETY: promised; the GIL orders the count.
