@@ -149,6 +149,9 @@ def test_an_abandoned_ring_of_tasks_is_collected_and_told_of(loop, run, contexts
     references = run(main())
     assert all(collected(reference) for reference in references)
     assert [context["message"] for context in contexts] == ["Task was destroyed but it is pending!"] * 3
+    # The reports have revived the tasks; from 3.14 on such tasks are among all tasks, as asyncio's are.
+    contexts.clear()
+    gc.collect()
     assert asyncio.all_tasks(loop) == set()
 
 
@@ -257,14 +260,16 @@ def test_ten_thousand_of_each_end_leave_nothing(how, loop, run):
         live = sum(isinstance(each, kinds) for each in gc.get_objects())
         return live, int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
-    run(many(2_000))
+    # 3.14t's allocator takes some rounds to come to rest, with asyncio's tasks too; a leak never does.
+    for _ in range(3):
+        run(many(10_000))
     run(give())
     live, rss = left()
     run(many(10_000))
     run(give())
     live_after, rss_after = left()
     assert live_after <= live
-    assert rss_after < rss + (8 << 20), "memory grew"
+    assert rss_after < rss + (4 << 20), "memory grew"
 
 
 def test_a_long_chain_of_waiting_tasks_goes_at_once():
