@@ -5,6 +5,7 @@ import concurrent.futures
 import reprlib
 import sys
 import types
+from _asyncio import current_task as _redefined_current_task
 from asyncio import AbstractEventLoop, Task, base_futures, tasks
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -15,9 +16,10 @@ from ._tokioloop import EventLoop, _native_tasks
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
 
-# On 3.13 ``all_tasks`` is a Python function, and programs hold it by imports made before ours. So the function keeps its
-# identity and gets other code, which runs among asyncio's own names and therefore imports what it needs.
-_original_all_tasks: Any = None
+# asyncio's own functions in Python (on 3.13 ``all_tasks``; elsewhere those that stand behind the ones in C) are held by programs and by
+# imports made before ours. So each keeps its identity and gets other code, which runs among asyncio's own names and therefore
+# imports what it needs. Those in C are redefined by the native module.
+_originals: dict[str, types.FunctionType] = {}
 
 
 def _all_tasks(loop: AbstractEventLoop | None = None) -> "set[Task[Any]]":
@@ -27,26 +29,42 @@ def _all_tasks(loop: AbstractEventLoop | None = None) -> "set[Task[Any]]":
     return _answer_all_tasks(loop)
 
 
+def _current_task(loop: AbstractEventLoop | None = None) -> "Task[Any] | None":
+    """Return a currently executed task."""
+    from tokioloop._tasks import _answer_current_task
+
+    return _answer_current_task(loop)
+
+
 def _answer_all_tasks(loop: AbstractEventLoop | None) -> "set[Task[Any]]":
     if loop is None:
         loop = asyncio.get_running_loop()
-    found: set[Task[Any]] = _original_all_tasks(loop)
+    found: set[Task[Any]] = _originals["all_tasks"](loop)
     if isinstance(loop, EventLoop):
         found |= _native_tasks(loop)
     return found
 
 
-def _redefine_all_tasks() -> None:
-    global _original_all_tasks
-    function = tasks.all_tasks
-    if _original_all_tasks is None and isinstance(function, types.FunctionType):
-        _original_all_tasks = types.FunctionType(
+def _answer_current_task(loop: AbstractEventLoop | None) -> "Task[Any] | None":
+    if loop is None:
+        loop = asyncio.get_running_loop()
+    # A task of another kind, if one runs, runs inside of ours: ours make those give way.
+    theirs: Task[Any] | None = _originals["current_task"](loop)
+    if theirs is not None or not isinstance(loop, EventLoop):
+        return theirs
+    return _redefined_current_task(loop)
+
+
+def _redefine(name: str, function: object, replacement: Any) -> None:
+    if name not in _originals and isinstance(function, types.FunctionType):
+        _originals[name] = types.FunctionType(
             function.__code__, function.__globals__, function.__name__, function.__defaults__
         )
-        function.__code__ = _all_tasks.__code__
+        function.__code__ = replacement.__code__
 
 
-_redefine_all_tasks()
+_redefine("all_tasks", getattr(tasks, "_py_all_tasks", tasks.all_tasks), _all_tasks)
+_redefine("current_task", getattr(tasks, "_py_current_task", None), _current_task)
 
 
 @reprlib.recursive_repr()

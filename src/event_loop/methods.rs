@@ -96,7 +96,12 @@ impl EventLoop {
 
     /// Whether the loop runs. Any thread.
     fn is_running(&self) -> bool {
-        self.shared.is_running()
+        let running = self.shared.is_running();
+        if running && self.shared.is_mine() {
+            // So asks a task of asyncio's own type that starts eagerly, and hardly anybody else here.
+            self.shared.note_asyncio_task();
+        }
+        running
     }
 
     /// Whether the loop was closed. Any thread.

@@ -22,6 +22,10 @@ imports! {
     asyncio_task = "asyncio"."Task";
     swap_current_task = "asyncio.tasks"."_swap_current_task";
     eager_task_factory = "asyncio"."eager_task_factory";
+    #[cfg(Py_3_14)]
+    add_to_awaited_by = "asyncio.futures"."future_add_to_awaited_by";
+    #[cfg(Py_3_14)]
+    discard_from_awaited_by = "asyncio.futures"."future_discard_from_awaited_by";
     get_future_loop = "asyncio.futures"."_get_loop";
     future_repr = "asyncio.base_futures"."_future_repr";
     task_repr = "asyncio.base_tasks"."_task_repr";

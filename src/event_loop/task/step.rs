@@ -94,6 +94,16 @@ fn step(event_loop: &Bound<'_, EventLoop>, task: Owned) -> Result<Kept, (PyErr, 
         Ok(Err(current)) => return Err((cannot_enter(py, &task, current), task)),
         Err(foreign) => return Err((lp.wrong_thread(py, foreign), task)),
     };
+    #[cfg(Py_3_14)]
+    if let Some(waiter) = &waiter
+        // SAFETY: alive.
+        && unsafe { exact_future(waiter.as_ptr()) }.is_none()
+        && let Err(error) = imports::discard_from_awaited_by(py)
+            .and_then(|discard| discard.call1((waiter.bind(py), task.bind(py))))
+    {
+        leave(lp);
+        return Err((error, task));
+    }
     match resume(py, state, waiter, throw) {
         Ok(Turn::Yielded(yielded)) => match wait_for_native(lp, task, yielded) {
             Ok(()) => Ok(Kept::Elsewhere),
@@ -307,6 +317,9 @@ fn wait_for(event_loop: &Bound<'_, EventLoop>, task: &Owned, yielded: Owned) -> 
             options.set_item(names().context.bind(py), context)?;
             let name = names().add_done_callback.bind(py);
             yielded.bind(py).call_method(name, (wakeup,), Some(&options))?;
+            // asyncio keeps account of who waits for its futures; native ones know it from their callbacks.
+            #[cfg(Py_3_14)]
+            imports::add_to_awaited_by(py)?.call1((yielded.bind(py), task.bind(py)))?;
         }
     }
     // SAFETY: a native task.
