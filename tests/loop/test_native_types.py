@@ -317,3 +317,38 @@ def test_all_tasks_asked_by_what_a_dying_task_takes_along(loop, run):
     assert reference() is None
     assert len(seen) == 2
     assert all(not isinstance(task, Holder) for tasks in seen for task in tasks)
+
+
+def test_asyncios_registers_and_init_called_on_native_tasks_never_crash():
+    """What they would enter into asyncio's own lists must not stay there when the object goes."""
+    python(
+        """
+        import asyncio, gc, tokioloop
+        from asyncio import tasks
+
+        async def sleep():
+            await asyncio.sleep(0)
+
+        async def main():
+            loop = asyncio.get_running_loop()
+            for _ in range(1000):
+                task = loop.create_task(sleep())
+                for name in "_register_task", "_register_eager_task":
+                    getattr(tasks, name)(task)
+                await task
+                del task
+            for _ in range(100):
+                task = loop.create_task(sleep())
+                asyncio.Task.__init__(task, sleep(), loop=loop)
+                await asyncio.sleep(0)
+                await task
+                del task
+            gc.collect()
+            for _ in range(3):
+                await asyncio.sleep(0)
+            tasks._eager_tasks.clear()
+            assert {type(task) for task in asyncio.all_tasks()} <= {asyncio.Task, tokioloop.Task}
+
+        tokioloop.run(main())
+        """
+    )

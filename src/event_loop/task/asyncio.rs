@@ -34,6 +34,8 @@ pub(super) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     if let Some(all) = asyncio.getattr_opt("all_tasks")? {
         redefine(&all, &ALL_TASKS, all_tasks)?;
     }
+    #[cfg(Py_3_14)]
+    registers::redefine_all(&asyncio)?;
     redefine_get_context(&imports::asyncio_task(py)?.getattr("get_context")?)?;
     module.add_function(wrap_pyfunction!(native_tasks, module)?)
 }
@@ -216,4 +218,46 @@ pub(super) fn swap_current(event_loop: &Bound<'_, EventLoop>, task: Option<&Owne
     let py = event_loop.py();
     let task = task.map(|task| task.bind(py));
     Ok(imports::swap_current_task(py)?.call1((event_loop, task))?.into())
+}
+
+/// `_register_task` and its kin. A native task stands in its loop's list, and is not to enter the list of C tasks too, which
+/// is threaded through fields that nobody would take it out of again.
+#[cfg(Py_3_14)]
+mod registers {
+    use super::*;
+
+    pub(super) fn redefine_all(asyncio: &Bound<'_, PyAny>) -> PyResult<()> {
+        redefine(&asyncio.getattr("_register_task")?, &REGISTER, register)?;
+        redefine(&asyncio.getattr("_unregister_task")?, &UNREGISTER, unregister)?;
+        redefine(&asyncio.getattr("_register_eager_task")?, &REGISTER_EAGER, register_eager)?;
+        redefine(&asyncio.getattr("_unregister_eager_task")?, &UNREGISTER_EAGER, unregister_eager)
+    }
+
+    macro_rules! leaves_native_alone {
+        ($original:ident, $name:ident) => {
+            static $original: OnceLock<Function> = OnceLock::new();
+
+            unsafe extern "C" fn $name(
+                module: *mut ffi::PyObject,
+                args: *const *mut ffi::PyObject,
+                nargs: ffi::Py_ssize_t,
+                keywords: *mut ffi::PyObject,
+            ) -> *mut ffi::PyObject {
+                let original = $original.get().expect("set before this was installed");
+                // SAFETY: called by Python, attached, as the original would be. The one argument stands first, named or not.
+                unsafe {
+                    let named = if keywords.is_null() { 0 } else { ffi::PyTuple_GET_SIZE(keywords) };
+                    if nargs + named == 1 && ffi::PyObject_TypeCheck(*args, types().task) != 0 {
+                        return raw::none(Python::assume_attached());
+                    }
+                    original(module, args, nargs, keywords)
+                }
+            }
+        };
+    }
+
+    leaves_native_alone!(REGISTER, register);
+    leaves_native_alone!(UNREGISTER, unregister);
+    leaves_native_alone!(REGISTER_EAGER, register_eager);
+    leaves_native_alone!(UNREGISTER_EAGER, unregister_eager);
 }

@@ -205,7 +205,20 @@ pub(super) unsafe extern "C" fn dealloc<K: Kind>(object: *mut ffi::PyObject) {
             }
         }
         drop(event_loop);
-        let inherited = (*base::<K>()).tp_dealloc.expect("asyncio's types have one");
+        let base = base::<K>();
+        let mut frees = base;
+        // The base's first field is its loop: set only if somebody called asyncio's own `__init__` on the object.
+        let plain = (*object.add(1).cast::<*mut ffi::PyObject>()).is_null();
+        if cfg!(Py_3_14) && K::IS_TASK && plain {
+            // A C task's looks for the object in a list of its thread's, and stops every thread if it takes it for another's. Ours
+            // stand in no such list (see `asyncio`): the rest of what it does is cleared here, and left to the future's.
+            ffi::PyObject_ClearWeakRefs(object);
+            if let Some(clear_inherited) = (*base).tp_clear {
+                clear_inherited(object);
+            }
+            frees = (*base).tp_base;
+        }
+        let inherited = (*frees).tp_dealloc.expect("asyncio's types have one");
         inherited(object);
     }
 }
