@@ -54,9 +54,12 @@ pub unsafe fn enter<R: Returned>(body: impl FnOnce(Python<'_>) -> PyResult<R>) -
     };
     match Python::try_attach(run) {
         Some(result) => result,
-        // The interpreter is going down; this thread is attached all the same, since Python called us.
-        // SAFETY: as said.
-        None => unsafe { enter_hot(body.take().expect("try_attach did not run it")) },
+        // The interpreter is going down, and pyo3 attaches nobody any more. This thread is attached all the same, since Python
+        // called us: a finaliser's report, or a repr in it, is as good as any.
+        // SAFETY: attached, so that attaching again only counts.
+        None => unsafe {
+            Python::attach_unchecked(|_| enter_hot(body.take().expect("try_attach did not run it")))
+        },
     }
 }
 
@@ -83,15 +86,8 @@ fn fail<R: Returned>(error: Option<PyErr>) -> R {
     // Raising may drop pyo3's references, which must know that the thread is attached.
     let mut error = Some(error);
     if Python::try_attach(|py| error.take().expect("called once").restore(py)).is_none() {
-        // The interpreter is going down: no way to tell pyo3. The error object is leaked with the process.
-        std::mem::forget(error.take());
-        // SAFETY: attached, since Python called us; the text is static.
-        unsafe {
-            ffi::PyErr_SetString(
-                ffi::PyExc_RuntimeError,
-                c"tokioloop: failed during interpreter shutdown".as_ptr(),
-            );
-        }
+        // SAFETY: attached, since Python called us, also while the interpreter is going down: see `enter`.
+        unsafe { Python::attach_unchecked(|py| error.take().expect("not restored").restore(py)) };
     }
     R::FAILED
 }

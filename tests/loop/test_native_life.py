@@ -339,3 +339,27 @@ def test_all_tasks_finds_no_task_that_the_collector_is_taking_apart(loop, run):
     left = run(main())
     assert len(found) == 20
     assert all(tasks <= left for tasks in found)
+
+
+def test_destroyed_at_the_interpreters_end_is_told_as_on_asyncios_loop():
+    """Nothing can be imported then, and pyo3 attaches nobody."""
+    done = python(
+        """
+        import asyncio, tokioloop
+
+        async def wait():
+            await future
+
+        async def main():
+            global future, task
+            future = loop.create_future()
+            future.task = task = loop.create_task(wait(), name="left")
+            await asyncio.sleep(0)
+
+        loop = tokioloop.TokioLoop()
+        loop.run_until_complete(main())
+        loop.close()
+        """
+    )
+    assert "Task was destroyed but it is pending!" in done.stderr
+    assert "name='left'" in done.stderr

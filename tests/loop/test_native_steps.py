@@ -114,8 +114,11 @@ def test_a_callback_compared_with_code_that_changes_the_list(loop, run):
                 pass
 
             def __eq__(self, other):
-                future.remove_done_callback(self) if other is not self and not seen else None
+                # Once only: each that is asked would ask the others, on asyncio's loop too.
+                first = not seen
                 seen.append(other)
+                if first:
+                    assert future.remove_done_callback(self) == 1
                 return False
 
             __hash__ = None
@@ -124,6 +127,7 @@ def test_a_callback_compared_with_code_that_changes_the_list(loop, run):
         for _ in range(5):
             future.add_done_callback(Tricky())
         assert future.remove_done_callback(print) == 0
+        assert len(future._callbacks) == 4
         future.cancel()
 
     run(main())
@@ -374,3 +378,22 @@ def test_a_task_of_asyncios_own_type_beside_ours(loop, run):
         assert theirs.cancelled() and type(theirs) is asyncio.Task
 
     run(main())
+
+
+def test_a_callback_is_removed_by_identity_whatever_it_says_of_equality(loop):
+    class Unequal:
+        __hash__ = None  # type: ignore[assignment]
+
+        def __eq__(self, other):
+            raise ValueError("not to be asked of itself")
+
+        def __call__(self, future):
+            raise AssertionError("was removed")
+
+    future = loop.create_future()
+    callback = Unequal()
+    future.add_done_callback(callback)
+    assert future.remove_done_callback(callback) == 1
+    future.set_result(None)
+    loop.call_soon(loop.stop)
+    loop.run_forever()

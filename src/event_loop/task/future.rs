@@ -411,7 +411,8 @@ pub(super) unsafe fn remove_callback<K: Kind>(
         // Comparing runs any code, which may change the list: so a copy is compared.
         let same = match context {
             None => step::is_wakeup_of(unwanted, callback),
-            Some(_) => callback.bind(py).eq(unwanted)?,
+            // As in CPython: what is the same object is equal, whatever it says.
+            Some(_) => callback.bind(py).is(unwanted) || callback.bind(py).eq(unwanted)?,
         };
         if same {
             matching.push(callback.as_ptr());

@@ -369,9 +369,15 @@ pub fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     };
     let types = Types { future, task, future_offset: offset(future), task_offset: offset(task) };
     let _ = TYPES.set(types);
-    // Looked up now: hot paths, which pyo3 does not know to be attached, must not come to drop what another thread was
-    // first to keep.
-    for look_up in [imports::invalid_state_error, imports::cancelled_error, imports::iscoroutine] {
+    // Looked up now. Hot paths, which pyo3 does not know to be attached, must not come to drop what another thread was first to
+    // keep; and what reports need must be there when the interpreter ends and imports no more.
+    for look_up in [
+        imports::invalid_state_error,
+        imports::cancelled_error,
+        imports::iscoroutine,
+        imports::future_repr,
+        imports::task_repr,
+    ] {
         look_up(module.py())?;
     }
     iter::init(module)?;
