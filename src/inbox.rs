@@ -42,6 +42,16 @@ impl<T> InboxSender<T> {
     }
 }
 
+impl<T> InboxSender<T> {
+    /// Wakes the loop if it sleeps, or keeps it from sleeping once, without a message: for those who leave work elsewhere. One
+    /// that has no waker yet has never slept.
+    pub fn wake(&self) {
+        if let Some(waker) = self.shared.waker.get() {
+            waker.wake();
+        }
+    }
+}
+
 impl<T> Inbox<T> {
     pub fn new() -> Self {
         Self { shared: Arc::new(Shared { mailbox: Mailbox::new(), waker: OnceLock::new() }) }

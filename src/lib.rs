@@ -10,7 +10,8 @@
 //! | L3    | `py`                                      | CPython's C API                                        |
 //! | L4    | `event_loop`                              | the loop itself                                        |
 //! | L5    | `net`                                     | transports, listeners, descriptors, names, signals     |
-//! | L6    | `observe`                                 | tracing                                                |
+//! | L6    | `pool`                                    | worker threads with a loop each, work across loops     |
+//! | L7    | `observe`                                 | tracing                                                |
 //!
 //! L0 to L2 know nothing of Python: `cargo test --no-default-features` builds and tests them alone.
 
@@ -31,5 +32,7 @@ mod module;
 mod net;
 #[cfg(feature = "python")]
 mod observe;
+#[cfg(feature = "python")]
+mod pool;
 #[cfg(feature = "python")]
 mod py;

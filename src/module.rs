@@ -3,7 +3,7 @@
 use pyo3::prelude::*;
 
 use crate::event_loop::{self, binding};
-use crate::{net, py};
+use crate::{net, pool, py};
 
 #[pymodule(gil_used = false)]
 fn _tokioloop(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -17,6 +17,7 @@ fn _tokioloop(module: &Bound<'_, PyModule>) -> PyResult<()> {
     net::tls::init(module)?;
     module.add_function(wrap_pyfunction!(net::tls::_tls_engine, module)?)?;
     net::datagram::init(module)?;
+    pool::init(module)?;
     module.add_class::<net::tls::ServerConfig>()?;
     module.add_class::<net::tls::ClientConfig>()?;
     module.add_class::<net::tls::Connection>()?;

@@ -18,12 +18,13 @@ LAYERS = [
     {"py"},
     {"event_loop"},
     {"net"},
+    {"pool"},
     {"observe"},
     {"module"},
 ]
 WITHOUT_PYTHON = {"sync", "sys", "driver", "proto", "inbox", "timer", "runtime", "metrics"}
-UNSAFE = {"sync", "sys", "driver", "py", "event_loop", "net"}
-RAW_FFI = {"py", "event_loop", "net"}
+UNSAFE = {"sync", "sys", "driver", "py", "event_loop", "net", "pool"}
+RAW_FFI = {"py", "event_loop", "net", "pool"}
 
 LIBC_CALL = re.compile(r"\blibc::[a-z_0-9]+\s*\(")
 

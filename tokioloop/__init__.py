@@ -19,8 +19,10 @@ if (
     )
 
 from . import tls
+from ._across import run_on
 from ._install import install, is_installed, uninstall
 from ._policy import EventLoopPolicy
+from ._pool import PoolStats, Worker, WorkerPool, WorkerStats, current_worker
 from ._run import run
 from ._tasks import format_call_graph, print_tasks
 from ._tokioloop import Future, Task, __version__
@@ -29,9 +31,14 @@ from .loop import TokioLoop, loops, new_event_loop
 __all__ = (
     "EventLoopPolicy",
     "Future",
+    "PoolStats",
     "Task",
     "TokioLoop",
+    "Worker",
+    "WorkerPool",
+    "WorkerStats",
     "__version__",
+    "current_worker",
     "format_call_graph",
     "install",
     "is_installed",
@@ -39,6 +46,7 @@ __all__ = (
     "new_event_loop",
     "print_tasks",
     "run",
+    "run_on",
     "tls",
     "uninstall",
 )

@@ -4,12 +4,14 @@
 //! come back here. What must be dropped (a decref may run Python code) is moved out first.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use pyo3::prelude::*;
 use slotmap::{SlotMap, new_key_type};
 
 use super::endpoint::Endpoint;
+use super::feed::Feed;
 use super::handle::HandleRef;
 use super::post::{Finish, Post, RemoteCall};
 use crate::driver::Driver;
@@ -59,6 +61,10 @@ pub struct Core {
     /// Made at first need: a loop that never waits has no descriptors.
     pub driver: Option<Driver<Endpoint>>,
     pub pending: SlotMap<PendingKey, Owned>,
+    /// A worker's share of its pool. Counted by whoever has the claim.
+    pub feed: Option<Rc<dyn Feed>>,
+    /// The feed may have more to give.
+    pub hungry: bool,
     pub closed: bool,
     pub stopping: bool,
     /// The signal wake-up socket is registered.
@@ -91,6 +97,8 @@ impl Core {
             inbox,
             driver: None,
             pending: SlotMap::with_key(),
+            feed: None,
+            hungry: false,
             closed: false,
             stopping: false,
             hears_signals: false,
@@ -175,6 +183,15 @@ impl Core {
         for future in self.pending.values() {
             visit(future)?;
         }
+        if let Some(feed) = &self.feed {
+            let mut result = Ok(());
+            feed.each(&mut |object| {
+                if result.is_ok() {
+                    result = visit(object);
+                }
+            });
+            result?;
+        }
         if let Some(factory) = &self.task_factory {
             visit(factory)?;
         }
@@ -196,6 +213,7 @@ impl Core {
             _driver: self.driver.take(),
             _pending: self.pending.drain().map(|(_, future)| future).collect(),
             _factory: self.task_factory.take(),
+            _feed: self.feed.take(),
         }
     }
 }
@@ -209,6 +227,7 @@ struct Remains {
     _driver: Option<Driver<Endpoint>>,
     _pending: Vec<Owned>,
     _factory: Option<Owned>,
+    _feed: Option<Rc<dyn Feed>>,
 }
 
 impl Drop for Remains {

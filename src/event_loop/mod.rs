@@ -8,6 +8,7 @@
 //! | `handle`         | the queue's items; `handle_type` is their Python face                   |
 //! | `turn`           | one turn: poll, dispatch, inbox, timers, ready queue                    |
 //! | `run`            | `run_forever`: hooks, thread binding, signals around the turns          |
+//! | `feed`           | what gives a loop work beyond its own queue                             |
 //! | `endpoint`       | what the driver keeps for transports, listeners, watches                |
 //! | `signal`         | the main thread's wake-up descriptor                                    |
 //! | `task`           | native futures and tasks: types, steps, registry                        |
@@ -20,6 +21,7 @@
 pub mod binding;
 pub mod core;
 pub mod endpoint;
+pub mod feed;
 pub mod handle;
 mod handle_type;
 mod methods;

@@ -92,6 +92,25 @@ impl RemoteCall {
         }
     }
 
+    /// Makes the call in `context`: a new reference, or null with an exception set.
+    ///
+    /// # Safety
+    /// Attached; `context` is alive.
+    #[inline]
+    pub unsafe fn run(&self, context: *mut ffi::PyObject) -> *mut ffi::PyObject {
+        // SAFETY: promised; everything else is alive in `self`.
+        self.with_args(|args| unsafe {
+            context::run_raw(context, || {
+                ffi::PyObject_Vectorcall(
+                    self.callback.as_ptr(),
+                    args.as_ptr(),
+                    args.len(),
+                    std::ptr::null_mut(),
+                )
+            })
+        })
+    }
+
     /// Shows every Python object that the record holds to the garbage collector. Whoever calls it must be the only one to.
     pub fn visit<E>(&self, visit: &mut impl FnMut(&Owned) -> Result<(), E>) -> Result<(), E> {
         visit(&self.callback)?;

@@ -1,7 +1,7 @@
 //! One turn of the loop, and the run that repeats it.
 //!
 //! A turn polls the driver and dispatches what is done there, drains the inbox, moves due timers to the ready queue,
-//! and runs what was ready when that began. What callbacks schedule runs in the next turn.
+//! runs what was ready when that began, and takes some of what its feed gives. What callbacks schedule runs in the next turn.
 
 use std::time::Duration;
 
@@ -9,13 +9,14 @@ use pyo3::prelude::*;
 use pyo3::{Borrowed, ffi};
 
 use super::core::Ready;
+use super::feed::Fed;
 use super::handle::HandleRef;
 use super::post::RemoteCall;
 use super::{EventLoop, handle_type, task};
 use crate::driver::Driver;
 use crate::py::errors::OrOsError;
 use crate::py::names::names;
-use crate::py::{Owned, call, context};
+use crate::py::{Owned, call};
 use crate::sys::clock::monotonic_ns;
 
 /// While callbacks keep the loop busy the driver is asked no more often than this: an empty `epoll_wait` costs as
@@ -51,6 +52,7 @@ pub(super) fn run(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
         drain_inbox(event_loop)?;
         move_due_timers(lp);
         run_ready(event_loop)?;
+        feed(event_loop)?;
         // SAFETY: owned while running.
         if unsafe { lp.core_mut() }.stopping {
             return Ok(());
@@ -69,7 +71,7 @@ fn poll(event_loop: &Bound<'_, EventLoop>, last_poll: &mut u64) -> PyResult<()> 
         // Callbacks written in C never pass a point where the interpreter can stop this thread or switch to another.
         detached(|| ());
     }
-    if core.stopping || !core.ready.is_empty() {
+    if core.stopping || core.hungry || !core.ready.is_empty() {
         let Some(driver) = core.driver.as_mut().filter(|driver| !driver.is_empty()) else {
             return Ok(());
         };
@@ -103,8 +105,17 @@ fn poll(event_loop: &Bound<'_, EventLoop>, last_poll: &mut u64) -> PyResult<()> 
                 if std::mem::take(&mut core.posted) && yield_to_producers(core) {
                     return Ok(());
                 }
+                let feed = core.feed.clone();
+                if feed.as_ref().is_some_and(|feed| !feed.may_sleep()) {
+                    core.hungry = true;
+                    return Ok(());
+                }
                 core.counters.parks += 1;
                 let waited = core.inbox.park(|| detached(|| (*driver).wait(timeout)));
+                if let Some(feed) = feed {
+                    feed.woke();
+                    core.hungry = true;
+                }
                 waited.unwrap_or_else(|| (*driver).wait(Some(Duration::ZERO))).or_os_error()?;
                 tracing::debug!(id = lp.shared.id, "loop woke");
             }
@@ -123,7 +134,7 @@ fn yield_to_producers(core: &mut super::core::Core) -> bool {
         return false;
     }
     detached(crate::sys::thread::yield_now);
-    let came = core.take_posts();
+    let came = core.take_posts() + core.feed.as_ref().map_or(0, |feed| feed.waiting());
     // The end of a burst brings nothing either, so one failure does not count for much.
     core.yield_backoff = if came < 2 { (core.yield_backoff * 2).clamp(1, LONGEST_BACKOFF) } else { 0 };
     core.yields_to_skip = core.yield_backoff;
@@ -241,6 +252,24 @@ fn run_ready(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
     Ok(())
 }
 
+/// Takes some of what the loop's feed has to give.
+#[inline]
+fn feed(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
+    let lp = event_loop.get();
+    // SAFETY: owned while running; each borrow ends with its statement.
+    let core = || unsafe { lp.core_mut() };
+    let Some(feed) = core().feed.clone() else { return Ok(()) };
+    let fed = feed.feed(event_loop)?;
+    core().hungry = matches!(fed, Fed::Some);
+    match fed {
+        Fed::Nothing => {}
+        // Who brought this is likely to bring more: the loop yields once before it sleeps.
+        Fed::Some => core().posted = true,
+        Fed::End => core().stopping = true,
+    }
+    Ok(())
+}
+
 /// Runs one handle; what it raises goes to the exception handler, but KeyboardInterrupt and SystemExit are returned.
 #[inline]
 pub(crate) fn run_handle(event_loop: &Bound<'_, EventLoop>, handle: &HandleRef) -> PyResult<()> {
@@ -261,12 +290,8 @@ fn run_remote(event_loop: &Bound<'_, EventLoop>, call: &RemoteCall) -> PyResult<
     if event_loop.get().shared.is_debug() {
         return run_in_debug_mode(event_loop, &handle_of(event_loop, call, context)?);
     }
-    // SAFETY: attached; everything is alive in `call` and `context`.
-    let result = call.with_args(|args| unsafe {
-        context::run_raw(context.as_ptr(), || {
-            ffi::PyObject_Vectorcall(call.callback.as_ptr(), args.as_ptr(), args.len(), std::ptr::null_mut())
-        })
-    });
+    // SAFETY: attached; `context` is alive.
+    let result = unsafe { call.run(context.as_ptr()) };
     if result.is_null() {
         let error = PyErr::fetch(py);
         return handle_type::report(event_loop, &handle_of(event_loop, call, context)?, error);

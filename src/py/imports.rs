@@ -73,5 +73,10 @@ imports! {
     getframe = "sys"."_getframe";
     set_wakeup_fd = "signal"."set_wakeup_fd";
     threads_by_ident = "threading"."_active";
+    condition = "threading"."Condition";
+    partial = "functools"."partial";
+    concurrent_cancelled_error = "concurrent.futures"."CancelledError";
+    wait_for_job = "tokioloop._job"."wait_for";
+    log_failed_callback = "tokioloop._job"."log_failed_callback";
     warn = "warnings"."warn";
 }

@@ -88,6 +88,22 @@ unsafe fn native_task(event_loop: &Bound<'_, EventLoop>, coro: *mut ffi::PyObjec
     }
 }
 
+/// A native task whose first step has been made. On the loop's thread, inside a run.
+pub(super) fn eager_task(
+    event_loop: &Bound<'_, EventLoop>,
+    coro: &Bound<'_, PyAny>,
+    context: Bound<'_, PyAny>,
+) -> PyResult<Owned> {
+    let py = event_loop.py();
+    // SAFETY: our own type; the object is complete before anybody else sees it.
+    let object = unsafe { Owned::steal_or_err(py, ffi::PyType_GenericAlloc(types().task, 0))? };
+    // SAFETY: as above.
+    unsafe {
+        fill(event_loop, &object, coro, Options { name: None, context: Some(context), eager_start: true })?
+    };
+    Ok(object)
+}
+
 /// What a task may be given besides its coroutine.
 #[derive(Default)]
 struct Options<'py> {

@@ -7,6 +7,7 @@
 //! | `cancel`      | cancellation of futures and tasks                                           |
 //! | `registry`    | the tasks of a loop, and which one runs                                     |
 //! | `create`      | `create_future`, `create_task` and the types' `__init__`                    |
+//! | `begin`       | what starts coroutines for others: begin, be told of the end, ask how it ended |
 //! | `object`      | life of the objects: allocation, collection, finalisers                     |
 //! | `iter`        | what `await` sees                                                           |
 //! | `future_type`, `task_type` | the Python faces                                               |
@@ -30,6 +31,7 @@
 //! reference counting and makes no object.
 
 mod asyncio;
+pub mod begin;
 mod cancel;
 mod create;
 mod future;

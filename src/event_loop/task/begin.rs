@@ -1,0 +1,111 @@
+//! For those who run coroutines on a loop for somebody else (pools, calls across loops): begin one, be told when it ends,
+//! and learn how.
+
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use super::{State, TaskKind, create, exact_future, future};
+use crate::event_loop::EventLoop;
+use crate::py::names::names;
+use crate::py::{Owned, call, imports};
+
+/// How a task ended.
+pub enum End {
+    Result(Owned),
+    Error(Owned),
+    Cancelled,
+}
+
+impl End {
+    pub fn clone_ref(&self, py: Python<'_>) -> Self {
+        match self {
+            Self::Result(value) => Self::Result(value.clone_ref(py)),
+            Self::Error(error) => Self::Error(error.clone_ref(py)),
+            Self::Cancelled => Self::Cancelled,
+        }
+    }
+}
+
+/// Makes a task of `coro` that runs in `context`. Its first step is made at once, unless the program has a say in how tasks of
+/// this loop are made. On the loop's thread, inside a run and outside of any task.
+pub fn begin(event_loop: &Bound<'_, EventLoop>, coro: &Bound<'_, PyAny>, context: Owned) -> PyResult<Owned> {
+    let py = event_loop.py();
+    let plain = event_loop.get().with(py, |core| core.task_factory.is_none())?;
+    if plain && event_loop.get().shared.has_native_tasks() {
+        return create::eager_task(event_loop, coro, context.into_bound(py));
+    }
+    let options = PyDict::new(py);
+    options.set_item(names().context.bind(py), context.into_bound(py))?;
+    Ok(event_loop.call_method("create_task", (coro,), Some(&options))?.into())
+}
+
+/// How the task ended; None if it has not. An exception counts as retrieved.
+pub fn end_of(py: Python<'_>, task: &Owned) -> PyResult<Option<End>> {
+    // SAFETY: alive.
+    let Some(state) = (unsafe { exact_future(task.as_ptr()) }) else { return end_of_foreign(py, task) };
+    match state.state() {
+        State::Pending => Ok(None),
+        State::Cancelled => Ok(Some(End::Cancelled)),
+        State::Finished => match future::failure(py, state)? {
+            Some(error) => Ok(Some(End::Error(error))),
+            None => Ok(Some(End::Result(future::result(py, state)?))),
+        },
+    }
+}
+
+/// The same for tasks of other types, as their methods tell.
+fn end_of_foreign(py: Python<'_>, task: &Owned) -> PyResult<Option<End>> {
+    let task = task.bind(py);
+    if !task.call_method0(names().done.bind(py))?.is_truthy()? {
+        return Ok(None);
+    }
+    if task.call_method0("cancelled")?.is_truthy()? {
+        return Ok(Some(End::Cancelled));
+    }
+    let error = task.call_method0("exception")?;
+    if error.is_none() {
+        return Ok(Some(End::Result(task.call_method0(names().result.bind(py))?.into())));
+    }
+    Ok(Some(End::Error(error.into())))
+}
+
+/// Has `callback(task)` called in `context` when the task ends. On its loop's thread.
+pub fn when_ended(py: Python<'_>, task: &Owned, callback: &Bound<'_, PyAny>, context: Owned) -> PyResult<()> {
+    // SAFETY: alive; an exact native future that `begin` made is a task.
+    let native = unsafe { exact_future(task.as_ptr()) };
+    if let Some(state) = native {
+        // SAFETY: alive, and a task.
+        let added =
+            unsafe { future::add_callback::<TaskKind>(py, task.as_ptr(), callback.as_ptr(), Some(context))? };
+        return added.map_err(|foreign| match state.alive() {
+            Ok(lp) => lp.wrong_thread(py, foreign),
+            Err(error) => error,
+        });
+    }
+    let options = PyDict::new(py);
+    options.set_item(names().context.bind(py), context.into_bound(py))?;
+    task.bind(py).call_method("add_done_callback", (callback,), Some(&options)).map(drop)
+}
+
+/// Asks the task to cancel itself. On its loop's thread.
+pub fn cancel(py: Python<'_>, task: &Owned) -> PyResult<()> {
+    call::method0(py, task, names().cancel).map(drop)
+}
+
+/// Whether an error is asyncio's CancelledError.
+pub fn is_cancellation(py: Python<'_>, error: &PyErr) -> PyResult<bool> {
+    Ok(error.is_instance(py, imports::cancelled_error(py)?))
+}
+
+/// Gives a native future of this thread's loop what a job's end was. One that is done already (cancelled) stays so.
+pub fn pass_on(py: Python<'_>, waiting: &Owned, end: &End) -> PyResult<()> {
+    if call::method0(py, waiting, names().done)?.bind(py).is_truthy()? {
+        return Ok(());
+    }
+    match end {
+        End::Result(value) => call::method1(py, waiting, names().set_result, &value.bind(py)),
+        End::Error(error) => call::method1(py, waiting, names().set_exception, &error.bind(py)),
+        End::Cancelled => call::method0(py, waiting, names().cancel),
+    }
+    .map(drop)
+}

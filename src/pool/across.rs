@@ -1,0 +1,80 @@
+//! Work across loops: a coroutine begun on another loop, and a job's end brought to the loop that awaits it. One message each
+//! way.
+
+use pyo3::prelude::*;
+
+use super::job::{Pledge, Watcher, Work, share, tell};
+use super::{job_type, start};
+use crate::event_loop::core::PendingKey;
+use crate::event_loop::post::Post;
+use crate::event_loop::task::begin::{self, End};
+use crate::event_loop::{EventLoop, binding, closed, task};
+use crate::inbox::InboxSender;
+use crate::py::context;
+
+/// Where a job's end is awaited.
+pub struct Answer {
+    inbox: InboxSender<Post>,
+    key: PendingKey,
+}
+
+impl Answer {
+    /// Posts the end to the loop that waits. Attached. One that is closed wants no answer.
+    pub fn send(self, end: End) {
+        let key = self.key;
+        let _ = self.inbox.post(Post::Finished(Box::new(move |event_loop| {
+            let py = event_loop.py();
+            match event_loop.get().with(py, |core| core.pending.remove(key))? {
+                Some(waiting) => begin::pass_on(py, &waiting, &end),
+                None => Ok(()),
+            }
+        })));
+    }
+}
+
+/// A future of the running loop that gets the job's end; None where no TokioLoop runs.
+#[pyfunction]
+pub fn _outcome_of<'py>(job: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let py = job.py();
+    let Some(event_loop) = binding::running(py) else { return Ok(None) };
+    let waiting = task::create_future(&event_loop)?;
+    if let Some(end) = job_type::checked_state_of(job)?.end_of(py) {
+        begin::pass_on(py, &waiting, &end)?;
+        return Ok(Some(waiting.into_bound(py)));
+    }
+    let lp = event_loop.get();
+    let kept = waiting.clone_ref(py);
+    let key = lp.with(py, |core| core.pending.insert(kept))?;
+    let answer = Answer { inbox: lp.shared.inbox.clone(), key };
+    if let Err(watcher) = job_type::state_of(job).watch(Watcher::Answer(answer)) {
+        tell(job, watcher);
+    }
+    Ok(Some(waiting.into_bound(py)))
+}
+
+/// Have a coroutine run on a loop, in a copy of the caller's context; the job. Any thread. RuntimeError when it is closed.
+#[pyfunction]
+pub fn _run_on<'py>(
+    event_loop: &Bound<'py, EventLoop>,
+    coro: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = event_loop.py();
+    let context = context::copy_current(py)?;
+    let work = Work::Coroutine { coro: share(coro), context };
+    let job = job_type::create(py, work)?.into_bound(py);
+    let pledge = Pledge::new(share(&job));
+    let posted = event_loop
+        .get()
+        .shared
+        .inbox
+        .post(Post::Finished(Box::new(move |event_loop| start::start(event_loop, pledge))));
+    match posted {
+        Ok(()) => Ok(job),
+        Err(refused) => {
+            // Nobody is told of a job that never was.
+            job_type::state_of(&job).take_work();
+            drop(refused);
+            Err(closed())
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! `Pool`: the native half of `tokioloop.WorkerPool`, which makes the threads and their loops.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use pyo3::exceptions::{PyIndexError, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+use pyo3::{Borrowed, ffi};
+
+use super::job::{self, Pledge, Work, share};
+use super::queues::Queues;
+use super::{job_type, worker};
+use crate::event_loop::EventLoop;
+use crate::event_loop::post::RemoteCall;
+use crate::event_loop::task::begin::End;
+use crate::py::{Owned, context, imports, raw};
+
+#[pyclass(frozen, subclass, weakref, module = "tokioloop._tokioloop")]
+pub struct Pool {
+    queues: Arc<Queues>,
+}
+
+#[pymethods]
+impl Pool {
+    #[new]
+    #[pyo3(signature = (threads, *_args, **_kwargs))]
+    fn new(
+        threads: usize,
+        _args: &Bound<'_, PyTuple>,
+        _kwargs: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Self> {
+        if threads == 0 {
+            return Err(PyValueError::new_err("threads must be at least 1"));
+        }
+        Ok(Self { queues: Arc::new(Queues::new(threads)) })
+    }
+
+    /// Make the calling thread's loop a worker. Once for each index.
+    fn _enter(&self, event_loop: &Bound<'_, EventLoop>, index: usize) -> PyResult<()> {
+        if index >= self.queues.workers() {
+            return Err(PyIndexError::new_err("no such worker"));
+        }
+        match worker::enter(event_loop, &self.queues, index)? {
+            true => Ok(()),
+            false => Err(PyRuntimeError::new_err("this worker was there before")),
+        }
+    }
+
+    /// The calling thread's worker takes no more jobs.
+    fn _leave(&self, event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
+        worker::leave(event_loop)
+    }
+
+    /// The calling thread is no worker any more; its loop has stopped.
+    fn _forget(&self) {
+        worker::forget();
+    }
+
+    /// The index of the worker that the calling thread is, or None.
+    fn _index(&self) -> Option<usize> {
+        worker::index_in(&self.queues)
+    }
+
+    /// Refuse new jobs. A worker's run ends once it finds no job and those that it began have ended. Any thread.
+    fn _close(&self) {
+        self.queues.close();
+    }
+
+    fn _is_closing(&self) -> bool {
+        self.queues.is_closing()
+    }
+
+    /// Whether the calling thread's worker has nothing left to do, ever.
+    fn _is_over(&self) -> bool {
+        worker::is_over()
+    }
+
+    /// Cancel the jobs that nobody has begun, or with an error, end them with that; how many. Any thread.
+    #[pyo3(signature = (error=None))]
+    fn _end_waiting(&self, py: Python<'_>, error: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
+        let mut count = 0;
+        while let Some(waiting) = self.queues.take_waiting() {
+            let how = error.map_or(End::Cancelled, |error| End::Error(share(error)));
+            count += usize::from(job::end(&waiting.job(py), how)?);
+        }
+        Ok(count)
+    }
+
+    /// Ask the coroutines that the calling thread's worker began to cancel themselves; how many.
+    fn _cancel_running(&self, py: Python<'_>) -> PyResult<usize> {
+        worker::cancel_running(py)
+    }
+
+    /// Cancel the jobs that were begun and have not ended, for those who wait for them; what they do goes on. Any thread.
+    fn _end_begun(&self, py: Python<'_>) -> PyResult<()> {
+        for begun in &self.queues.begun {
+            let jobs: Vec<_> = {
+                let begun = begun.lock();
+                begun.doing.iter().chain(begun.running.values()).map(|job| job.clone_ref(py)).collect()
+            };
+            for job in jobs {
+                job::end(&job.bind(py), End::Cancelled)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// No worker is left. Jobs that still come in are cancelled.
+    fn _finish(&self, py: Python<'_>) -> PyResult<()> {
+        self.queues.finish();
+        self._end_waiting(py, None).map(drop)
+    }
+
+    /// Jobs that nobody has begun, and for each worker how many it began, stole and has running. Any thread.
+    fn _figures(&self) -> (usize, Vec<(usize, usize, usize)>) {
+        let read = |figure: &AtomicUsize| figure.load(Ordering::Relaxed);
+        let figures = self.queues.figures.iter().zip(&self.queues.begun).map(|(figures, begun)| {
+            (read(&figures.begun), read(&figures.stolen), begun.lock().running.len())
+        });
+        (self.queues.len(), figures.collect())
+    }
+}
+
+/// `submit(fn, /, *args, worker=None, **kwargs)`.
+unsafe extern "C" fn submit(
+    object: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    nargs: isize,
+    keywords: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: called by Python as a fast call with keywords.
+    unsafe {
+        raw::enter(|py| {
+            let object = Borrowed::<PyAny>::from_ptr(py, object);
+            let pool = object.cast_unchecked::<Pool>();
+            let args = std::slice::from_raw_parts(args, nargs as usize + keyword_count(keywords));
+            let (given, values) = args.split_at(nargs as usize);
+            let Some((&function, rest)) = given.split_first() else {
+                return Err(PyTypeError::new_err("submit() missing 1 required positional argument: 'fn'"));
+            };
+            let mut whole = None;
+            let mut target = None;
+            if !values.is_empty() {
+                let function = Bound::from_borrowed_ptr(py, function);
+                (whole, target) = with_keywords(&function, keywords, values)?;
+            }
+            let function = whole.as_ref().map_or(function, |whole: &Bound<'_, PyAny>| whole.as_ptr());
+            put(&pool, function, rest, target)
+        })
+    }
+}
+
+unsafe fn keyword_count(keywords: *mut ffi::PyObject) -> usize {
+    // SAFETY: null or a tuple, as in every fast call.
+    if keywords.is_null() { 0 } else { unsafe { ffi::PyTuple_GET_SIZE(keywords) as usize } }
+}
+
+/// The function with its keyword arguments bound, if there are any, and the worker that is asked for.
+#[cold]
+unsafe fn with_keywords<'py>(
+    function: &Bound<'py, PyAny>,
+    keywords: *mut ffi::PyObject,
+    values: &[*mut ffi::PyObject],
+) -> PyResult<(Option<Bound<'py, PyAny>>, Option<usize>)> {
+    let py = function.py();
+    let options = PyDict::new(py);
+    let mut target = None;
+    // SAFETY: the names and values of a fast call.
+    let names = unsafe { Bound::from_borrowed_ptr(py, keywords).cast_into_unchecked::<PyTuple>() };
+    for (name, &value) in names.iter().zip(values) {
+        // SAFETY: alive.
+        let value = unsafe { Bound::from_borrowed_ptr(py, value) };
+        if name.extract::<&str>()? == "worker" {
+            target = value.extract()?;
+        } else {
+            options.set_item(name, value)?;
+        }
+    }
+    let whole = match options.is_empty() {
+        true => None,
+        false => Some(imports::partial(py)?.call((function,), Some(&options))?),
+    };
+    Ok((whole, target))
+}
+
+/// Makes a job and puts it where a worker finds it.
+unsafe fn put(
+    pool: &Bound<'_, Pool>,
+    function: *mut ffi::PyObject,
+    args: &[*mut ffi::PyObject],
+    target: Option<usize>,
+) -> PyResult<*mut ffi::PyObject> {
+    let py = pool.py();
+    let queues = &pool.get().queues;
+    if queues.is_closing() {
+        return Err(PyErr::from_value(pool.call_method0("_refusal")?));
+    }
+    if target.is_some_and(|worker| worker >= queues.workers()) {
+        return Err(PyIndexError::new_err(format!("worker must be below {}", queues.workers())));
+    }
+    let context = context::copy_current(py)?;
+    // SAFETY: attached; all alive in the caller's hands.
+    let call = unsafe { RemoteCall::new(py, function, args, &context, false, None)? };
+    let job = job_type::create(py, Work::Call(call))?.into_bound(py);
+    let pledge = Pledge::new(share(&job));
+    let left = match target {
+        Some(worker) => queues.push_to(worker, pledge),
+        None => match worker::push_own(queues, pledge) {
+            Ok(()) => false,
+            Err(pledge) => queues.push(pledge),
+        },
+    };
+    if left {
+        pool.get()._end_waiting(py, None)?;
+    }
+    Ok(Owned::from(job).into_ptr())
+}
+
+/// Adds the class to the module.
+pub fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let class = module.py().get_type::<Pool>();
+    let doc = c"submit($self, fn, /, *args, worker=None, **kwargs)\n--\n\nHave a worker call `fn(*args, **kwargs)`, and run the coroutine if that gives one. Any thread.\n\nReturns a concurrent.futures.Future. It travels with a copy of the caller's context. With `worker`, an index, that worker\ndoes it and no other. RuntimeError after shutdown() began; IndexError for a worker that is none.";
+    raw::add_method(class.as_any(), raw::fast_keywords(c"submit", submit, doc))?;
+    // SAFETY: the class is not yet known to any other thread.
+    unsafe { raw::share_cheaply(class.as_ptr()) };
+    module.add("Pool", class)
+}

@@ -1,0 +1,141 @@
+//! From a job that was taken to its end, or to a task that goes on, on the thread of the loop that took it.
+
+use std::cell::Cell;
+
+use parking_lot::Mutex;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::{PyTraverseError, PyVisit};
+
+use super::job::{self, Pledge, Work};
+use super::job_type;
+use super::queues::RunningKey;
+use super::worker;
+use crate::event_loop::EventLoop;
+use crate::event_loop::task::begin::{self, End};
+use crate::py::{Owned, imports};
+
+/// Does a job, or begins it. What the work raises is the job's; only what goes wrong around it is returned. On the
+/// loop's thread, inside a run and outside of any task.
+pub fn start(event_loop: &Bound<'_, EventLoop>, pledge: Pledge) -> PyResult<()> {
+    let py = event_loop.py();
+    let job = pledge.job(py);
+    match job_type::state_of(&job).take_work() {
+        None => Ok(()),
+        Some(Work::Coroutine { coro, context }) => {
+            run(event_loop, pledge, &job, &coro.into_bound(py), context)
+        }
+        Some(Work::Call(call)) => {
+            let context = call.context(py)?;
+            // SAFETY: attached, and alive.
+            let result = unsafe { Owned::steal_or_err(py, call.run(context.as_ptr())) };
+            match result {
+                Ok(result) if is_coroutine(py, &result)? => {
+                    run(event_loop, pledge, &job, &result.into_bound(py), context)
+                }
+                Ok(result) => job::end(&job, End::Result(share(result))).map(drop),
+                Err(error) => job::end(&job, end_of_error(py, error)?).map(drop),
+            }
+        }
+    }
+}
+
+/// A result is released by another thread than this, most often.
+fn share(result: Owned) -> Owned {
+    // SAFETY: attached and alive.
+    unsafe { Owned::borrow_for_another_thread(result.as_ptr()) }
+}
+
+fn end_of_error(py: Python<'_>, error: PyErr) -> PyResult<End> {
+    if begin::is_cancellation(py, &error)? {
+        return Ok(End::Cancelled);
+    }
+    Ok(End::Error(share(error.into_value(py).into_bound(py).into_any().into())))
+}
+
+#[inline]
+fn is_coroutine(py: Python<'_>, result: &Owned) -> PyResult<bool> {
+    // SAFETY: alive; only its type is looked at.
+    unsafe {
+        if ffi::PyCoro_CheckExact(result.as_ptr()) != 0 {
+            return Ok(true);
+        }
+        // Most results are of types that can't be awaited, which is seen without asking Python.
+        let slots = (*ffi::Py_TYPE(result.as_ptr())).tp_as_async;
+        if slots.as_ref().is_none_or(|slots| slots.am_await.is_none()) {
+            return Ok(false);
+        }
+    }
+    imports::iscoroutine(py)?.call1((result.bind(py),))?.is_truthy()
+}
+
+/// Makes the coroutine's first step; what it leaves undone is a task from then on.
+fn run(
+    event_loop: &Bound<'_, EventLoop>,
+    pledge: Pledge,
+    job: &Bound<'_, PyAny>,
+    coro: &Bound<'_, PyAny>,
+    context: Owned,
+) -> PyResult<()> {
+    let py = event_loop.py();
+    let state = job_type::state_of(job);
+    state.note_begin(event_loop.get().shared.inbox.clone());
+    let again = context.clone_ref(py);
+    let task = match begin::begin(event_loop, coro, context) {
+        Ok(task) => task,
+        Err(error) => return job::end(job, end_of_error(py, error)?).map(drop),
+    };
+    if let Some(end) = begin::end_of(py, &task)? {
+        return job::end(job, shared(end)).map(drop);
+    }
+    let running = worker::note_running(job);
+    let ending = Ending { pledge: Mutex::new(Some(pledge)), running: Cell::new(running).into() };
+    begin::when_ended(py, &task, Bound::new(py, ending)?.as_any(), again)?;
+    if state.note_task(task.clone_ref(py)) {
+        begin::cancel(py, &task)?;
+    }
+    Ok(())
+}
+
+fn shared(end: End) -> End {
+    match end {
+        End::Result(value) => End::Result(share(value)),
+        End::Error(error) => End::Error(share(error)),
+        End::Cancelled => End::Cancelled,
+    }
+}
+
+/// What a job's task calls at its end; dropped with a task that never ends, it ends the job all the same.
+#[pyclass(frozen, module = "tokioloop._tokioloop")]
+pub struct Ending {
+    /// Taken once; the lock is never held across a call.
+    pledge: Mutex<Option<Pledge>>,
+    running: Mutex<Cell<Option<RunningKey>>>,
+}
+
+#[pymethods]
+impl Ending {
+    fn __call__(&self, task: Bound<'_, PyAny>) -> PyResult<()> {
+        let py = task.py();
+        worker::forget_running(self.running.lock().take());
+        let pledge = self.pledge.lock().take();
+        let Some(pledge) = pledge else { return Ok(()) };
+        match begin::end_of(py, &task.into())? {
+            Some(end) => job::end(&pledge.job(py), shared(end)).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        // SAFETY: the collector has stopped every thread, none of them inside the lock.
+        match unsafe { &*self.pledge.data_ptr() } {
+            Some(pledge) => visit.call(pledge.as_object().as_py()),
+            None => Ok(()),
+        }
+    }
+
+    fn __clear__(&self) {
+        let pledge = self.pledge.lock().take();
+        drop(pledge);
+    }
+}

@@ -1,0 +1,211 @@
+//! One loop's share of a pool: what it takes, and what it has begun. All of it is the worker's thread's.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crossbeam_deque::Worker as Deque;
+use parking_lot::Mutex;
+use pyo3::prelude::*;
+
+use super::job::{self, Pledge};
+use super::queues::{Begun, Queues, RunningKey};
+use super::start;
+use crate::event_loop::feed::{Fed, Feed};
+use crate::event_loop::{EventLoop, turn};
+use crate::py::Owned;
+use crate::sys::clock::monotonic_ns;
+
+/// How many jobs are begun in one turn at most, and for how long: what was begun before must have its turns too.
+const MOST: usize = 16;
+const LONGEST_NS: u64 = 50_000;
+
+/// Every so many jobs the shared queue comes before the worker's own, which its own coroutines might keep full.
+const SHARED_FIRST_EVERY: usize = 61;
+
+thread_local! {
+    static CURRENT: RefCell<Option<Rc<Worker>>> = const { RefCell::new(None) };
+}
+
+pub struct Worker {
+    index: usize,
+    queues: Arc<Queues>,
+    own: Deque<Pledge>,
+    begun: Cell<usize>,
+}
+
+/// The calling thread's loop becomes a worker. False if that worker was there before.
+pub fn enter(event_loop: &Bound<'_, EventLoop>, queues: &Arc<Queues>, index: usize) -> PyResult<bool> {
+    let py = event_loop.py();
+    let Some(own) = queues.enter(index, event_loop.get().shared.inbox.clone()) else { return Ok(false) };
+    let worker = Rc::new(Worker { index, queues: queues.clone(), own, begun: Cell::new(0) });
+    CURRENT.set(Some(worker.clone()));
+    event_loop.get().with(py, |core| {
+        core.feed = Some(worker);
+        core.hungry = true;
+    })?;
+    Ok(true)
+}
+
+/// The worker of this thread takes no more. Jobs that it has begun go on while its loop runs.
+pub fn leave(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
+    let Some(worker) = CURRENT.with_borrow(Option::clone) else { return Ok(()) };
+    let former = event_loop.get().with(event_loop.py(), |core| {
+        core.hungry = false;
+        core.feed.take()
+    })?;
+    drop(former);
+    worker.queues.leave(worker.index);
+    // Nothing waits there after a drain; after an error others do it.
+    while let Some(job) = worker.own.pop() {
+        let _ = worker.queues.push(job);
+    }
+    Ok(())
+}
+
+/// Forgets the worker of this thread, whose loop runs no more.
+pub fn forget() {
+    let former = CURRENT.take();
+    drop(former);
+}
+
+/// Puts a job where this thread's worker takes its own from; gives it back if this is no worker of that pool.
+#[inline]
+pub fn push_own(queues: &Arc<Queues>, job: Pledge) -> Result<(), Pledge> {
+    let worker = CURRENT.with_borrow(|current| {
+        current.as_ref().filter(|worker| Arc::ptr_eq(&worker.queues, queues)).cloned()
+    });
+    match worker {
+        Some(worker) => {
+            queues.push_own(&worker.own, job);
+            Ok(())
+        }
+        None => Err(job),
+    }
+}
+
+/// The index of the worker that this thread is, in that pool.
+pub fn index_in(queues: &Arc<Queues>) -> Option<usize> {
+    CURRENT.with_borrow(|current| {
+        current.as_ref().filter(|worker| Arc::ptr_eq(&worker.queues, queues)).map(|worker| worker.index)
+    })
+}
+
+/// Whether this thread's worker has nothing left to do, ever. Of a thread that is none: true.
+pub fn is_over() -> bool {
+    CURRENT.with_borrow(|current| current.as_ref().is_none_or(|worker| worker.is_over()))
+}
+
+/// Notes a job whose coroutine goes on after its first step; None in a thread that is no worker.
+pub fn note_running(job: &Bound<'_, PyAny>) -> Option<RunningKey> {
+    let worker = CURRENT.with_borrow(Option::clone)?;
+    let kept = Owned::from(job);
+    Some(worker.begun().lock().running.insert(kept))
+}
+
+pub fn forget_running(key: Option<RunningKey>) {
+    let (Some(worker), Some(key)) = (CURRENT.with_borrow(Option::clone), key) else { return };
+    let former = worker.begun().lock().running.remove(key);
+    drop(former);
+}
+
+/// Asks every coroutine that this thread's worker has begun to cancel itself; how many there are.
+pub fn cancel_running(py: Python<'_>) -> PyResult<usize> {
+    let Some(worker) = CURRENT.with_borrow(Option::clone) else { return Ok(0) };
+    let jobs: Vec<_> = worker.begun().lock().running.values().map(|job| job.clone_ref(py)).collect();
+    for job in &jobs {
+        job::ask_to_cancel(&job.bind(py))?;
+    }
+    Ok(jobs.len())
+}
+
+impl Worker {
+    fn is_over(&self) -> bool {
+        self.queues.is_closing() && !self.has_running() && !self.queues.has_for(self.index)
+    }
+
+    fn begun(&self) -> &Mutex<Begun> {
+        &self.queues.begun[self.index]
+    }
+
+    fn has_running(&self) -> bool {
+        !self.begun().lock().running.is_empty()
+    }
+
+    /// Begins a job. Others see meanwhile which it is.
+    fn begin(&self, event_loop: &Bound<'_, EventLoop>, pledge: Pledge) -> PyResult<()> {
+        self.begun().lock().doing = Some(pledge.as_object().clone_ref(event_loop.py()));
+        let result = start::start(event_loop, pledge);
+        let done = self.begun().lock().doing.take();
+        drop(done);
+        match result {
+            Err(error) => report(event_loop, error),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    fn next(&self) -> Option<Pledge> {
+        let begun = self.begun.get() + 1;
+        let job = self.queues.next(self.index, &self.own, begun.is_multiple_of(SHARED_FIRST_EVERY))?;
+        self.begun.set(begun);
+        self.queues.figures[self.index].begun.store(begun, Ordering::Relaxed);
+        Some(job)
+    }
+}
+
+impl Feed for Worker {
+    fn feed(&self, event_loop: &Bound<'_, EventLoop>) -> PyResult<Fed> {
+        let mut since = 0;
+        for count in 0..MOST {
+            let Some(job) = self.next() else {
+                return Ok(match (count, self.is_over()) {
+                    (0, true) => Fed::End,
+                    (0, false) => Fed::Nothing,
+                    _ => Fed::Some,
+                });
+            };
+            self.begin(event_loop, job)?;
+            let now = monotonic_ns();
+            if since == 0 {
+                since = now;
+            } else if now - since > LONGEST_NS {
+                break;
+            }
+        }
+        Ok(Fed::Some)
+    }
+
+    fn may_sleep(&self) -> bool {
+        if !self.queues.is_closing() || !self.has_running() {
+            return self.queues.may_sleep(self.index);
+        }
+        // What is left to wait for are the coroutines begun here, which wake their loop themselves.
+        !self.queues.has_for(self.index)
+    }
+
+    fn waiting(&self) -> usize {
+        self.queues.waiting()
+    }
+
+    fn woke(&self) {
+        self.queues.woke(self.index);
+    }
+
+    fn each(&self, see: &mut dyn FnMut(&Owned)) {
+        // SAFETY: the collector has stopped every thread, none of them inside the lock.
+        let begun = unsafe { &*self.begun().data_ptr() };
+        begun.doing.iter().chain(begun.running.values()).for_each(see);
+    }
+}
+
+/// Tells the loop's exception handler of what went wrong around a job.
+#[cold]
+fn report(event_loop: &Bound<'_, EventLoop>, error: PyErr) -> PyResult<()> {
+    let py = event_loop.py();
+    let error = turn::let_fatal_through(py, error)?;
+    let context = pyo3::types::PyDict::new(py);
+    context.set_item("message", "A job could not be begun")?;
+    context.set_item("exception", error.into_value(py))?;
+    crate::event_loop::report(event_loop, &context)
+}

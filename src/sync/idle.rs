@@ -1,0 +1,183 @@
+//! Which of several workers sleep, so that whoever brings work wakes one of them and nobody sleeps beside work.
+//!
+//! A worker that finds nothing to do says so ([`Sleepers::enter`]) and then looks once more. Whoever brings work puts it
+//! where workers look, and then asks for a sleeper ([`Sleepers::take_one`]). Both put a full fence between their two
+//! steps, so at least one of them sees the other: the worker finds the work, or it is found asleep and woken. A worker is
+//! taken once; it enters again when it next runs out of work.
+
+use super::{AtomicU64, Ordering, fence};
+
+const BITS: usize = 64;
+
+pub struct Sleepers {
+    /// A bit for each worker, set while it sleeps or is about to.
+    words: Box<[AtomicU64]>,
+}
+
+impl Sleepers {
+    pub fn new(workers: usize) -> Self {
+        Self { words: (0..workers.div_ceil(BITS)).map(|_| AtomicU64::new(0)).collect() }
+    }
+
+    fn place(&self, worker: usize) -> (&AtomicU64, u64) {
+        (&self.words[worker / BITS], 1 << (worker % BITS))
+    }
+
+    /// The worker is going to sleep unless it finds work in a look that follows this call.
+    pub fn enter(&self, worker: usize) {
+        let (word, bit) = self.place(worker);
+        word.fetch_or(bit, Ordering::Relaxed);
+        // Pairs with the fence in `take_one` and `take`.
+        fence(Ordering::SeqCst);
+    }
+
+    /// The worker is awake. Whoever took it meanwhile wakes it for nothing.
+    pub fn leave(&self, worker: usize) {
+        let (word, bit) = self.place(worker);
+        if word.load(Ordering::Relaxed) & bit != 0 {
+            word.fetch_and(!bit, Ordering::Relaxed);
+        }
+    }
+
+    /// A worker that sleeps, for the caller to wake. Called after the work was put where workers look.
+    #[inline]
+    pub fn take_one(&self) -> Option<usize> {
+        // Pairs with the fence in `enter`.
+        fence(Ordering::SeqCst);
+        for (index, word) in self.words.iter().enumerate() {
+            let mut asleep = word.load(Ordering::Relaxed);
+            while asleep != 0 {
+                let bit = asleep & asleep.wrapping_neg();
+                asleep = word.fetch_and(!bit, Ordering::Relaxed);
+                if asleep & bit != 0 {
+                    return Some(index * BITS + bit.trailing_zeros() as usize);
+                }
+            }
+        }
+        None
+    }
+
+    /// Whether that worker sleeps, for the caller to wake. Called after work that only it may do was put where it looks.
+    pub fn take(&self, worker: usize) -> bool {
+        // Pairs with the fence in `enter`.
+        fence(Ordering::SeqCst);
+        let (word, bit) = self.place(worker);
+        word.load(Ordering::Relaxed) & bit != 0 && word.fetch_and(!bit, Ordering::Relaxed) & bit != 0
+    }
+}
+
+#[cfg(all(test, not(feature = "loom")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_sleeper_is_taken_once() {
+        let sleepers = Sleepers::new(130);
+        for worker in [3, 64, 129] {
+            sleepers.enter(worker);
+        }
+        assert!(sleepers.take(64));
+        assert!(!sleepers.take(64));
+        assert_eq!(sleepers.take_one(), Some(3));
+        assert_eq!(sleepers.take_one(), Some(129));
+        assert_eq!(sleepers.take_one(), None);
+        sleepers.enter(5);
+        sleepers.leave(5);
+        assert_eq!(sleepers.take_one(), None);
+    }
+}
+
+/// Run with `cargo test --no-default-features --features loom --profile loom loom`.
+#[cfg(all(test, feature = "loom"))]
+mod loom_tests {
+    use super::*;
+    use loom::sync::atomic::AtomicUsize;
+    use loom::sync::{Arc, Condvar, Mutex};
+
+    struct Place {
+        sleepers: Sleepers,
+        /// Stands in for the queue, of which workers see only what the fences let them.
+        work: AtomicUsize,
+        /// Stands in for each worker's eventfd: a wake-up that comes before the wait is not lost.
+        awake: [(Mutex<bool>, Condvar); 2],
+    }
+
+    impl Place {
+        fn take_work(&self) -> bool {
+            let mut left = self.work.load(Ordering::Relaxed);
+            while left > 0 {
+                match self.work.compare_exchange(left, left - 1, Ordering::Relaxed, Ordering::Relaxed) {
+                    Ok(_) => return true,
+                    Err(now) => left = now,
+                }
+            }
+            false
+        }
+
+        /// Does one piece of work, sleeping until there is one.
+        fn work(&self, me: usize) {
+            loop {
+                if self.take_work() {
+                    return;
+                }
+                self.sleepers.enter(me);
+                if self.work.load(Ordering::Relaxed) == 0 {
+                    let (lock, woken) = &self.awake[me];
+                    let mut awake = lock.lock().unwrap();
+                    while !*awake {
+                        awake = woken.wait(awake).unwrap();
+                    }
+                    *awake = false;
+                }
+                self.sleepers.leave(me);
+            }
+        }
+
+        fn bring(&self) {
+            self.work.fetch_add(1, Ordering::Relaxed);
+            if let Some(worker) = self.sleepers.take_one() {
+                let (lock, woken) = &self.awake[worker];
+                *lock.lock().unwrap() = true;
+                woken.notify_one();
+            }
+        }
+    }
+
+    /// A worker that slept beside work would wait for ever; loom reports that as a deadlock.
+    #[test]
+    fn loom_nobody_sleeps_beside_work() {
+        loom::model(|| {
+            let place = Arc::new(Place {
+                sleepers: Sleepers::new(2),
+                work: AtomicUsize::new(0),
+                awake: [(Mutex::new(false), Condvar::new()), (Mutex::new(false), Condvar::new())],
+            });
+            let other = place.clone();
+            let worker = loom::thread::spawn(move || other.work(0));
+            place.bring();
+            worker.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn loom_two_workers_share_what_two_bring() {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(2);
+        model.check(|| {
+            let place = Arc::new(Place {
+                sleepers: Sleepers::new(2),
+                work: AtomicUsize::new(0),
+                awake: [(Mutex::new(false), Condvar::new()), (Mutex::new(false), Condvar::new())],
+            });
+            let workers: Vec<_> = (0..2)
+                .map(|me| {
+                    let place = place.clone();
+                    loom::thread::spawn(move || place.work(me))
+                })
+                .collect();
+            place.bring();
+            place.bring();
+            workers.into_iter().for_each(|worker| worker.join().unwrap());
+        });
+    }
+}

@@ -1,0 +1,43 @@
+"""Work across loops: run_on, and how a coroutine awaits a job."""
+
+import asyncio
+from asyncio import CancelledError
+from collections.abc import Coroutine
+from typing import Any
+
+from . import _tokioloop
+from ._job import JobFuture
+from .loop import TokioLoop
+
+
+async def run_on[T](loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, T]) -> T:
+    """Run *coro* on another thread's *loop* and return its result, or raise what it raised.
+
+    The coroutine runs there as a task, in a copy of the caller's context; it crosses over in one message and its end in another.
+    As when a task awaits another one: if the caller is cancelled, the coroutine is asked to cancel itself, and the caller goes
+    on when it has ended. Either loop may be any, and both the same. RuntimeError if *loop* is closed, or is before the end.
+    """
+    if not isinstance(loop, TokioLoop):
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coro, loop))
+    try:
+        job = _tokioloop._run_on(loop, coro)
+    except BaseException:
+        coro.close()
+        raise
+    return await outcome(job)
+
+
+async def outcome[T](job: JobFuture[T]) -> T:
+    """Return the job's result or raise its exception, on any loop.
+
+    If the caller is cancelled, so is the job: one that waits ends, a coroutine is asked to end and waited for, and a
+    function that runs is left alone.
+    """
+    while True:
+        waiting: asyncio.Future[T] = _tokioloop._outcome_of(job) or asyncio.wrap_future(job)
+        try:
+            return await waiting
+        except CancelledError:
+            if job.done() or not job._ask_to_cancel():
+                # It was the job that was cancelled, or it can't be.
+                raise
