@@ -76,7 +76,8 @@ def _render(document: dict[str, Any], out: Path) -> int:
 def _list() -> int:
     for row in rows.ROWS.values():
         target = f"  [target: {row.target}]" if row.target else ""
-        print(f"{row.name + ('  (and @2)' if row.two_threads else ''):28} {row.title}{target}")
+        several = f"  (and @{', @'.join(map(str, (2, *row.more_threads)))})" if row.two_threads else ""
+        print(f"{row.name + several:28} {row.title}{target}")
     print()
     for name in peers.FACTORIES:
         found = peers.probe(name)

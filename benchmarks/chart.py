@@ -15,6 +15,7 @@ GROUPS = {
     "processes": "Subprocesses: CPU time of the parent per child",
     "scheduling": "Scheduling: CPU time per operation",
     "threads": "Across threads: CPU time per operation",
+    "pools": "Work handed to other threads: wall-clock time per job",
     "loops": "Loops: making one and what it holds",
 }
 COLOURS = {

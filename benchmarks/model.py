@@ -78,7 +78,7 @@ class Row:
 
     name: str
     title: str
-    group: Literal["network", "tls", "processes", "scheduling", "threads", "loops"]
+    group: Literal["network", "tls", "processes", "scheduling", "threads", "pools", "loops"]
     #: Operations of one call of `body`, which is called until the measured time is used up, or of `special`.
     n: int = 0
     body: Body | None = None
@@ -91,6 +91,9 @@ class Row:
     floor: tuple[str, ...] | None = None
     #: Also run on two threads with a loop each, as row `NAME@2`.
     two_threads: bool = False
+    #: And on so many, as `NAME@4` and so on.
+    more_threads: tuple[int, ...] = ()
+    #: The target of two threads.
     together: Together | None = None
     #: All threads of the row share a core (see `cores`).
     one_core: bool = False

@@ -106,8 +106,8 @@ class Summary:
 
     def met_together(self, variant: str) -> bool | None:
         """Whether several threads reach the row's target; None where there is no target or no measurement."""
-        row, _ = split(variant)
-        if row.together is None:
+        row, threads = split(variant)
+        if row.together is None or threads != 2:
             return None
         wanted = (row.together.times, row.together.scale)
         pairs = [(got, want) for got, want in zip(self.together(variant), wanted, strict=True) if want]
@@ -132,7 +132,7 @@ class Summary:
                     "target": str(row.target) if row.target else None,
                     "met": self.met(row),
                 }
-            elif row.together:
+            elif row.together and threads == 2:
                 over_uvloop, over_one = self.together(variant)
                 out[variant] |= {
                     "rate_over_uvloop": over_uvloop,

@@ -135,7 +135,7 @@ def _threads(summary: Summary) -> str:
             times, _ = summary.together(variant)
             cells += [
                 "-" if times is None else f"{times:.2f}x",
-                str(row.together or ""),
+                str(row.together or "") if threads == 2 else "",
                 _verdict(summary.met_together(variant), failed=False),
             ]
         rows.append([f"`{variant}`", *cells])
@@ -144,7 +144,7 @@ def _threads(summary: Summary) -> str:
     head = ["Row", *summary.loops]
     if SUBJECT in summary.loops:
         head += ["rate over uvloop's", "target", "reached"]
-    title = "## Two threads, a loop each: CPU per operation (and against one thread)\n\n"
+    title = "## Several threads, a loop each: CPU per operation (and against one thread)\n\n"
     note = (
         "\nCPU x1.00 means that the threads take nothing from each other. The rate of a served row is bounded by the"
         " load generator, which needs a core too.\n"

@@ -1,4 +1,4 @@
-"""Measures one row on one loop in this process: `python -m benchmarks.worker ROW[@2] LOOP [options]`.
+"""Measures one row on one loop in this process: `python -m benchmarks.worker ROW[@N] LOOP [options]`.
 
 The last line of stdout is the measurement as JSON. Fields: `ops`; `cpu_us` and `wall_us` per operation (for a
 served row `cpu_us` is the server process's, `wall_us` the median reply time); `rate` in operations a second. Rows
@@ -100,7 +100,7 @@ def _beside(body: Body, make: LoopFactory, n: int, seconds: float, threads: int)
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.worker", description=__doc__)
-    parser.add_argument("row", help="a row's name, or NAME@2 for two threads")
+    parser.add_argument("row", help="a row's name, or NAME@N for N threads")
     parser.add_argument("loop", choices=[*peers.FACTORIES, peers.FLOOR])
     parser.add_argument("--seconds", type=float, default=0.3, help="measured time")
     options = parser.parse_args()

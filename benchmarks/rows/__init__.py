@@ -6,18 +6,26 @@ from fnmatch import fnmatchcase
 
 from ..model import Row
 from .loops import ROWS as LOOPS
+from .pools import ROWS as POOLS
 from .processes import ROWS as PROCESSES
 from .scheduling import ROWS as SCHEDULING
 from .served import ROWS as SERVED
 from .threads import ROWS as THREADS
 from .tls import ROWS as TLS
 
-ROWS: dict[str, Row] = {row.name: row for row in (*SERVED, *TLS, *PROCESSES, *SCHEDULING, *THREADS, *LOOPS)}
+ROWS: dict[str, Row] = {
+    row.name: row for row in (*SERVED, *TLS, *PROCESSES, *SCHEDULING, *THREADS, *POOLS, *LOOPS)
+}
 
 
 def variants() -> list[str]:
-    """Names of everything that can be run: rows, and rows on two threads as `NAME@2`."""
-    return [*ROWS, *(f"{row.name}@2" for row in ROWS.values() if row.two_threads)]
+    """Names of everything that can be run: rows, and rows on N threads as `NAME@N`."""
+    several = [
+        f"{row.name}@{threads}"
+        for row in ROWS.values()
+        for threads in ((2, *row.more_threads) if row.two_threads else ())
+    ]
+    return [*ROWS, *several]
 
 
 def split(variant: str) -> tuple[Row, int]:
