@@ -20,9 +20,10 @@ if (
 
 from . import tls
 from ._across import run_on
+from ._crew import Worker, current_worker
 from ._install import install, is_installed, uninstall
 from ._policy import EventLoopPolicy
-from ._pool import PoolStats, Worker, WorkerPool, WorkerStats, current_worker
+from ._pool import PoolStats, WorkerPool, WorkerStats
 from ._run import run
 from ._tasks import format_call_graph, print_tasks
 from ._tokioloop import Future, Task, __version__

@@ -1,59 +1,20 @@
 """WorkerPool: threads with a loop each, which share what is submitted."""
 
-import asyncio
 import os
-import threading
-import time
-import warnings
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterable
-from concurrent.futures import BrokenExecutor, Executor, Future
+from concurrent.futures import Executor
 from dataclasses import dataclass
-from inspect import iscoroutine
-from typing import Any, Self, cast, overload
-from weakref import WeakSet
+from typing import Any, Self, overload
 
 from . import _tokioloop
 from ._across import outcome
+from ._crew import GRACE, Crew, Worker
 from ._job import JobFuture
 from .loop import TokioLoop
 
-#: What jobs that were cancelled get to end, in seconds, before their threads are left behind.
-GRACE = 1.0
-
 #: How many results an ``imap`` keeps on their way for each worker.
 IN_FLIGHT = 16
-
-_here = threading.local()
-
-
-class Worker:
-    """One worker of a pool, as ``current_worker()`` gives it."""
-
-    def __init__(self, pool: "WorkerPool", index: int, name: str) -> None:
-        self.pool = pool
-        self.index = index
-        self.name = name
-        #: What ``setup`` returned: a connection pool of this worker's loop, say. The worker's thread only.
-        self.state: Any = None
-        self.loop: TokioLoop
-        self.thread: threading.Thread
-        #: Done when the setup is, or failed with its error.
-        self.ready: Future[None] = Future()
-        #: Done when the thread is about to end.
-        self.ended: Future[None] = Future()
-        self.abandoned = False
-
-    def __repr__(self) -> str:
-        return f"<Worker {self.name}>"
-
-
-def current_worker() -> Worker:
-    """Return the worker that the calling thread is. RuntimeError in any other thread."""
-    worker: Worker | None = getattr(_here, "worker", None)
-    if worker is None:
-        raise RuntimeError("this thread is no worker of a pool")
-    return worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +50,8 @@ class WorkerPool(_tokioloop.Pool, Executor):  # type: ignore[misc]
     functions. What *setup* returns is ``current_worker().state`` there. If it fails, so do all jobs, with BrokenExecutor.
 
     As a context manager it waits for all jobs at the end. On Ctrl-C in the main thread that is done too; a second Ctrl-C
-    cancels what is left. A pool that is not shut down is, with its jobs cancelled, when the interpreter ends.
+    cancels what is left. A pool that is not shut down is, with its jobs cancelled, when the interpreter ends; one that nobody
+    refers to any more does what was submitted and ends.
 
     Any thread may call its methods, but for those that belong to a coroutine.
     """
@@ -105,25 +67,9 @@ class WorkerPool(_tokioloop.Pool, Executor):  # type: ignore[misc]
         setup: Callable[[], object] | None = None,
         teardown: Callable[[], object] | None = None,
     ) -> None:
-        self._setup = setup
-        self._teardown = teardown
-        self._lock = threading.Lock()
-        self._failure: BaseException | None = None
-        count = os.process_cpu_count() or 1 if threads is None else threads
-        self._left = count
-        self._workers = tuple(Worker(self, index, f"{name}-{index}") for index in range(count))
-        _pools.add(self)
-        for worker in self._workers:
-            # Daemons, so that a job that never ends can't keep the interpreter: `_end_pools` gives all of them a fair end.
-            worker.thread = threading.Thread(target=self._work, args=(worker,), name=worker.name, daemon=True)
-        for index, worker in enumerate(self._workers):
-            try:
-                worker.thread.start()
-            except RuntimeError as error:
-                self._break(error)
-                for missing in self._workers[index:]:
-                    self._depart(missing)
-                raise
+        names = [f"{name}-{index}" for index in range(self._workers())]
+        self._crew = Crew(self._share(), names, setup, teardown)
+        self._crew.start()
 
     # Submitting. `submit` itself is native.
 
@@ -173,7 +119,7 @@ class WorkerPool(_tokioloop.Pool, Executor):  # type: ignore[misc]
         way at an early end is cancelled.
         """
         if limit is None:
-            limit = IN_FLIGHT * len(self._workers)
+            limit = IN_FLIGHT * len(self._crew.workers)
         elif limit < 1:
             raise ValueError("limit must be at least 1")
         under_way: deque[JobFuture[Any]] = deque()
@@ -199,13 +145,13 @@ class WorkerPool(_tokioloop.Pool, Executor):  # type: ignore[misc]
     @property
     def workers(self) -> tuple[Worker, ...]:
         """The workers; a job can be pinned to one by its index."""
-        return self._workers
+        return self._crew.workers
 
     @property
     def loops(self) -> tuple[TokioLoop, ...]:
-        """The workers' loops. Waits until all are set up; raises what a setup raised."""
-        self._wait_ready()
-        return tuple(worker.loop for worker in self._workers)
+        """The workers' loops. Waits until all are set up; raises what a set-up raised."""
+        self._crew.wait_ready()
+        return tuple(worker.loop for worker in self._crew.workers)
 
     def stats(self) -> PoolStats:
         """Return what the pool does at this moment."""
@@ -214,7 +160,7 @@ class WorkerPool(_tokioloop.Pool, Executor):  # type: ignore[misc]
 
     def __repr__(self) -> str:
         state = "closing" if self._is_closing() else "open"
-        return f"<{type(self).__name__} workers={len(self._workers)} {state}>"
+        return f"<{type(self).__name__} workers={self._workers()} {state}>"
 
     # The end.
 
@@ -233,177 +179,63 @@ class WorkerPool(_tokioloop.Pool, Executor):  # type: ignore[misc]
         everything is cancelled; threads that do not end within another second are left behind with a RuntimeWarning.
         KeyboardInterrupt during the wait does the same at once and is raised. RuntimeError where a worker would wait for itself.
         """
-        if wait and self._index() is not None:
-            raise RuntimeError("a worker can't wait for the end of its own pool")
-        self._begin_end(cancel_jobs, cancel_futures)
+        if wait:
+            self._refuse_workers()
+        crew = self._crew
+        crew.close(cancel_jobs, cancel_futures)
         if not wait:
             return
         try:
-            self._join(timeout)
+            if crew.join(timeout):
+                return
         except BaseException:
-            self._cancel_all()
-            self._join(GRACE)
+            crew.cancel()
+            crew.join(GRACE)
+            crew.abandon()
             raise
-        if self._has_ended():
-            return
-        self._cancel_all()
-        self._join(GRACE)
-        self._give_up()
+        crew.cancel()
+        crew.join(GRACE)
+        crew.abandon()
 
     async def aclose(self, timeout: float | None = None, cancel_jobs: bool = False) -> None:
         """As ``shutdown``, for a coroutine of any loop. If the caller is cancelled, everything is cancelled at once."""
-        if self._index() is not None:
-            raise RuntimeError("a worker can't wait for the end of its own pool")
-        self._begin_end(cancel_jobs, False)
+        self._refuse_workers()
+        crew = self._crew
+        crew.close(cancel_jobs, False)
         try:
-            if await self._join_async(timeout):
+            if await crew.join_async(timeout):
                 return
         except BaseException:
-            self._cancel_all()
-            await self._join_async(GRACE)
+            crew.cancel()
+            await crew.join_async(GRACE)
+            crew.abandon()
             raise
-        self._cancel_all()
-        await self._join_async(GRACE)
-        self._give_up()
+        crew.cancel()
+        await crew.join_async(GRACE)
+        crew.abandon()
+
+    def _refuse_workers(self) -> None:
+        if self._index() is not None:
+            raise RuntimeError("a worker can't wait for the end of its own pool")
+
+    def _refusal(self) -> Exception:
+        # Called by native when a job is submitted to a pool that is closing.
+        return self._crew.refusal()
 
     def __enter__(self) -> Self:
-        self._wait_ready()
+        self._crew.wait_ready()
         return self
 
     def __exit__(self, *error: object) -> None:
         self.shutdown()
 
     async def __aenter__(self) -> Self:
-        await asyncio.gather(*(asyncio.wrap_future(worker.ready) for worker in self._workers))
+        await self._crew.become_ready()
         return self
 
     async def __aexit__(self, *error: object) -> None:
         await self.aclose()
 
-    def _wait_ready(self) -> None:
-        for worker in self._workers:
-            worker.ready.result()
-
-    def _begin_end(self, cancel_jobs: bool, cancel_futures: bool) -> None:
+    def __del__(self) -> None:
+        # Nobody can submit any more. The threads go on until nothing is left to do.
         self._close()
-        if cancel_jobs:
-            self._cancel_all()
-        elif cancel_futures:
-            self._end_waiting()
-
-    def _cancel_all(self) -> None:
-        self._end_waiting()
-        for worker in self._workers:
-            if worker.ready.done():
-                worker.loop._post(self._cancel_running)
-
-    def _has_ended(self) -> bool:
-        return all(worker.ended.done() for worker in self._workers)
-
-    def _join(self, timeout: float | None) -> None:
-        deadline = None if timeout is None else time.monotonic() + timeout
-        for worker in self._workers:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            if worker.thread.ident is not None:
-                worker.thread.join(left)
-
-    async def _join_async(self, timeout: float | None) -> bool:
-        ends = [asyncio.wrap_future(worker.ended) for worker in self._workers]
-        _, late = await asyncio.wait(ends, timeout=timeout)
-        if late:
-            return False
-        # What is left of the threads takes microseconds.
-        self._join(None)
-        return True
-
-    def _give_up(self) -> None:
-        """Leave behind the threads that have not ended: their jobs are cancelled for whoever waits for them."""
-        late = [worker for worker in self._workers if not worker.ended.done()]
-        if not late:
-            return
-        for worker in late:
-            worker.abandoned = True
-            if worker.ready.done():
-                worker.loop.stop()
-        self._end_begun()
-        names = ", ".join(worker.name for worker in late)
-        warnings.warn(f"threads that do not end are left behind: {names}", RuntimeWarning, stacklevel=3)
-
-    # A worker's thread.
-
-    def _work(self, worker: Worker) -> None:
-        _here.worker = worker
-        try:
-            with asyncio.Runner(loop_factory=TokioLoop) as runner:
-                worker.loop = cast("TokioLoop", runner.get_loop())
-                try:
-                    if self._setup is not None:
-                        worker.state = _call(runner, self._setup)
-                    self._enter(worker.loop, worker.index)
-                except BaseException as error:
-                    worker.ready.set_exception(error)
-                    self._break(error)
-                else:
-                    worker.ready.set_result(None)
-                    try:
-                        self._do_jobs(worker)
-                    finally:
-                        self._leave(worker.loop)
-                        if self._teardown is not None:
-                            _call(runner, self._teardown)
-        finally:
-            self._forget()
-            self._depart(worker)
-
-    def _do_jobs(self, worker: Worker) -> None:
-        while not worker.abandoned:
-            try:
-                worker.loop.run_forever()
-            except (KeyboardInterrupt, SystemExit):
-                # A coroutine's, whose job has it. The worker goes on.
-                continue
-            if self._is_over():
-                return
-
-    def _break(self, error: BaseException) -> None:
-        """A setup failed: so do all jobs."""
-        with self._lock:
-            if self._failure is None:
-                self._failure = error
-        self._close()
-        self._end_waiting(self._refusal())
-
-    def _refusal(self) -> Exception:
-        """Return what ``submit`` raises once the pool is closing. Called by native."""
-        if self._failure is not None:
-            refusal = BrokenExecutor(f"the setup of a worker failed: {self._failure!r}")
-            refusal.__cause__ = self._failure
-            return refusal
-        return RuntimeError("cannot schedule new futures after shutdown")
-
-    def _depart(self, worker: Worker) -> None:
-        if not worker.ready.done():
-            worker.ready.set_exception(self._refusal())
-        with self._lock:
-            self._left -= 1
-            last = self._left == 0
-        if last:
-            self._finish()
-        worker.ended.set_result(None)
-
-
-def _call(runner: asyncio.Runner, fn: Callable[[], object]) -> object:
-    result = fn()
-    return runner.run(result) if iscoroutine(result) else result
-
-
-_pools: WeakSet[WorkerPool] = WeakSet()
-
-
-def _end_pools() -> None:
-    """Give every pool a fair and bounded end, before the interpreter's."""
-    for pool in list(_pools):
-        pool.shutdown(timeout=GRACE, cancel_jobs=True)
-
-
-threading._register_atexit(_end_pools)  # type: ignore[attr-defined]

@@ -47,14 +47,14 @@ impl Pool {
         }
     }
 
-    /// The calling thread's worker takes no more jobs.
-    fn _leave(&self, event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
-        worker::leave(event_loop)
+    /// Another object for the same queues.
+    fn _share(&self) -> Self {
+        Self { queues: self.queues.clone() }
     }
 
-    /// The calling thread is no worker any more; its loop has stopped.
-    fn _forget(&self) {
-        worker::forget();
+    /// How many workers there are.
+    fn _workers(&self) -> usize {
+        self.queues.workers()
     }
 
     /// The index of the worker that the calling thread is, or None.
@@ -71,11 +71,6 @@ impl Pool {
         self.queues.is_closing()
     }
 
-    /// Whether the calling thread's worker has nothing left to do, ever.
-    fn _is_over(&self) -> bool {
-        worker::is_over()
-    }
-
     /// Cancel the jobs that nobody has begun, or with an error, end them with that; how many. Any thread.
     #[pyo3(signature = (error=None))]
     fn _end_waiting(&self, py: Python<'_>, error: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
@@ -85,11 +80,6 @@ impl Pool {
             count += usize::from(job::end(&waiting.job(py), how)?);
         }
         Ok(count)
-    }
-
-    /// Ask the coroutines that the calling thread's worker began to cancel themselves; how many.
-    fn _cancel_running(&self, py: Python<'_>) -> PyResult<usize> {
-        worker::cancel_running(py)
     }
 
     /// Cancel the jobs that were begun and have not ended, for those who wait for them; what they do goes on. Any thread.

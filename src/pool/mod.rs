@@ -36,5 +36,9 @@ pub fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     class::init(module)?;
     module.add_function(wrap_pyfunction!(across::_run_on, module)?)?;
     module.add_function(wrap_pyfunction!(across::_outcome_of, module)?)?;
+    module.add_function(wrap_pyfunction!(worker::_leave, module)?)?;
+    module.add_function(wrap_pyfunction!(worker::_forget, module)?)?;
+    module.add_function(wrap_pyfunction!(worker::_is_over, module)?)?;
+    module.add_function(wrap_pyfunction!(worker::_cancel_running, module)?)?;
     module.add_function(wrap_pyfunction!(job_type::_set_job_class, module)?)
 }

@@ -48,8 +48,9 @@ pub fn enter(event_loop: &Bound<'_, EventLoop>, queues: &Arc<Queues>, index: usi
     Ok(true)
 }
 
-/// The worker of this thread takes no more. Jobs that it has begun go on while its loop runs.
-pub fn leave(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
+/// The calling thread's worker takes no more jobs. Those that it has begun go on while its loop runs.
+#[pyfunction]
+pub fn _leave(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
     let Some(worker) = CURRENT.with_borrow(Option::clone) else { return Ok(()) };
     let former = event_loop.get().with(event_loop.py(), |core| {
         core.hungry = false;
@@ -64,8 +65,9 @@ pub fn leave(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
     Ok(())
 }
 
-/// Forgets the worker of this thread, whose loop runs no more.
-pub fn forget() {
+/// The calling thread is no worker any more; its loop runs no more.
+#[pyfunction]
+pub fn _forget() {
     let former = CURRENT.take();
     drop(former);
 }
@@ -92,8 +94,9 @@ pub fn index_in(queues: &Arc<Queues>) -> Option<usize> {
     })
 }
 
-/// Whether this thread's worker has nothing left to do, ever. Of a thread that is none: true.
-pub fn is_over() -> bool {
+/// Whether the calling thread's worker has nothing left to do, ever. Of a thread that is none: True.
+#[pyfunction]
+pub fn _is_over() -> bool {
     CURRENT.with_borrow(|current| current.as_ref().is_none_or(|worker| worker.is_over()))
 }
 
@@ -110,8 +113,9 @@ pub fn forget_running(key: Option<RunningKey>) {
     drop(former);
 }
 
-/// Asks every coroutine that this thread's worker has begun to cancel itself; how many there are.
-pub fn cancel_running(py: Python<'_>) -> PyResult<usize> {
+/// Ask every coroutine that the calling thread's worker has begun to cancel itself; how many there are.
+#[pyfunction]
+pub fn _cancel_running(py: Python<'_>) -> PyResult<usize> {
     let Some(worker) = CURRENT.with_borrow(Option::clone) else { return Ok(0) };
     let jobs: Vec<_> = worker.begun().lock().running.values().map(|job| job.clone_ref(py)).collect();
     for job in &jobs {
