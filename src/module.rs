@@ -26,5 +26,8 @@ fn _tokioloop(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(binding::bound_loop, module)?)?;
     module.add_function(wrap_pyfunction!(binding::bind_loop, module)?)?;
     module.add_function(wrap_pyfunction!(event_loop::registry::loops, module)?)?;
+    module.add_function(wrap_pyfunction!(py::runtime::_configure_runtime, module)?)?;
+    module.add_function(wrap_pyfunction!(py::runtime::_runtime_metrics, module)?)?;
+    module.add_function(wrap_pyfunction!(py::modules::_needs_no_gil, module)?)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))
 }

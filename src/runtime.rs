@@ -1,42 +1,241 @@
 //! The shared work-stealing Tokio runtime: one for the process, built at first use.
 //!
 //! Its threads block all signals and never touch Python: work given to it is plain Rust and reports back
-//! through a loop's inbox. It is never shut down; the process's end takes its threads along.
+//! through a loop's inbox. It is never shut down; the process's end takes its threads along. A forked child has none of the
+//! threads, so it builds its own at its first use, with the settings it inherited unless it makes others.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::sys::thread;
 
-/// The runtime, and the process that built it: the threads of a forked child's copy are not there.
-static RUNTIME: Mutex<Option<(u32, &'static Runtime)>> = Mutex::new(None);
+/// The most threads of either kind: beyond what a machine has use for, within what Tokio's counters hold.
+const MOST_THREADS: usize = 32_767;
+
+/// Each setting's variable; what [`configure`] was given comes first.
+const WORKER_THREADS: &str = "TOKIOLOOP_WORKER_THREADS";
+const MAX_BLOCKING_THREADS: &str = "TOKIOLOOP_MAX_BLOCKING_THREADS";
+const THREAD_NAME: &str = "TOKIOLOOP_THREAD_NAME";
+
+/// How the runtime is built; None leaves it to the environment, and then to Tokio.
+#[derive(Clone, Default)]
+pub struct Settings {
+    pub worker_threads: Option<usize>,
+    pub max_blocking_threads: Option<usize>,
+    pub thread_name: Option<String>,
+}
+
+/// Why [`configure`] refused.
+#[derive(Debug)]
+pub enum Refused {
+    /// A value that no runtime can be built with.
+    Invalid(String),
+    /// It runs in this process already.
+    Started,
+}
+
+/// What is known of the runtime at one moment; all 0 before it is started.
+#[derive(Clone, Copy, Default)]
+pub struct Metrics {
+    pub started: bool,
+    pub worker_threads: usize,
+    pub alive_tasks: usize,
+    pub blocking_threads: usize,
+    pub idle_blocking_threads: usize,
+    /// Blocking calls that no thread has begun.
+    pub blocking_queue_depth: usize,
+    /// Tasks that no worker has taken.
+    pub global_queue_depth: usize,
+}
+
+/// What Tokio tells with its unstable features only, counted here.
+#[derive(Default)]
+struct Figures {
+    threads: AtomicUsize,
+    waiting: AtomicUsize,
+    running: AtomicUsize,
+}
+
+struct Started {
+    /// The threads of a forked child's copy are not there.
+    process: u32,
+    runtime: Runtime,
+    figures: &'static Figures,
+}
+
+struct State {
+    settings: Settings,
+    started: Option<&'static Started>,
+}
+
+impl State {
+    fn here(&self) -> Option<&'static Started> {
+        self.started.filter(|started| started.process == std::process::id())
+    }
+}
+
+static STATE: Mutex<State> = Mutex::new(State {
+    settings: Settings { worker_threads: None, max_blocking_threads: None, thread_name: None },
+    started: None,
+});
+
+/// Sets how the runtime will be built; what is None stays as it was.
+pub fn configure(settings: Settings) -> Result<(), Refused> {
+    for (name, count) in
+        [("worker_threads", settings.worker_threads), ("max_blocking_threads", settings.max_blocking_threads)]
+    {
+        count.map_or(Ok(()), |count| check_count(name, count)).map_err(Refused::Invalid)?;
+    }
+    if let Some(name) = &settings.thread_name {
+        check_name("thread_name", name).map_err(Refused::Invalid)?;
+    }
+    let mut state = STATE.lock();
+    if state.here().is_some() {
+        return Err(Refused::Started);
+    }
+    let former = std::mem::take(&mut state.settings);
+    state.settings = Settings {
+        worker_threads: settings.worker_threads.or(former.worker_threads),
+        max_blocking_threads: settings.max_blocking_threads.or(former.max_blocking_threads),
+        thread_name: settings.thread_name.or(former.thread_name),
+    };
+    Ok(())
+}
+
+fn check_count(name: &str, count: usize) -> Result<(), String> {
+    match count {
+        1..=MOST_THREADS => Ok(()),
+        _ => Err(format!("{name} must be from 1 to {MOST_THREADS}, not {count}")),
+    }
+}
+
+fn check_name(name: &str, value: &str) -> Result<(), String> {
+    if value.is_empty() || value.contains('\0') {
+        return Err(format!("{name} must not be empty, nor hold a null character"));
+    }
+    Ok(())
+}
+
+/// A variable of the environment; an empty one counts as unset.
+fn variable(name: &str) -> Result<Option<String>, String> {
+    match std::env::var_os(name).filter(|value| !value.is_empty()) {
+        None => Ok(None),
+        Some(value) => value.into_string().map(Some).map_err(|_| format!("{name} is not valid UTF-8")),
+    }
+}
+
+fn count_from(name: &str) -> Result<Option<usize>, String> {
+    let Some(text) = variable(name)? else { return Ok(None) };
+    let count = text
+        .trim()
+        .parse()
+        .map_err(|_| format!("{name} must be a number from 1 to {MOST_THREADS}, not {text:?}"))?;
+    check_count(name, count).map(|()| Some(count))
+}
+
+impl Settings {
+    /// Fills what was not set from the environment.
+    fn completed(&self) -> Result<Self, String> {
+        let or_count =
+            |given: Option<usize>, name| given.map_or_else(|| count_from(name), |count| Ok(Some(count)));
+        let thread_name = match &self.thread_name {
+            Some(name) => Some(name.clone()),
+            None => variable(THREAD_NAME)?,
+        };
+        thread_name.as_ref().map_or(Ok(()), |name| check_name(THREAD_NAME, name))?;
+        Ok(Self {
+            worker_threads: or_count(self.worker_threads, WORKER_THREADS)?,
+            max_blocking_threads: or_count(self.max_blocking_threads, MAX_BLOCKING_THREADS)?,
+            thread_name,
+        })
+    }
+}
+
+/// The runtime; the first call in a process starts it. `InvalidInput` for a setting of the environment that is none.
+fn started() -> io::Result<&'static Started> {
+    let mut state = STATE.lock();
+    if let Some(started) = state.here() {
+        return Ok(started);
+    }
+    let settings =
+        state.settings.completed().map_err(|message| io::Error::new(io::ErrorKind::InvalidInput, message))?;
+    let figures: &'static Figures = Box::leak(Box::default());
+    let mut builder = Builder::new_multi_thread();
+    builder
+        .thread_name(settings.thread_name.unwrap_or_else(|| "tokioloop".to_owned()))
+        .on_thread_start(|| {
+            thread::block_all_signals();
+            figures.threads.fetch_add(1, Ordering::Relaxed);
+        })
+        .on_thread_stop(|| {
+            figures.threads.fetch_sub(1, Ordering::Relaxed);
+        });
+    if let Some(count) = settings.worker_threads {
+        builder.worker_threads(count);
+    }
+    if let Some(count) = settings.max_blocking_threads {
+        builder.max_blocking_threads(count);
+    }
+    let runtime = starting_threads(|| builder.build())??;
+    tracing::debug!(workers = runtime.metrics().num_workers(), "runtime started");
+    let started = Box::leak(Box::new(Started { process: std::process::id(), runtime, figures }));
+    Ok(state.started.insert(started))
+}
 
 /// The runtime's handle; the first call starts it.
 pub fn handle() -> io::Result<&'static Handle> {
-    let mut runtime = RUNTIME.lock();
-    if let Some((process, runtime)) = *runtime
-        && process == std::process::id()
-    {
-        return Ok(runtime.handle());
+    Ok(started()?.runtime.handle())
+}
+
+/// What the runtime is doing. Starts nothing. The figures are read one after the other while its threads go on.
+pub fn metrics() -> Metrics {
+    let Some(Started { runtime, figures, .. }) = STATE.lock().here() else { return Metrics::default() };
+    let tokio = runtime.metrics();
+    let worker_threads = tokio.num_workers();
+    // Workers are threads of the blocking pool that never come back to it.
+    let blocking_threads = figures.threads.load(Ordering::Relaxed).saturating_sub(worker_threads);
+    Metrics {
+        started: true,
+        worker_threads,
+        alive_tasks: tokio.num_alive_tasks(),
+        blocking_threads,
+        idle_blocking_threads: blocking_threads.saturating_sub(figures.running.load(Ordering::Relaxed)),
+        blocking_queue_depth: figures.waiting.load(Ordering::Relaxed),
+        global_queue_depth: tokio.global_queue_depth(),
     }
-    let built = thread::with_signals_blocked(|| {
-        Builder::new_multi_thread()
-            .thread_name("tokioloop")
-            .on_thread_start(thread::block_all_signals)
-            .build()
-    })?;
-    tracing::debug!(workers = built.metrics().num_workers(), "runtime started");
-    Ok(runtime.insert((std::process::id(), Box::leak(Box::new(built)))).1.handle())
+}
+
+/// Counts itself for as long as it lives.
+struct Counted(&'static AtomicUsize);
+
+impl Counted {
+    fn new(count: &'static AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Runs a blocking function on the runtime's blocking pool.
 pub fn spawn_blocking(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    let handle = handle()?;
+    let Started { runtime, figures, .. } = started()?;
+    let waiting = Counted::new(&figures.waiting);
+    let counted = move || {
+        drop(waiting);
+        let _running = Counted::new(&figures.running);
+        work();
+    };
     // The pool starts threads from the calling one: they must not inherit an open signal mask even for a moment.
-    starting_threads(|| drop(handle.spawn_blocking(work)))
+    starting_threads(|| drop(runtime.spawn_blocking(counted)))
 }
 
 /// Runs `start` with all signals blocked. Tokio panics where the system refuses a thread; here that is an error.

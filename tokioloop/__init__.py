@@ -18,7 +18,7 @@ if (
         f"{_sys.implementation.name} {_sys.version_info.major}.{_sys.version_info.minor} on {_sys.platform}"
     )
 
-from . import tls
+from . import runtime, tls
 from ._across import run_on
 from ._crew import Worker, current_worker
 from ._install import install, is_installed, uninstall
@@ -48,6 +48,7 @@ __all__ = (
     "print_tasks",
     "run",
     "run_on",
+    "runtime",
     "tls",
     "uninstall",
 )

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use pyo3::exceptions::PyOSError;
+use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::sys;
@@ -12,6 +12,7 @@ use crate::sys;
 pub fn os_error(error: io::Error) -> PyErr {
     match error.raw_os_error() {
         Some(code) => PyOSError::new_err((code, sys::error_text(code))),
+        None if error.kind() == io::ErrorKind::InvalidInput => PyValueError::new_err(error.to_string()),
         None => error.into(),
     }
 }

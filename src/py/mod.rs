@@ -13,8 +13,10 @@ pub mod derived;
 pub mod errors;
 pub mod imports;
 pub mod method;
+pub mod modules;
 pub mod names;
 pub mod owned;
 pub mod raw;
+pub mod runtime;
 
 pub use owned::Owned;
