@@ -69,9 +69,9 @@ bench: ## the benchmarks, side by side with asyncio and uvloop; ARGS go to the h
 	@$(MAKE) loadgen
 	@TOKIOLOOP_LOADGEN=$(abspath $(LOADGEN)) $(PY) -m benchmarks $(ARGS)
 
-stress: ## threads against loops for about a minute: every byte and callback accounted for; ARGS go to the harness
+stress: ## threads against loops for about five minutes: every byte and job accounted for; ARGS go to the harness
 	@$(ENVIRONMENT) --group test --extension release
-	@$(PY) -m stress run --threads 4 --seconds 8 --scenario all $(ARGS)
+	@$(PY) -m stress run --threads 4 --seconds 12 --scenario all --report stress/report $(ARGS)
 
 lint: ## rustfmt, clippy, ruff and mypy, all warnings denied
 	@$(ENVIRONMENT) --group lint --group test

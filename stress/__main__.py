@@ -1,50 +1,99 @@
-"""The command line: ``python -m stress run --threads 4 --seconds 10 --scenario all --seed 1``."""
+"""Long, random, concurrent use of event loops: ``python -m stress run --threads 4 --seconds 10 --scenario all --seed 1``."""
 
 import argparse
+import importlib
 import os
 import random
-import subprocess
 import sys
+from pathlib import Path
 
-from .harness import LOOPS, Settings, attempt
-from .scenarios import SCENARIOS
+from . import child, record
+from .parent import supervise
+from .progress import Progress
+from .run import LOOPS, Settings
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m stress", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="name the scenarios")
-    run = commands.add_parser("run", help="run one scenario, or each in a process of its own")
+    run = commands.add_parser("run", help="run scenarios, each in a process of its own")
     run.add_argument("--threads", type=int, default=max(2, os.cpu_count() or 2), help="how many at once")
-    run.add_argument("--seconds", type=float, default=5.0, help="for each scenario")
-    run.add_argument("--scenario", default="all", choices=["all", *SCENARIOS])
+    run.add_argument("--seconds", type=float, default=5.0, help="for each scenario, beside its warm-up")
+    run.add_argument("--scenario", default="all", help="names with commas between, or all")
     run.add_argument("--seed", type=int, default=None, help="of the random choices; shown when left out")
-    run.add_argument("--loop", default="tokioloop", choices=LOOPS)
+    run.add_argument(
+        "--loop", default="tokioloop", help=f"of {', '.join(LOOPS)}; several with commas between"
+    )
+    run.add_argument("--report", type=Path, default=None, help="a directory for report.json and index.html")
+    run.add_argument("--deadline", type=float, default=None, help="seconds after which a scenario hangs")
+    run.add_argument("--catalogue", default="stress.scenarios", help=argparse.SUPPRESS)
+    inner = commands.add_parser("child", help="what `run` starts for each scenario")
+    inner.add_argument("--scenario", required=True)
+    inner.add_argument("--loop", required=True)
+    inner.add_argument("--threads", type=int, required=True)
+    inner.add_argument("--seconds", type=float, required=True)
+    inner.add_argument("--seed", type=int, required=True)
+    inner.add_argument("--events", type=int, default=2, help="the descriptor to tell on")
+    inner.add_argument("--catalogue", default="stress.scenarios")
+    compare = commands.add_parser("compare", help="several runs on one page")
+    compare.add_argument(
+        "--report", type=Path, required=True, help="a directory for report.json and index.html"
+    )
+    compare.add_argument("runs", type=Path, nargs="+", help="directories given to --report before")
+    table = commands.add_parser("table", help="print the markdown table of docs/reliability.md")
+    table.add_argument("runs", type=Path, nargs="+", help="directories given to --report before")
     options = parser.parse_args()
-    if options.command == "list":
-        for name, scenario in SCENARIOS.items():
-            print(f"{name:10} {(sys.modules[scenario.__module__].__doc__ or '').strip().splitlines()[0]}")
-        return 0
+    if options.command == "compare":
+        record.write(record.merge(options.runs), options.report)
+        print(f"the report: {options.report / 'index.html'}")
+    elif options.command == "table":
+        print(record.table(record.merge(options.runs)))
+    else:
+        catalogue = importlib.import_module(getattr(options, "catalogue", "stress.scenarios"))
+        if options.command == "run":
+            return run_all(options, catalogue.SCENARIOS)
+        if options.command == "child":
+            settings = Settings(options.loop, options.threads, options.seconds, options.seed)
+            return child.serve(catalogue.SCENARIOS[options.scenario], settings, options.events)
+        for name, scenario in catalogue.SCENARIOS.items():
+            print(f"{name:13} {(sys.modules[scenario.__module__].__doc__ or '').strip().splitlines()[0]}")
+    return 0
+
+
+def run_all(options: argparse.Namespace, scenarios: dict[str, child.Scenario]) -> int:
+    """Run what was asked for, one after the other; 1 where anything did not pass."""
+    names = list(scenarios) if options.scenario == "all" else options.scenario.split(",")
+    loops = options.loop.split(",")
+    if unknown := set(names) - set(scenarios) | set(loops) - set(LOOPS):
+        print(
+            f"unknown: {', '.join(sorted(unknown))}; scenarios: {', '.join(scenarios)}; loops: {', '.join(LOOPS)}"
+        )
+        return 2
     seed = random.SystemRandom().randrange(1 << 32) if options.seed is None else options.seed
-    if options.scenario == "all":
-        return run_all(options, seed)
-    settings = Settings(options.loop, options.threads, options.seconds, seed)
-    return attempt(options.scenario, SCENARIOS[options.scenario], settings)
-
-
-def run_all(options: argparse.Namespace, seed: int) -> int:
-    """Run every scenario in a process of its own, so that a crash costs one."""
-    failed = []
-    for name in SCENARIOS:
-        command = [sys.executable, "-X", "faulthandler", "-m", "stress", "run", "--scenario", name]
-        command += ["--threads", str(options.threads), "--seconds", str(options.seconds)]
-        command += ["--seed", str(seed), "--loop", options.loop]
-        code = subprocess.run(command, check=False).returncode
-        if code:
-            print(f"{name}: exit code {code}; again with: {' '.join(command[3:])}", flush=True)
-            failed.append(name)
-    print("failed: " + ", ".join(failed) if failed else "all scenarios passed")
-    return 1 if failed else 0
+    print(f"seed {seed}, {options.threads} threads, {options.seconds:g} s each", flush=True)
+    report = record.begin()
+    bad = []
+    for name in names:
+        for loop in loops:
+            settings = Settings(loop, options.threads, options.seconds, seed)
+            outcome = supervise(
+                name, settings, Progress(), catalogue=options.catalogue, deadline=options.deadline
+            )
+            report["results"].append(outcome.as_json())
+            if options.report:
+                # After each, so that a run that is broken off has its report.
+                record.write(report, options.report)
+            if outcome.status not in ("passed", "not offered"):
+                bad.append(f"{name} on {loop} {outcome.status}")
+    print("; ".join(bad) if bad else "all passed", flush=True)
+    print(
+        f"again: python -m stress run --scenario {options.scenario} --loop {options.loop}"
+        f" --threads {options.threads} --seconds {options.seconds:g} --seed {seed}"
+    )
+    if options.report:
+        print(f"the report: {options.report / 'index.html'}")
+    return 1 if bad else 0
 
 
 if __name__ == "__main__":

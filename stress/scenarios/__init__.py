@@ -2,10 +2,48 @@
 
 from collections.abc import Callable
 
-from ..harness import Run
-from . import churn, echo, inbox, misuse, task_misuse, tasks, timers
+from ..run import Run
+from . import (
+    accept_storm,
+    churn,
+    cross_loop,
+    echo,
+    everything,
+    executor,
+    exit_storm,
+    fork_storm,
+    inbox,
+    misuse,
+    pool,
+    signals,
+    slow_readers,
+    subprocesses,
+    task_misuse,
+    tasks,
+    timers,
+    tls_churn,
+)
 
-SCENARIOS: dict[str, Callable[[Run], dict[str, int] | None]] = {
+SCENARIOS: dict[str, Callable[[Run], dict[str, int]]] = {
     module.__name__.rpartition(".")[2]: module.scenario
-    for module in (inbox, echo, timers, churn, misuse, task_misuse, tasks)
+    for module in (
+        tasks,
+        timers,
+        inbox,
+        cross_loop,
+        echo,
+        tls_churn,
+        slow_readers,
+        accept_storm,
+        subprocesses,
+        signals,
+        executor,
+        pool,
+        churn,
+        fork_storm,
+        exit_storm,
+        misuse,
+        task_misuse,
+        everything,
+    )
 }

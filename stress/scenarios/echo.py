@@ -4,10 +4,11 @@ import asyncio
 import random
 import socket
 import struct
+import time
 from functools import partial
 from typing import Any
 
-from ..harness import Run
+from ..run import PATIENCE, Run, Tally
 
 LINGER_ZERO = struct.pack("ii", 1, 0)
 
@@ -50,8 +51,9 @@ class BufferedEcho(Echo, asyncio.BufferedProtocol):
         self.transport.write(memoryview(self.buffer)[:nbytes])
 
 
-async def client(address: tuple[str, int], chance: random.Random) -> int:
+async def client(address: tuple[str, int], chance: random.Random, tally: Tally) -> int:
     """One connection; the number of bytes that came back. Every byte is compared."""
+    began = time.perf_counter()
     reader, writer = await asyncio.open_connection(*address, limit=chance.choice([64, 1 << 16]))
     data = chance.randbytes(chance.choice([1, 100, 5000, 70_000, 700_000]))
     way = chance.choice(["half-close", "half-close", "count", "reset", "abort", "leave"])
@@ -103,6 +105,7 @@ async def client(address: tuple[str, int], chance: random.Random) -> int:
             writer.close()
         await asyncio.gather(sending, writer.wait_closed(), return_exceptions=True)
     assert data.startswith(received), "bytes came back changed"
+    tally.took(began)
     return len(received)
 
 
@@ -123,19 +126,21 @@ def scenario(run: Run) -> dict[str, int]:
     echoed = [0] * run.threads
 
     def work(me: int, addresses: list[tuple[str, int]]) -> None:
-        chance = run.random(me)
+        chance, tally = run.random(me), run.tally()
         loop = run.new_loop()
         loop.set_exception_handler(lambda loop, context: problems.append(context))
 
         async def storm() -> None:
             while not run.over():
-                batch = [client(chance.choice(addresses), random.Random(chance.random())) for _ in range(8)]
+                batch = [
+                    client(chance.choice(addresses), random.Random(chance.random()), tally) for _ in range(8)
+                ]
                 for size in await asyncio.gather(*batch):
                     connections[me] += 1
                     echoed[me] += size
 
         try:
-            loop.run_until_complete(asyncio.wait_for(storm(), run.settings.seconds * 2 + 60))
+            loop.run_until_complete(asyncio.wait_for(storm(), run.settings.seconds * 2 + PATIENCE))
         finally:
             loop.close()
 

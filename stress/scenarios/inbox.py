@@ -1,9 +1,10 @@
 """Many threads post to several loops: nothing is lost or doubled, and each producer's order holds."""
 
 import threading
+import time
 from functools import partial
 
-from ..harness import Run
+from ..run import PATIENCE, Run
 
 
 class Ledger:
@@ -26,17 +27,19 @@ def scenario(run: Run) -> dict[str, int]:
     woken = [0] * run.threads
 
     def produce(me: int) -> None:
-        chance = run.random(me)
+        chance, tally = run.random(me), run.tally()
         while not run.over():
             for _ in range(chance.choice([1, 1, 2, 10, 300])):
                 to = chance.randrange(len(loops))
                 loops[to].call_soon_threadsafe(ledgers[to].receive, me, sent[to][me])
                 sent[to][me] += 1
+                tally.ops += 1
             if chance.random() < 0.3:
                 # Waits for the answer: the loop falls asleep, the next post must wake it.
-                answer = threading.Event()
+                answer, began = threading.Event(), time.perf_counter()
                 loops[chance.randrange(len(loops))].call_soon_threadsafe(answer.set)
-                assert answer.wait(60), "a wake-up was lost"
+                assert answer.wait(PATIENCE), "a wake-up was lost"
+                tally.took(began)
                 woken[me] += 1
 
     with run.serve(loops[0]) as first, run.serve(loops[1]) as second:

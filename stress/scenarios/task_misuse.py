@@ -19,7 +19,7 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any
 
-from ..harness import Run
+from ..run import Run
 
 # What a refusal looks like, and what targets end with; anything else is a finding.
 ANSWERS = (
@@ -256,7 +256,7 @@ def scenario(run: Run) -> dict[str, int]:
     calls, loops, collections = [0] * run.threads, [0], [0]
 
     def attack(me: int) -> None:
-        chance = run.random(me)
+        chance, tally = run.random(me), run.tally()
         while not run.over():
             targets = chance.choice(victims + passing).targets
             for target in chance.sample(targets, min(len(targets), 4)):
@@ -264,6 +264,7 @@ def scenario(run: Run) -> dict[str, int]:
                     _look_safely(target)
                 for call in chance.sample(CALLS, 20):
                     calls[me] += 1
+                    tally.ops += 1
                     with contextlib.suppress(*ANSWERS):
                         call(target)
 

@@ -5,7 +5,7 @@ import random
 import threading
 from functools import partial
 
-from ..harness import Run
+from ..run import Run
 
 
 class Tally:
@@ -46,7 +46,7 @@ def scenario(run: Run) -> dict[str, int]:
     tallies = [Tally() for _ in range(run.threads)]
 
     def work(me: int) -> None:
-        tally, chance = tallies[me], run.random(me)
+        tally, chance, shown = tallies[me], run.random(me), run.tally()
 
         async def main() -> None:
             while not run.over():
@@ -57,6 +57,7 @@ def scenario(run: Run) -> dict[str, int]:
                         task.cancel()
                 for result in await asyncio.gather(*tasks, return_exceptions=True):
                     assert result == 3 or isinstance(result, asyncio.CancelledError), result
+                shown.ops = tally.started
             assert asyncio.all_tasks() == {asyncio.current_task()}
 
         with asyncio.Runner(loop_factory=run.new_loop) as runner:

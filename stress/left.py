@@ -1,0 +1,107 @@
+"""What a scenario leaves behind in its process: memory, descriptors, threads, live objects."""
+
+import gc
+import os
+import resource
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+# Modules whose objects must all be gone: loops, handles, futures, tasks, transports, protocols, sockets, locks, jobs.
+MODULES = {
+    "_asyncio",
+    "asyncio",
+    "concurrent",
+    "tokioloop",
+    "uvloop",
+    "socket",
+    "_socket",
+    "ssl",
+    "_ssl",
+    "stress",
+}
+# And these by name: a coroutine or generator that is left was suspended and forgotten.
+TYPES = {"coroutine", "generator", "async_generator", "Thread", "Context"}
+
+# A free-threaded interpreter's allocator gives a page back only when all on it is free, and keeps what threads that are gone
+# had; where the same work is done again it is used again, so growth beyond a quarter is growth. The constant is for small
+# processes: one arena of the allocator for each of a few threads.
+RSS_SLACK = 16 << 20
+RSS_SHARE = 0.25
+# What ends by itself, but not at once: the runtime's idle threads, in seconds.
+SETTLE = float(os.environ.get("TOKIOLOOP_STRESS_SETTLE", "15"))
+
+
+@dataclass
+class Left:
+    """RSS in bytes, counts of descriptors and threads, and of live objects by type."""
+
+    rss: int
+    fds: int
+    threads: int
+    objects: dict[str, int]
+
+    @classmethod
+    def now(cls) -> "Left":
+        for _ in range(3):
+            gc.collect()
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return cls(
+            pages * resource.getpagesize(),
+            len(os.listdir("/proc/self/fd")),
+            len(os.listdir("/proc/self/task")),
+            live_objects(),
+        )
+
+    def growth_over(self, before: "Left") -> list[str]:
+        """Say what has grown since *before* by more than the allowance."""
+        grown = []
+        if self.rss > before.rss * (1 + RSS_SHARE) + RSS_SLACK:
+            grown.append(f"memory grew from {before.rss >> 20} to {self.rss >> 20} MiB")
+        if self.fds > before.fds:
+            grown.append(f"descriptors grew from {before.fds} to {self.fds}: {_descriptors()}")
+        if self.threads > before.threads:
+            grown.append(f"threads grew from {before.threads} to {self.threads}")
+        for name, count in self.objects.items():
+            if count > before.objects.get(name, 0):
+                grown.append(f"live objects of {name} grew from {before.objects.get(name, 0)} to {count}")
+        return grown
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def settled(before: Left) -> tuple[Left, float]:
+    """What is left once nothing is more than *before*, or after SETTLE seconds; and how long that took."""
+    began = time.monotonic()
+    while True:
+        left = Left.now()
+        waited = time.monotonic() - began
+        if waited > SETTLE or not left.growth_over(before):
+            return left, waited
+        time.sleep(0.2)
+
+
+def live_objects() -> dict[str, int]:
+    """Count the collector's objects whose type belongs to event loops and their kin."""
+    counts: Counter[type] = Counter(map(type, gc.get_objects()))
+    named: Counter[str] = Counter()
+    for kind, count in counts.items():
+        if kind is Left:
+            continue
+        # Some types of Cython's have no name there, but a descriptor.
+        if str(kind.__module__).partition(".")[0] in MODULES or kind.__name__ in TYPES:
+            named[f"{kind.__module__}.{kind.__qualname__}"] += count
+    return dict(named)
+
+
+def _descriptors() -> str:
+    names = []
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            names.append(f"{fd}={os.readlink(f'/proc/self/fd/{fd}')}")
+        except FileNotFoundError:  # the listing's own descriptor
+            continue
+    return ", ".join(names)
