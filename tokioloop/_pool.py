@@ -10,6 +10,7 @@ from typing import Any, Self, overload
 from . import _tokioloop
 from ._across import outcome
 from ._crew import GRACE, Crew, Worker
+from ._gil import warn_if_gil_is_on
 from ._job import JobFuture
 from .loop import TokioLoop
 
@@ -67,6 +68,7 @@ class WorkerPool(_tokioloop.Pool, Executor):  # type: ignore[misc]
         setup: Callable[[], object] | None = None,
         teardown: Callable[[], object] | None = None,
     ) -> None:
+        warn_if_gil_is_on()
         names = [f"{name}-{index}" for index in range(self._workers())]
         self._crew = Crew(self._share(), names, setup, teardown)
         self._crew.start()
