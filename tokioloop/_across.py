@@ -3,6 +3,7 @@
 import asyncio
 from asyncio import CancelledError
 from collections.abc import Coroutine
+from concurrent.futures import Future
 from typing import Any
 
 from . import _tokioloop
@@ -15,16 +16,27 @@ async def run_on[T](loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, T
 
     The coroutine runs there as a task, in a copy of the caller's context; it crosses over in one message and its end in another.
     As when a task awaits another one: if the caller is cancelled, the coroutine is asked to cancel itself, and the caller goes
-    on when it has ended. Either loop may be any, and both the same. RuntimeError if *loop* is closed, or is before the end.
+    on when it has ended. RuntimeError if *loop* is closed, or is before the end.
+
+    The caller's loop may be any, and *loop* itself too. If *loop* is no ``TokioLoop``, this is ``run_coroutine_threadsafe``: the
+    caller does not wait for a coroutine that it cancels, and waits for ever if *loop* is closed before the end.
     """
     if not isinstance(loop, TokioLoop):
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coro, loop))
+        return await asyncio.wrap_future(_run_on_foreign(loop, coro))
     try:
         job = _tokioloop._run_on(loop, coro)
     except BaseException:
         coro.close()
         raise
     return await outcome(job)
+
+
+def _run_on_foreign[T](loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, T]) -> Future[T]:
+    try:
+        return asyncio.run_coroutine_threadsafe(coro, loop)
+    except BaseException:
+        coro.close()
+        raise
 
 
 async def outcome[T](job: JobFuture[T]) -> T:

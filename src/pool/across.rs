@@ -47,7 +47,7 @@ pub fn _outcome_of<'py>(job: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, P
     let key = lp.with(py, |core| core.pending.insert(kept))?;
     let answer = Answer { inbox: lp.shared.inbox.clone(), key };
     if let Err(watcher) = job_type::state_of(job).watch(Watcher::Answer(answer)) {
-        tell(job, watcher);
+        tell(job, watcher)?;
     }
     Ok(Some(waiting.into_bound(py)))
 }

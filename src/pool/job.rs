@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use parking_lot::Mutex;
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyException, PyRuntimeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
@@ -346,26 +346,32 @@ fn finish(
 ) -> PyResult<Option<Option<Begun>>> {
     drop(not_written);
     let Some(ended) = written else { return Ok(None) };
+    let mut told = Ok(());
     for watcher in ended.watchers {
-        tell(job, watcher);
+        told = told.and(tell(job, watcher));
     }
-    Ok(Some(ended.begun))
+    told.map(|()| Some(ended.begun))
 }
 
-/// Tells one who waits that the job has ended. What a callback raises is logged, as `concurrent.futures` does.
-pub fn tell(job: &Bound<'_, PyAny>, watcher: Watcher) {
+/// Tells one who waits that the job has ended. As in `concurrent.futures`, what a callback raises is logged; only what is no
+/// Exception (KeyboardInterrupt) is returned.
+pub fn tell(job: &Bound<'_, PyAny>, watcher: Watcher) -> PyResult<()> {
     let py = job.py();
     match watcher {
         Watcher::Answer(answer) => {
             if let Some(end) = job_type::state_of(job).end_of(py) {
                 answer.send(end);
             }
+            Ok(())
         }
-        Watcher::Callback(callback) => {
-            if let Err(error) = callback.bind(py).call1((job,)) {
+        Watcher::Callback(callback) => match callback.bind(py).call1((job,)) {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_instance_of::<PyException>(py) => {
                 log_failed_callback(job, error);
+                Ok(())
             }
-        }
+            Err(error) => Err(error),
+        },
     }
 }
 

@@ -98,9 +98,10 @@ impl<'a, 'py> This<'a, 'py> {
         })
     }
 
-    fn add_done_callback(&self, callback: Bound<'py, PyAny>) {
-        if let Err(watcher) = self.job.watch(Watcher::Callback(callback.into())) {
-            job::tell(self.object, watcher);
+    fn add_done_callback(&self, callback: Bound<'py, PyAny>) -> PyResult<()> {
+        match self.job.watch(Watcher::Callback(callback.into())) {
+            Ok(()) => Ok(()),
+            Err(watcher) => job::tell(self.object, watcher),
         }
     }
 
@@ -139,10 +140,7 @@ method!(ask_to_cancel(this: This) job::ask_to_cancel(this.object));
 method!(is_cancelled(this: This) Ok::<_, PyErr>(this.job.state() == State::Cancelled));
 method!(is_running(this: This) Ok::<_, PyErr>(this.job.state() == State::Running));
 method!(is_done(this: This) Ok::<_, PyErr>(this.job.state().is_done()));
-method!(add_done_callback(this: This, callback) {
-    this.add_done_callback(callback);
-    Ok::<_, PyErr>(())
-});
+method!(add_done_callback(this: This, callback) this.add_done_callback(callback));
 
 /// `result(timeout=None)` and `exception(timeout=None)`.
 unsafe fn outcome(
