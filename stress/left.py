@@ -1,8 +1,10 @@
 """What a scenario leaves behind in its process: memory, descriptors, threads, live objects."""
 
+import ctypes
 import gc
 import os
 import resource
+import sys
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -25,9 +27,13 @@ MODULES = {
 # And these by name: a coroutine or generator that is left was suspended and forgotten.
 TYPES = {"coroutine", "generator", "async_generator", "Thread", "Context"}
 
-# A free-threaded interpreter's allocator gives a page back only when all on it is free, and keeps what threads that are gone
-# had; where the same work is done again it is used again, so growth beyond a quarter is growth. The constant is for small
-# processes: one arena of the allocator for each of a few threads.
+# What is in use is counted by the allocators, exactly: Python's in blocks, C's and Rust's in bytes. The allowance is for what is made
+# once at some rare event: a source line shown in a traceback, a table that grew, a name that was interned.
+BLOCKS = 2000
+MALLOC = 1 << 20
+# RSS is not exact: an allocator gives a page back only when all on it is free, and a free-threaded interpreter keeps what threads that
+# are gone had. It uses that again, so RSS may be what it was at the peak of the warm-up, and somewhat more for a peak that happened
+# to be higher.
 RSS_SLACK = 16 << 20
 RSS_SHARE = 0.25
 # What ends by itself, but not at once: the runtime's idle threads, in seconds.
@@ -36,9 +42,12 @@ SETTLE = float(os.environ.get("TOKIOLOOP_STRESS_SETTLE", "15"))
 
 @dataclass
 class Left:
-    """RSS in bytes, counts of descriptors and threads, and of live objects by type."""
+    """RSS and the most it was, in bytes; blocks in use by Python, bytes by C and Rust; descriptors, threads, live objects by type."""
 
     rss: int
+    peak: int
+    blocks: int
+    malloc: int
     fds: int
     threads: int
     objects: dict[str, int]
@@ -50,6 +59,9 @@ class Left:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         return cls(
             pages * resource.getpagesize(),
+            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10,
+            sys.getallocatedblocks(),
+            _in_use(),
             len(os.listdir("/proc/self/fd")),
             len(os.listdir("/proc/self/task")),
             live_objects(),
@@ -58,8 +70,14 @@ class Left:
     def growth_over(self, before: "Left") -> list[str]:
         """Say what has grown since *before* by more than the allowance."""
         grown = []
-        if self.rss > before.rss * (1 + RSS_SHARE) + RSS_SLACK:
-            grown.append(f"memory grew from {before.rss >> 20} to {self.rss >> 20} MiB")
+        if self.rss > before.peak * (1 + RSS_SHARE) + RSS_SLACK:
+            grown.append(
+                f"RSS grew from {before.rss >> 20} MiB, {before.peak >> 20} at most, to {self.rss >> 20} MiB"
+            )
+        if self.blocks > before.blocks + BLOCKS:
+            grown.append(f"memory blocks of Python grew from {before.blocks} to {self.blocks}")
+        if self.malloc > before.malloc + MALLOC:
+            grown.append(f"memory of C and Rust grew from {before.malloc >> 10} to {self.malloc >> 10} KiB")
         if self.fds > before.fds:
             grown.append(f"descriptors grew from {before.fds} to {self.fds}: {_descriptors()}")
         if self.threads > before.threads:
@@ -95,6 +113,25 @@ def live_objects() -> dict[str, int]:
         if str(kind.__module__).partition(".")[0] in MODULES or kind.__name__ in TYPES:
             named[f"{kind.__module__}.{kind.__qualname__}"] += count
     return dict(named)
+
+
+class _Mallinfo(ctypes.Structure):
+    """What glibc's mallinfo2() returns."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
+    ]
+
+
+def _in_use() -> int:
+    """Bytes that C and Rust have allocated and not freed; 0 where the C library does not say."""
+    mallinfo = getattr(ctypes.CDLL(None), "mallinfo2", None)
+    if mallinfo is None:
+        return 0
+    mallinfo.restype = _Mallinfo
+    info = mallinfo()
+    return int(info.uordblks + info.hblkhd)
 
 
 def _descriptors() -> str:

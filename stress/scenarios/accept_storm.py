@@ -45,8 +45,7 @@ for line in sys.stdin:
 class Echo(asyncio.Protocol):
     """Answers, and waits for the client to go."""
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+    def connection_made(self, transport: Any) -> None:
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:

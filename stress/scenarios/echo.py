@@ -21,8 +21,7 @@ class Echo(asyncio.Protocol):
     def __init__(self) -> None:
         self.lost = 0
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+    def connection_made(self, transport: Any) -> None:
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:
@@ -146,7 +145,9 @@ def scenario(run: Run) -> dict[str, int]:
 
     async def close(server: asyncio.Server) -> None:
         server.close()
-        server.abort_clients()
+        # All clients have gone; what is still on its way to the server is cut short, where the loop's server can.
+        if hasattr(server, "abort_clients"):
+            server.abort_clients()
         await asyncio.wait_for(server.wait_closed(), 60)
 
     with run.serve(loops[0]) as plain, run.serve(loops[1]) as buffered:

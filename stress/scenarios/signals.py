@@ -87,10 +87,10 @@ def scenario(run: Run) -> dict[str, int]:
             passing = asyncio.create_task(come_and_go())
             await asyncio.to_thread(run.in_threads, *(partial(storm, n) for n in range(run.threads)))
             await passing
+            ears[0].leave(main)
 
         try:
             main.run_until_complete(conduct())
-            ears[0].leave(main)
             for running, ear in zip(others, ears[1:], strict=True):
                 running.wait(_leave(ear))
         finally:

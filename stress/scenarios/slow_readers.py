@@ -6,6 +6,7 @@ import socket
 import struct
 import time
 from functools import partial
+from typing import Any
 
 from ..run import PATIENCE, Run, Tally
 
@@ -30,8 +31,7 @@ class Fast(asyncio.Protocol):
         self.asked = b""
         self.sent = self.wanted = 0
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+    def connection_made(self, transport: Any) -> None:
         self.transport = transport
         transport.set_write_buffer_limits(HIGH, LOW)
         sock = transport.get_extra_info("socket")
@@ -44,7 +44,7 @@ class Fast(asyncio.Protocol):
             self.go_on()
 
     def go_on(self) -> None:
-        while not self.paused and self.sent < self.wanted:
+        while not self.paused and self.sent < self.wanted and not self.transport.is_closing():
             size = min(CHUNK, self.wanted - self.sent)
             self.transport.write(expected(self.sent, size))
             self.sent += size

@@ -1,5 +1,6 @@
 """The stress harness tells each end of a scenario as what it is, and writes it down."""
 
+import ctypes
 import json
 import os
 import random
@@ -7,6 +8,7 @@ import select
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -97,11 +99,26 @@ def test_what_a_loop_does_not_offer_is_no_failure():
 
 
 def test_memory_that_grew_is_told():
-    before = left.Left(rss=100 << 20, fds=3, threads=1, objects={})
-    assert left.Left(rss=120 << 20, fds=3, threads=1, objects={}).growth_over(before) == []
-    assert left.Left(rss=200 << 20, fds=3, threads=1, objects={}).growth_over(before) == [
-        "memory grew from 100 to 200 MiB"
+    before = left.Left(100 << 20, 120 << 20, blocks=1000, malloc=2 << 20, fds=3, threads=1, objects={})
+    assert replace(before, rss=140 << 20, blocks=1500, malloc=5 << 19).growth_over(before) == []
+    assert replace(before, rss=200 << 20, blocks=9000, malloc=8 << 20).growth_over(before) == [
+        "RSS grew from 100 MiB, 120 at most, to 200 MiB",
+        "memory blocks of Python grew from 1000 to 9000",
+        "memory of C and Rust grew from 2048 to 8192 KiB",
     ]
+
+
+def test_memory_in_use_is_counted():
+    before = left.Left.now()
+    kept = [bytearray(1 << 16) for _ in range(3)] + [bytes(n) for n in range(100)]
+    size = 10 << 20
+    malloc = ctypes.CDLL(None).malloc
+    malloc.restype = ctypes.c_void_p
+    memory = ctypes.c_void_p(malloc(ctypes.c_size_t(size)))
+    after = left.Left.now()
+    ctypes.CDLL(None).free(memory)
+    assert after.blocks >= before.blocks + len(kept)
+    assert before.malloc + size <= after.malloc < before.malloc + 2 * size
 
 
 class Balanced(HTMLParser):
