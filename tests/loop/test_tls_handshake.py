@@ -55,6 +55,35 @@ def test_the_handshake_timeout(secure, server_side):
     assert secure.contexts == []
 
 
+def test_a_stream_that_had_ended_before_fails_at_once(secure):
+    """The end is told once, to the protocol before: who begins TLS then must not wait for the timeout."""
+
+    async def main():
+        upgraded = asyncio.get_running_loop().create_future()
+
+        async def upgrade(reader, writer):
+            # Returns at the end of the stream, which leaves the connection open.
+            assert await reader.read() == b"hello"
+            try:
+                await writer.start_tls(server_context())
+                upgraded.set_result("upgraded")
+            except ConnectionResetError as error:
+                upgraded.set_result(error)
+            writer.transport.abort()
+
+        server = await asyncio.start_server(upgrade, "127.0.0.1", 0)
+        _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(b"hello")
+        writer.write_eof()
+        assert isinstance(await upgraded, ConnectionResetError)
+        writer.close()
+        server.close()
+        await server.wait_closed()
+
+    secure.run(main())
+    assert secure.contexts == []
+
+
 def test_a_client_that_stalls_blocks_nobody_and_is_cut(secure):
     async def main():
         made = []

@@ -120,6 +120,11 @@ pub fn is_stream(object: &Bound<'_, PyAny>) -> bool {
     CLASS.is_type_of(object.as_ptr())
 }
 
+/// Whether an object is a stream transport of ours whose peer's end was told to its protocol. On the loop's thread.
+pub fn has_ended(object: &Bound<'_, PyAny>) -> PyResult<bool> {
+    if is_stream(object) { Transport::new(object).with(|stream| stream.eof_received) } else { Ok(false) }
+}
+
 #[inline]
 pub(super) fn public_of<'a>(object: *mut ffi::PyObject) -> &'a Public {
     derived::public_of::<Stream>(object)

@@ -47,7 +47,7 @@ use crate::py::names::names;
 use crate::py::{Owned, context, imports};
 use crate::sys;
 
-pub use class::{init, is_stream};
+pub use class::{has_ended, init, is_stream};
 pub use extra::Extra;
 pub use file::{turn, wait_for_turn};
 use read::Delivery;

@@ -35,7 +35,12 @@ impl<'py> TlsTransport<'_, 'py> {
         let timeout = self.with(|tls| tls.handshake_timeout)?;
         self.set_timer(timeout, "_handshake_timed_out")?;
         // What was taken in before (`start_tls`), or nothing.
-        self.received(&[])
+        self.received(&[])?;
+        // The end of a stream is told once, to the protocol it then had.
+        if stream::has_ended(below)? && self.with(|tls| tls.phase == Phase::Handshake)? {
+            self.eof_below()?;
+        }
+        Ok(())
     }
 
     /// Goes on with the handshake; true when it is done and there may be something to read.
