@@ -1,5 +1,6 @@
 """What is shown while scenarios run: a bar each on a terminal, a line now and then elsewhere."""
 
+import shutil
 import sys
 import time
 
@@ -27,7 +28,10 @@ class Progress:
     def __call__(self, outcome: Outcome) -> None:
         ended = outcome.status != "running"
         if self.live:
-            print(f"\r\x1b[2K{_line(outcome, bar=True)}", end="\n" if ended else "", flush=True)
+            line = _line(outcome, bar=True)
+            # A line that wraps could not be written over.
+            shown = line if ended else line[: shutil.get_terminal_size().columns - 1]
+            print(f"\r\x1b[2K{shown}", end="\n" if ended else "", flush=True)
         elif ended or time.monotonic() >= self.shown + PAUSE:
             print(_line(outcome, bar=False), flush=True)
         else:
