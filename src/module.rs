@@ -18,6 +18,7 @@ fn _tokioloop(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(net::tls::_tls_engine, module)?)?;
     net::datagram::init(module)?;
     pool::init(module)?;
+    module.add_class::<net::balance::Balance>()?;
     module.add_class::<net::tls::ServerConfig>()?;
     module.add_class::<net::tls::ClientConfig>()?;
     module.add_class::<net::tls::Connection>()?;

@@ -29,6 +29,20 @@ class Serve(Names):
 
     # Inode of each Unix listening socket to be unlinked when its server closes.
     _unix_server_sockets: dict[socket.socket, int] | None = None
+    # What hears of the loop's end, each once, in the thread that closes it.
+    _told_of_close: list[Callable[[], object]] | None = None
+
+    def close(self) -> None:
+        super().close()
+        told, self._told_of_close = self._told_of_close, None
+        for tell in told or ():
+            tell()
+
+    def _on_close(self, tell: Callable[[], object]) -> None:
+        self._told_of_close = [*(self._told_of_close or ()), tell]
+
+    def _forget_close(self, tell: Callable[[], object]) -> None:
+        self._told_of_close = [other for other in self._told_of_close or () if other != tell] or None
 
     async def create_server(
         self,

@@ -216,7 +216,9 @@ class EventLoop:
         sslcontext: SSLContext | ServerConfig | ClientConfig | None = None,
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
+        exclusive: bool = False,
     ) -> None: ...
+    def _accept_for(self, sock: socket, balance: Balance) -> None: ...
     def _stop_accept(self, sock: socket) -> None: ...
 
     # Name resolution on the shared runtime's blocking pool.
@@ -224,6 +226,20 @@ class EventLoop:
         self, host: bytes | None, port: bytes | None, family: int, type: int, proto: int, flags: int
     ) -> asyncio.Future[list[_AddrInfo]]: ...
     def _resolve_name(self, sockaddr: tuple[Any, ...], flags: int) -> asyncio.Future[tuple[str, str]]: ...
+
+@final
+class Balance:
+    """The loops of one server of which one accepts: each connection goes to the one with the fewest."""
+
+    def __new__(
+        cls,
+        targets: list[tuple[EventLoop, Callable[[], BaseProtocol], AbstractServer]],
+        sslcontext: SSLContext | ServerConfig | ClientConfig | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> Balance: ...
+    def ended(self, index: int) -> None: ...
+    def open(self) -> list[int]: ...
 
 class StreamTransport(Transport):
     @property

@@ -48,10 +48,11 @@ def configure(
     Raises TypeError and ValueError for other values, RuntimeError once the runtime runs in this process. A forked child has
     none yet: it starts from its parent's settings and may change them.
     """
-    counts = [_count("worker_threads", worker_threads), _count("max_blocking_threads", max_blocking_threads)]
+    workers = _count("worker_threads", worker_threads)
+    blocking = _count("max_blocking_threads", max_blocking_threads)
     if thread_name is not None and not isinstance(thread_name, str):
         raise TypeError(f"thread_name must be a str or None, not {type(thread_name).__name__}")
-    _configure_runtime(*counts, thread_name)
+    _configure_runtime(workers, blocking, thread_name)
 
 
 def metrics() -> Metrics:

@@ -100,6 +100,11 @@ impl Epoll {
         epoll::arm(self.poll.as_raw_fd(), fd, interest, encode(token).0 as u64)
     }
 
+    /// Registers a listening socket that other instances wait for too; one of those that sleep is woken.
+    pub fn add_exclusive(&mut self, fd: RawFd, token: Token) -> io::Result<()> {
+        epoll::add_exclusive(self.poll.as_raw_fd(), fd, encode(token).0 as u64)
+    }
+
     pub fn remove(&mut self, fd: RawFd) {
         epoll::remove(self.poll.as_raw_fd(), fd);
     }

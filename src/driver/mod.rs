@@ -145,6 +145,13 @@ impl<T> Driver<T> {
         self.register(fd, listener, data, |epoll, token| epoll.register_edge(fd, token, false))
     }
 
+    /// As [`register_listener`](Self::register_listener), for a socket that other loops accept from too: one connection wakes
+    /// one of those that sleep. Reports one connection a wait, so that others that were woken get theirs.
+    pub fn register_shared_listener(&mut self, fd: RawFd, data: T) -> io::Result<Token> {
+        let listener = Kind::Listener(Listener::shared());
+        self.register(fd, listener, data, |epoll, token| epoll.add_exclusive(fd, token))
+    }
+
     /// Registers a descriptor to be watched for readiness; silent until [`watch`](Self::watch).
     pub fn register_watch(&mut self, fd: RawFd, data: T) -> Token {
         self.register(fd, Kind::Watch(Watch::default()), data, |_, _| Ok(())).expect("makes no system call")
@@ -251,6 +258,12 @@ impl<T> Driver<T> {
         let source = self.sources.get_mut(token)?;
         source.queued = false;
         let completion = source.complete(&mut self.buffer, &mut self.spare);
+        if let (Kind::Listener(listener), Some(Completion::AcceptFailed(_))) = (&source.kind, &completion)
+            && listener.is_shared()
+        {
+            // It is level-triggered: while it pauses it would end every wait at once.
+            self.epoll.remove(source.fd);
+        }
         if source.has_more() && !std::mem::replace(&mut source.queued, true) {
             self.queue.push_back(token);
         }
@@ -341,11 +354,16 @@ impl<T> Driver<T> {
     }
 
     /// Accepts again after a failure for want of descriptors or memory.
-    pub fn resume_listener(&mut self, token: Token) {
-        if let Some(Source { kind: Kind::Listener(listener), .. }) = self.sources.get_mut(token) {
-            listener.resume();
+    pub fn resume_listener(&mut self, token: Token) -> io::Result<()> {
+        if let Some(Source { fd, kind: Kind::Listener(listener), .. }) = self.sources.get_mut(token)
+            && listener.resume()
+        {
+            if listener.is_shared() {
+                self.epoll.add_exclusive(*fd, token)?;
+            }
             self.requeue(token);
         }
+        Ok(())
     }
 
     fn requeue(&mut self, token: Token) {

@@ -193,18 +193,28 @@ impl Stream {
     }
 }
 
-/// A listening socket, edge-triggered.
+/// A listening socket: edge-triggered, or level-triggered where other loops accept from it too.
 #[derive(Default)]
 pub struct Listener {
+    shared: bool,
     ready: bool,
     /// The system is out of descriptors or memory; the owner resumes.
     suspended: bool,
 }
 
 impl Listener {
-    pub fn resume(&mut self) {
-        self.suspended = false;
+    pub fn shared() -> Self {
+        Self { shared: true, ..Self::default() }
+    }
+
+    pub fn is_shared(&self) -> bool {
+        self.shared
+    }
+
+    /// Whether it was suspended.
+    pub fn resume(&mut self) -> bool {
         self.ready = true;
+        std::mem::replace(&mut self.suspended, false)
     }
 
     fn complete(&mut self, fd: RawFd) -> Option<Completion> {
@@ -212,7 +222,11 @@ impl Listener {
             return None;
         }
         match sys::socket::accept(fd) {
-            Ok((socket, address)) => Some(Completion::Accepted(socket, address)),
+            Ok((socket, address)) => {
+                // The next wait tells whether there is more, if nobody else took it.
+                self.ready = !self.shared;
+                Some(Completion::Accepted(socket, address))
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.ready = false;
                 None

@@ -7,12 +7,13 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use socket2::SockAddr;
 
+use super::balance::{self, Balance};
+use super::connection::{self, Terms};
 use super::stream::{self, Extra, Parts};
 use super::tls;
 use super::watch;
 use crate::driver::{Completion, Token};
 use crate::event_loop::endpoint::{Endpoint, Native, with_driver};
-use crate::event_loop::turn;
 use crate::event_loop::{self, EventLoop};
 use crate::py::errors::{OrOsError, os_error};
 use crate::py::{Owned, context, imports};
@@ -22,17 +23,23 @@ const RETRY_DELAY: f64 = 1.0;
 
 pub struct Listener {
     sock: Owned,
-    factory: Owned,
-    server: Option<Owned>,
-    tls: Option<tls::Settings>,
-    /// The context of the call that started it; each connection runs in a copy.
-    context: Owned,
+    accepts: Accepts,
+}
+
+enum Accepts {
+    /// For this loop.
+    Here(Terms),
+    /// For several loops: a [`Balance`].
+    Balanced(Owned),
 }
 
 impl Native for Listener {
     fn each(&self, see: &mut dyn FnMut(&Owned)) {
-        [&self.sock, &self.factory, &self.context].into_iter().chain(&self.server).for_each(&mut *see);
-        self.tls.iter().for_each(|settings| settings.each(see));
+        see(&self.sock);
+        match &self.accepts {
+            Accepts::Here(terms) => terms.each(see),
+            Accepts::Balanced(balance) => see(balance),
+        }
     }
 }
 
@@ -61,45 +68,16 @@ fn accepted(
     peer: SockAddr,
 ) -> PyResult<()> {
     let py = event_loop.py();
-    let found = with_listener(event_loop, token, |listener| {
-        (
-            listener.factory.clone_ref(py),
-            listener.server.as_ref().map(|server| server.clone_ref(py)),
-            listener.context.clone_ref(py),
-            listener.tls.as_ref().map(|settings| settings.clone_ref(py)),
-        )
+    let found = with_listener(event_loop, token, |listener| match &listener.accepts {
+        Accepts::Here(terms) => Accepts::Here(terms.clone_ref(py)),
+        Accepts::Balanced(balance) => Accepts::Balanced(balance.clone_ref(py)),
     })?;
-    let Some((factory, server, context, settings)) = found else { return Ok(()) };
     tracing::debug!(fd = socket.as_raw_fd(), "accepted");
-    event_loop.get().with(py, |core| core.counters.accepts += 1)?;
-    let context = context::copy(py, &context)?;
-    let inside = context.clone_ref(py);
-    let mut made: Option<Bound<'_, PyAny>> = None;
-    let result = context::run(py, &inside, || {
-        let mut protocol = factory.bind(py).call0()?;
-        if let Some(settings) = settings {
-            protocol = tls::over(event_loop, &settings, &protocol, None, false)?;
-        }
-        let extra = Extra { peer: Some(peer), ..Extra::default() };
-        let server = server.map(|server| server.into_bound(py));
-        let parts = Parts { fd: socket.as_raw_fd(), owned: Some(socket), protocol, context, server, extra };
-        let transport = stream::make(event_loop, parts)?;
-        made = Some(transport.clone());
-        stream::start(&transport, None)
-    });
-    let Err(error) = result else { return Ok(()) };
-    let error = turn::let_fatal_through(py, error)?;
-    let report = PyDict::new(py);
-    let message = match &made {
-        Some(_) => "Exception in callback protocol.connection_made()",
-        None => "Error on transport creation for incoming connection",
-    };
-    report.set_item("message", message)?;
-    report.set_item("exception", error.into_value(py))?;
-    if let Some(transport) = made {
-        report.set_item("transport", transport)?;
+    match found {
+        Some(Accepts::Here(terms)) => connection::begin(event_loop, terms, socket, peer).map(drop),
+        Some(Accepts::Balanced(balance)) => balance::hand(event_loop, balance, socket, peer),
+        None => Ok(()),
     }
-    event_loop::report(event_loop, &report)
 }
 
 /// Out of descriptors or memory: says so once, and accepts again after a pause. What is connected lives on.
@@ -137,11 +115,30 @@ fn listening(event_loop: &Bound<'_, EventLoop>, sock: &Bound<'_, PyAny>) -> PyRe
     })
 }
 
+fn listen(
+    event_loop: &Bound<'_, EventLoop>,
+    sock: &Bound<'_, PyAny>,
+    accepts: Accepts,
+    exclusive: bool,
+) -> PyResult<()> {
+    event_loop.get().check_open()?;
+    let fd = watch::fileno(sock)?;
+    watch::ensure_no_transport(event_loop, fd, sock)?;
+    let endpoint = Endpoint::native(dispatch, Listener { sock: sock.into(), accepts });
+    with_driver(event_loop, |driver| match exclusive {
+        true => driver.register_shared_listener(fd, endpoint),
+        false => driver.register_listener(fd, endpoint),
+    })?
+    .or_os_error()
+    .map(drop)
+}
+
 #[pymethods]
 impl EventLoop {
     /// Accept connections on a listening socket: each gets a protocol from the factory and a transport, with TLS in between
-    /// where a context is given. ValueError for timeouts that are not positive.
-    #[pyo3(signature = (sock, protocol_factory, server=None, backlog=100, sslcontext=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None))]
+    /// where a context is given. With `exclusive` other loops accept from the same socket, and one of those that sleep is woken.
+    /// ValueError for timeouts that are not positive.
+    #[pyo3(signature = (sock, protocol_factory, server=None, backlog=100, sslcontext=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None, exclusive=false))]
     #[allow(clippy::too_many_arguments)]
     fn _accept(
         slf: &Bound<'_, Self>,
@@ -152,24 +149,28 @@ impl EventLoop {
         sslcontext: Option<&Bound<'_, PyAny>>,
         ssl_handshake_timeout: Option<f64>,
         ssl_shutdown_timeout: Option<f64>,
+        exclusive: bool,
     ) -> PyResult<()> {
         let _ = backlog; // The kernel's queue is set by listen(); a turn accepts some of it.
-        slf.get().check_open()?;
-        let fd = watch::fileno(sock)?;
-        watch::ensure_no_transport(slf, fd, sock)?;
         let settings = sslcontext.map(|context| {
             tls::Settings::new(context, true, None, ssl_handshake_timeout, ssl_shutdown_timeout)
         });
-        let listener = Listener {
-            sock: sock.into(),
+        let terms = Terms {
             factory: protocol_factory.into(),
             server: server.map(Owned::from),
             tls: settings.transpose()?,
             context: context::copy_current(slf.py())?,
         };
-        with_driver(slf, |driver| driver.register_listener(fd, Endpoint::native(dispatch, listener)))?
-            .or_os_error()?;
-        Ok(())
+        listen(slf, sock, Accepts::Here(terms), exclusive)
+    }
+
+    /// Accept connections on a listening socket for the loops of a Balance.
+    fn _accept_for(
+        slf: &Bound<'_, Self>,
+        sock: &Bound<'_, PyAny>,
+        balance: &Bound<'_, Balance>,
+    ) -> PyResult<()> {
+        listen(slf, sock, Accepts::Balanced(balance.into()), false)
     }
 
     /// Stop accepting on a listening socket. It stays open.
@@ -183,7 +184,7 @@ impl EventLoop {
     /// Accept again after a pause.
     fn _resume_accept(slf: &Bound<'_, Self>, sock: &Bound<'_, PyAny>) -> PyResult<()> {
         match listening(slf, sock)? {
-            Some(token) => with_driver(slf, |driver| driver.resume_listener(token)),
+            Some(token) => with_driver(slf, |driver| driver.resume_listener(token))?.or_os_error(),
             None => Ok(()),
         }
     }

@@ -4,7 +4,9 @@
 //! completions go. Threads: all of it runs on the loop's thread.
 
 pub mod address;
+pub mod balance;
 pub mod child;
+mod connection;
 pub mod datagram;
 pub mod dns;
 pub mod listener;

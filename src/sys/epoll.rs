@@ -42,6 +42,14 @@ pub fn arm(epoll: RawFd, fd: RawFd, interest: Interest, data: u64) -> io::Result
     }
 }
 
+/// Adds `fd` for reading, so that of several instances that wait for the same socket one is woken and not all. Level-triggered:
+/// who is woken may take one connection and leave the rest, which an edge would not report again.
+pub fn add_exclusive(epoll: RawFd, fd: RawFd, data: u64) -> io::Result<()> {
+    let mut event = libc::epoll_event { events: (libc::EPOLLIN | libc::EPOLLEXCLUSIVE) as u32, u64: data };
+    // SAFETY: `event` is valid for the call; the kernel checks both descriptors.
+    super::check(unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, fd, &mut event) }).map(drop)
+}
+
 /// Removes `fd`. A descriptor that is closed, or not registered, is fine: the kernel has dropped it already.
 pub fn remove(epoll: RawFd, fd: RawFd) {
     // SAFETY: a null event is allowed for DEL.

@@ -1,0 +1,80 @@
+//! The beginning of a connection that was accepted: its protocol and its transport, with TLS in between where that is asked for.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use socket2::SockAddr;
+
+use super::stream::{self, Extra, Parts};
+use super::tls;
+use crate::event_loop::{self, EventLoop, turn};
+use crate::py::{Owned, context};
+
+/// What a server's connections are made with.
+pub struct Terms {
+    pub factory: Owned,
+    pub server: Option<Owned>,
+    pub tls: Option<tls::Settings>,
+    /// The context of the call that started the server; each connection runs in a copy.
+    pub context: Owned,
+}
+
+impl Terms {
+    /// Shows the Python objects to the garbage collector.
+    pub fn each(&self, see: &mut dyn FnMut(&Owned)) {
+        [&self.factory, &self.context].into_iter().chain(&self.server).for_each(&mut *see);
+        self.tls.iter().for_each(|settings| settings.each(see));
+    }
+
+    pub fn clone_ref(&self, py: Python<'_>) -> Self {
+        Self {
+            factory: self.factory.clone_ref(py),
+            server: self.server.as_ref().map(|server| server.clone_ref(py)),
+            tls: self.tls.as_ref().map(|settings| settings.clone_ref(py)),
+            context: self.context.clone_ref(py),
+        }
+    }
+}
+
+/// Makes protocol and transport and starts them, on the loop's thread. False where there was no transport; what went wrong is
+/// reported, and only errors that must leave the loop are returned.
+pub fn begin(
+    event_loop: &Bound<'_, EventLoop>,
+    terms: Terms,
+    socket: OwnedFd,
+    peer: SockAddr,
+) -> PyResult<bool> {
+    let py = event_loop.py();
+    let Terms { factory, server, tls: settings, context } = terms;
+    event_loop.get().with(py, |core| core.counters.accepts += 1)?;
+    let context = context::copy(py, &context)?;
+    let inside = context.clone_ref(py);
+    let mut made: Option<Bound<'_, PyAny>> = None;
+    let result = context::run(py, &inside, || {
+        let mut protocol = factory.bind(py).call0()?;
+        if let Some(settings) = settings {
+            protocol = tls::over(event_loop, &settings, &protocol, None, false)?;
+        }
+        let extra = Extra { peer: Some(peer), ..Extra::default() };
+        let server = server.map(|server| server.into_bound(py));
+        let parts = Parts { fd: socket.as_raw_fd(), owned: Some(socket), protocol, context, server, extra };
+        let transport = stream::make(event_loop, parts)?;
+        made = Some(transport.clone());
+        stream::start(&transport, None)
+    });
+    let Err(error) = result else { return Ok(true) };
+    let error = turn::let_fatal_through(py, error)?;
+    let report = PyDict::new(py);
+    let message = match &made {
+        Some(_) => "Exception in callback protocol.connection_made()",
+        None => "Error on transport creation for incoming connection",
+    };
+    report.set_item("message", message)?;
+    report.set_item("exception", error.into_value(py))?;
+    if let Some(transport) = &made {
+        report.set_item("transport", transport)?;
+    }
+    event_loop::report(event_loop, &report)?;
+    Ok(made.is_some())
+}
