@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import statistics
 import threading
 import time
 from collections.abc import Callable
@@ -86,6 +89,43 @@ def threadsafe_latency_apart(make: LoopFactory, n: int) -> Measurement:
     return threadsafe_latency(make, n, cores.take_others)
 
 
+def signal_latency(make: LoopFactory, n: int) -> Measurement:
+    """Another thread sends the process a signal that the parked loop handles, one at a time: half of them took at most `p50_us`.
+
+    The loop runs on the main thread, where every loop can handle signals.
+    """
+    loop = make()
+    handled = threading.Semaphore(0)
+    pid = os.getpid()
+    sent = 0
+    taken: list[int] = []
+
+    def handle() -> None:
+        taken.append(time.perf_counter_ns() - sent)
+        handled.release()
+
+    def send() -> None:
+        nonlocal sent
+        for _ in range(n):
+            sent = time.perf_counter_ns()
+            os.kill(pid, signal.SIGUSR1)
+            handled.acquire()
+        loop.call_soon_threadsafe(loop.stop)
+
+    loop.add_signal_handler(signal.SIGUSR1, handle)
+    sender = threading.Thread(target=send)
+    wall, cpu = time.perf_counter(), time.process_time()
+    loop.call_soon(sender.start)
+    loop.run_forever()
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    sender.join()
+    loop.close()
+    return per_operation(n, wall, cpu) | {
+        "p50_us": statistics.median(taken) / 1e3,
+        "max_us": max(taken) / 1e3,
+    }
+
+
 ROWS = (
     Row(
         "threadsafe_burst",
@@ -118,5 +158,15 @@ ROWS = (
         "threads",
         5_000,
         special=threadsafe_latency_apart,
+    ),
+    Row(
+        "signal_latency",
+        "os.kill from another thread to the handler on the loop, half of them at most",
+        "threads",
+        10_000,
+        special=signal_latency,
+        figure="p50_us",
+        unit="us",
+        target=Target(below=1000),
     ),
 )

@@ -14,6 +14,7 @@ use super::endpoint::Endpoint;
 use super::feed::Feed;
 use super::handle::HandleRef;
 use super::post::{Finish, Post, RemoteCall};
+use super::signal::Subscription;
 use crate::driver::Driver;
 use crate::inbox::Inbox;
 use crate::metrics::Counters;
@@ -67,8 +68,10 @@ pub struct Core {
     pub hungry: bool,
     pub closed: bool,
     pub stopping: bool,
-    /// The signal wake-up socket is registered.
-    pub hears_signals: bool,
+    /// What the loop asked of signals, if ever.
+    pub signals: Option<Subscription>,
+    /// How many of the driver's descriptors are there for signals.
+    pub signal_watches: usize,
     /// Something was posted since the loop last slept.
     pub posted: bool,
     /// How many more times the loop sleeps without yielding first.
@@ -101,7 +104,8 @@ impl Core {
             hungry: false,
             closed: false,
             stopping: false,
-            hears_signals: false,
+            signals: None,
+            signal_watches: 0,
             posted: false,
             yields_to_skip: 0,
             yield_backoff: 0,
@@ -214,6 +218,7 @@ impl Core {
             _pending: self.pending.drain().map(|(_, future)| future).collect(),
             _factory: self.task_factory.take(),
             _feed: self.feed.take(),
+            _signals: self.signals.take(),
         }
     }
 }
@@ -228,6 +233,7 @@ struct Remains {
     _pending: Vec<Owned>,
     _factory: Option<Owned>,
     _feed: Option<Rc<dyn Feed>>,
+    _signals: Option<Subscription>,
 }
 
 impl Drop for Remains {

@@ -10,7 +10,8 @@
 //! | `run`            | `run_forever`: hooks, thread binding, signals around the turns          |
 //! | `feed`           | what gives a loop work beyond its own queue                             |
 //! | `endpoint`       | what the driver keeps for transports, listeners, watches                |
-//! | `signal`         | the main thread's wake-up descriptor                                    |
+//! | `signal`         | a loop's signals; the main thread's wake-up descriptor                  |
+//! | `fork`           | what a forked child does with what it inherited                         |
 //! | `task`           | native futures and tasks: types, steps, registry                        |
 //! | `methods`        | the other Python methods                                                |
 //! | `binding`        | which loop belongs to a thread; `get_running_loop`, `get_event_loop`    |
@@ -22,6 +23,7 @@ pub mod binding;
 pub mod core;
 pub mod endpoint;
 pub mod feed;
+pub mod fork;
 pub mod handle;
 mod handle_type;
 mod methods;
@@ -30,7 +32,7 @@ pub mod registry;
 mod run;
 mod schedule;
 pub mod shared;
-mod signal;
+pub mod signal;
 pub mod task;
 pub mod turn;
 

@@ -1,16 +1,121 @@
-//! Signals on the main thread: while a loop runs there, CPython's wake-up descriptor is ours, so a signal ends the wait
-//! even if it comes in the moment before, and the loop learns which one it was.
+//! Signals of a loop, and the wake-up descriptor of the main thread.
+//!
+//! A loop that asks for signals has a slot of the process's handler (`sys/signal.rs`), whose descriptor its driver watches for
+//! the rest of its life. Numbers that come while it does not run wait there.
+//!
+//! While a loop runs on the main thread, CPython's wake-up descriptor is ours too, so that a signal with a Python handler ends the
+//! wait even if it comes in the moment before.
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::EventLoop;
+use super::core::Core;
 use super::endpoint::{Endpoint, with_driver};
-use crate::driver::{Completion, Interest, Token};
-use crate::py::errors::{OrOsError, os_error};
+use crate::driver::{Completion, Driver, Interest, Token};
+use crate::py::errors::OrOsError;
 use crate::py::imports;
 use crate::py::names::names;
 use crate::sys;
+use crate::sys::signal::Slot;
+
+/// A loop's slot; left to the next loop when dropped.
+pub struct Subscription {
+    slot: &'static Slot,
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.slot.leave();
+    }
+}
+
+impl Subscription {
+    /// Whether a signal waits to be taken.
+    #[inline]
+    pub fn is_pending(&self) -> bool {
+        self.slot.is_pending()
+    }
+}
+
+fn watch(driver: &mut Driver<Endpoint>, fd: i32, endpoint: Endpoint) -> std::io::Result<Token> {
+    let token = driver.register_watch(fd, endpoint);
+    match driver.watch(token, Interest { readable: true, ..Interest::default() }) {
+        Ok(()) => Ok(token),
+        Err(error) => {
+            driver.deregister(token);
+            Err(error)
+        }
+    }
+}
+
+/// The loop's slot, taken now if this is its first signal. RuntimeError once the loop is closed.
+fn slot(core: &mut Core) -> PyResult<&'static Slot> {
+    if let Some(signals) = &core.signals {
+        return Ok(signals.slot);
+    }
+    core.driver()?;
+    let signals = Subscription { slot: Slot::new().or_os_error()? };
+    let slot = signals.slot;
+    watch(core.driver()?, slot.event(), Endpoint::bare(deliver)).or_os_error()?;
+    core.signals = Some(signals);
+    core.signal_watches += 1;
+    Ok(slot)
+}
+
+/// Tells the loop which signals came.
+fn deliver(event_loop: &Bound<'_, EventLoop>, _: Token, _: Completion) -> PyResult<()> {
+    let py = event_loop.py();
+    let Some(slot) = event_loop.get().with(py, |core| core.signals.as_ref().map(|signals| signals.slot))?
+    else {
+        return Ok(());
+    };
+    let mut numbers = slot.take();
+    while numbers != 0 {
+        let number = numbers.trailing_zeros() + 1;
+        numbers &= numbers - 1;
+        tracing::debug!(number, "signal");
+        let told = event_loop.call_method1(names()._on_signal.bind(py), (number,));
+        if told.is_err() && numbers != 0 {
+            // What leaves the loop must not take the other numbers along.
+            slot.set(numbers);
+        }
+        told?;
+    }
+    Ok(())
+}
+
+#[pymethods]
+impl EventLoop {
+    /// Have `_on_signal` called for a valid signal number. OSError (EINVAL) for one that cannot be caught.
+    fn _want_signal(&self, py: Python<'_>, number: i32) -> PyResult<()> {
+        // All of it under the claim: a slot that `close` has left must not want anything.
+        self.with(py, |core| slot(core)?.want(number).or_os_error())?
+    }
+
+    /// Undo `_want_signal`. Whether that brought back what handled the signal before.
+    fn _unwant_signal(&self, py: Python<'_>, number: i32) -> PyResult<bool> {
+        self.with(py, |core| core.signals.as_ref().is_some_and(|signals| signals.slot.unwant(number)))
+    }
+}
+
+/// Whether a loop of this process wants the signal. Any thread.
+#[pyfunction]
+pub fn _is_signal_wanted(number: i32) -> bool {
+    sys::signal::is_wanted(number)
+}
+
+/// Make the signal pending for each loop that wants it, as if it had come; whether there is one. Any thread.
+#[pyfunction]
+pub fn _raise_signal(number: i32) -> bool {
+    sys::signal::raise(number)
+}
+
+/// Take the signal back from a handler that was installed while loops want it. Any thread.
+#[pyfunction]
+pub fn _insist_on_signal(number: i32) -> PyResult<()> {
+    sys::signal::insist(number).or_os_error()
+}
 
 /// What `install` did, to be taken back.
 pub struct Installed {
@@ -24,18 +129,15 @@ fn set_wakeup_fd(py: Python<'_>, fd: i32) -> PyResult<i32> {
     imports::set_wakeup_fd(py)?.call((fd,), Some(&options))?.extract()
 }
 
-/// Makes the loop hear of signals. Call on the main thread. None where Python refuses (a subinterpreter).
+/// Makes signals end the loop's wait. Call on the main thread. None where Python refuses (a subinterpreter).
 pub fn install(event_loop: &Bound<'_, EventLoop>) -> PyResult<Option<Installed>> {
     let py = event_loop.py();
     let (read, write) = sys::signal::wakeup_pair().or_os_error()?;
-    let token = with_driver(event_loop, |driver| {
-        let token = driver.register_watch(read, Endpoint::bare(dispatch));
-        driver.watch(token, Interest { readable: true, ..Interest::default() }).map(|()| token)
-    })?
-    .or_os_error()?;
+    let token =
+        with_driver(event_loop, |driver| watch(driver, read, Endpoint::bare(run_handlers)))?.or_os_error()?;
     match set_wakeup_fd(py, write) {
         Ok(former_fd) => {
-            event_loop.get().with(py, |core| core.hears_signals = true)?;
+            event_loop.get().with(py, |core| core.signal_watches += 1)?;
             Ok(Some(Installed { token, former_fd }))
         }
         Err(_) => {
@@ -49,7 +151,7 @@ pub fn install(event_loop: &Bound<'_, EventLoop>) -> PyResult<Option<Installed>>
 pub fn uninstall(event_loop: &Bound<'_, EventLoop>, installed: Installed) -> PyResult<()> {
     let py = event_loop.py();
     with_driver(event_loop, |driver| driver.deregister(installed.token))?;
-    event_loop.get().with(py, |core| core.hears_signals = false)?;
+    event_loop.get().with(py, |core| core.signal_watches -= 1)?;
     let (_, write) = sys::signal::wakeup_pair().or_os_error()?;
     let current = set_wakeup_fd(py, installed.former_fd)?;
     if current != write {
@@ -58,20 +160,8 @@ pub fn uninstall(event_loop: &Bound<'_, EventLoop>, installed: Installed) -> PyR
     Ok(())
 }
 
-/// Runs Python's handlers and tells the loop which signals came.
-fn dispatch(event_loop: &Bound<'_, EventLoop>, _: Token, _: Completion) -> PyResult<()> {
-    let py = event_loop.py();
-    let mut numbers = [0; 256];
-    let count = match sys::signal::read_wakeup(&mut numbers) {
-        Ok(count) => count,
-        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => 0,
-        Err(error) => return Err(os_error(error)),
-    };
-    // What a Python handler raises leaves the loop, but the numbers are out of the socket: they must not be lost.
-    let handlers = py.check_signals();
-    for &number in &numbers[..count] {
-        tracing::debug!(number, "signal");
-        event_loop.call_method1(names()._on_signal.bind(py), (number,))?;
-    }
-    handlers
+/// Runs Python's handlers.
+fn run_handlers(event_loop: &Bound<'_, EventLoop>, _: Token, _: Completion) -> PyResult<()> {
+    sys::signal::drain_wakeup().or_os_error()?;
+    event_loop.py().check_signals()
 }

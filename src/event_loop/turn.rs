@@ -12,6 +12,7 @@ use super::core::Ready;
 use super::feed::Fed;
 use super::handle::HandleRef;
 use super::post::RemoteCall;
+use super::signal::Subscription;
 use super::{EventLoop, handle_type, task};
 use crate::driver::Driver;
 use crate::py::errors::OrOsError;
@@ -23,7 +24,7 @@ use crate::sys::clock::monotonic_ns;
 /// much as half a short turn.
 const POLL_INTERVAL_NS: u64 = 10_000;
 
-/// A busy loop with no descriptor but that for signals asks the driver no more often than every so many turns.
+/// A busy loop with no descriptor but those for signals asks the driver no more often than every so many turns.
 const SIGNAL_TURNS: u64 = 8;
 
 /// How many completions a turn hands out at least, if there are so many.
@@ -76,8 +77,9 @@ fn poll(event_loop: &Bound<'_, EventLoop>, last_poll: &mut u64) -> PyResult<()> 
             return Ok(());
         };
         // Where only signals could be heard of, even the clock is not looked at in every turn.
-        let only_signals = core.hears_signals && driver.len() == 1;
-        if only_signals && !core.stopping && core.counters.turns % SIGNAL_TURNS != 0 {
+        let only_signals = driver.len() == core.signal_watches;
+        let waits = core.signals.as_ref().is_some_and(Subscription::is_pending);
+        if only_signals && !waits && !core.stopping && core.counters.turns % SIGNAL_TURNS != 0 {
             return Ok(());
         }
         let now = monotonic_ns();

@@ -99,25 +99,6 @@ def test_bad_arguments(loop):
         loop.add_signal_handler(signal.SIGUSR1, print)
 
 
-def test_other_threads_cannot_add_handlers():
-    errors = []
-
-    def work():
-        loop = tokioloop.TokioLoop()
-        try:
-            loop.add_signal_handler(signal.SIGUSR1, print)
-        except RuntimeError as exc:
-            errors.append(str(exc))
-        finally:
-            loop.close()
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert len(errors) == 1
-    assert "only works in main thread" in errors[0]
-
-
 def test_close_restores_the_default_actions(loop):
     loop.add_signal_handler(signal.SIGUSR1, print)
     loop.add_signal_handler(signal.SIGINT, print)
