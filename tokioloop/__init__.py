@@ -24,6 +24,7 @@ from ._crew import Worker, current_worker
 from ._install import install, is_installed, uninstall
 from ._policy import EventLoopPolicy
 from ._pool import PoolStats, WorkerPool, WorkerStats
+from ._pool_server import LoopStats, PoolServer, ServerStats
 from ._run import run
 from ._tasks import format_call_graph, print_tasks
 from ._tokioloop import Future, Task, __version__
@@ -32,7 +33,10 @@ from .loop import TokioLoop, loops, new_event_loop
 __all__ = (
     "EventLoopPolicy",
     "Future",
+    "LoopStats",
+    "PoolServer",
     "PoolStats",
+    "ServerStats",
     "Task",
     "TokioLoop",
     "Worker",

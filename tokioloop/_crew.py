@@ -12,8 +12,10 @@ from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future
 from inspect import iscoroutine
 from typing import Any, cast
+from weakref import WeakSet
 
 from . import _tokioloop
+from ._pool_server import PoolServer
 from .loop import TokioLoop
 
 #: What jobs that were cancelled get to end, in seconds, before their threads are left behind.
@@ -37,6 +39,8 @@ class Worker:
         # Done when the thread is about to end.
         self._ended: Future[None] = Future()
         self._abandoned = False
+        # What waits for connections to end. The worker's thread only.
+        self._draining: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
         return f"<Worker {self.name}>"
@@ -65,7 +69,11 @@ class Crew:
         self._setup = setup
         self._teardown = teardown
         self._lock = threading.Lock()
-        # Both under the lock.
+        # Those that are open, or have connections.
+        self._servers: WeakSet[PoolServer] = WeakSet()
+        # Whether connections are given time to end by themselves.
+        self._drains = False
+        # The following under the lock.
         self._failure: BaseException | None = None
         self._left = len(names)
 
@@ -104,10 +112,19 @@ class Crew:
         """As ``wait_ready``, for a coroutine."""
         await asyncio.gather(*(asyncio.wrap_future(worker._ready) for worker in self.workers))
 
+    def add_server(self, server: PoolServer) -> None:
+        """Note a server whose connections end with the crew."""
+        self._servers.add(server)
+        if self.queues._is_closing():
+            server.close()
+
     # The end, from outside.
 
-    def close(self, cancel_jobs: bool, cancel_waiting: bool) -> None:
-        """Begin the end: refuse new jobs, and cancel those that are to be."""
+    def close(self, cancel_jobs: bool, cancel_waiting: bool, drains: bool = False) -> None:
+        """Begin the end: refuse new jobs and connections, and cancel those jobs that are to be."""
+        self._drains = drains and not cancel_jobs
+        for server in list(self._servers):
+            server.close()
         self.queues._close()
         if cancel_jobs:
             self.cancel()
@@ -119,7 +136,13 @@ class Crew:
         self.queues._end_waiting()
         for worker in self.workers:
             if worker._ready.done() and worker._ready.exception() is None:
-                worker.loop._post(_tokioloop._cancel_running)
+                worker.loop._post(self._cancel_in, worker)
+
+    @staticmethod
+    def _cancel_in(worker: Worker) -> None:
+        _tokioloop._cancel_running()
+        if worker._draining is not None:
+            worker._draining.cancel()
 
     def join(self, timeout: float | None) -> bool:
         """Wait for the threads, and tell whether all have ended."""
@@ -168,7 +191,7 @@ class Crew:
                         self._do_jobs(worker)
                     finally:
                         _tokioloop._leave(worker.loop)
-                        self._tear_down(worker, runner)
+                        self._wind_up(worker, runner)
         except BaseException as error:
             self._break(error)
             raise
@@ -197,6 +220,29 @@ class Crew:
                 continue
             if _tokioloop._is_over():
                 return
+
+    def _wind_up(self, worker: Worker, runner: asyncio.Runner) -> None:
+        """End what is left when the jobs have ended."""
+        try:
+            if not worker._abandoned:
+                runner.run(self._end_connections(worker))
+        finally:
+            self._tear_down(worker, runner)
+
+    async def _end_connections(self, worker: Worker) -> None:
+        shares = [share for server in list(self._servers) for share in server.shares_of(worker.loop)]
+        if self._drains:
+            worker._draining = asyncio.current_task()
+            try:
+                for share in shares:
+                    await share.wait_closed()
+            except asyncio.CancelledError:
+                # The time is up.
+                pass
+            finally:
+                worker._draining = None
+        for share in shares:
+            await share.end_clients()
 
     def _tear_down(self, worker: Worker, runner: asyncio.Runner) -> None:
         if self._teardown is None:

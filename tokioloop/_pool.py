@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Self, overload
@@ -12,6 +12,8 @@ from ._across import outcome
 from ._crew import GRACE, Crew, Worker
 from ._gil import warn_if_gil_is_on
 from ._job import JobFuture
+from ._names import Host, Port
+from ._pool_server import Accept, Factory, PoolServer, StreamsCallback, serve
 from .loop import TokioLoop
 
 #: How many results an ``imap`` keeps on their way for each worker.
@@ -142,6 +144,32 @@ class WorkerPool(_tokioloop.Pool, Executor):  # type: ignore[misc]
             for job in under_way:
                 job.cancel()
 
+    # Serving.
+
+    async def serve(
+        self,
+        make: "Factory | StreamsCallback",
+        host: Host | Sequence[Host] = None,
+        port: Port = None,
+        *,
+        accept: Accept = "reuseport",
+        **options: Any,
+    ) -> PoolServer:
+        """Serve on all workers' loops, from a coroutine of any loop; connections belong to one worker each.
+
+        *make* is a protocol factory or a streams callback, called on the connection's worker. *accept* says how connections come
+        to the workers: "reuseport", each listens on a socket of its own; "shared", one socket wakes one of them; "balance", the
+        first accepts for the one that has fewest. The other *options*, among them ``ssl``, ``sock`` and ``path``, are those of
+        docs/servers.md. The server's ``close``, ``drain`` and ``stats`` are for all workers. ``shutdown`` closes it.
+        """
+        await self._crew.become_ready()
+        if self._is_closing():
+            raise self._refusal()
+        loops = [worker.loop for worker in self._crew.workers]
+        server = await serve(loops, make, host, port, accept=accept, **options)
+        self._crew.add_server(server)
+        return server
+
     # Looking.
 
     @property
@@ -174,8 +202,9 @@ class WorkerPool(_tokioloop.Pool, Executor):  # type: ignore[misc]
         *,
         cancel_futures: bool = False,
     ) -> None:
-        """Refuse new jobs, let those that were submitted end, then close the loops and end the threads.
+        """Refuse new jobs and connections, let jobs end, then close the loops and end the threads.
 
+        Connections of servers are closed when the jobs have ended; with a *timeout* they have that time to end by themselves.
         With *cancel_jobs* those that wait are cancelled and coroutines that run are asked to cancel themselves; with
         *cancel_futures* only the former. With *wait* it returns when the threads have ended. After *timeout* seconds
         everything is cancelled; threads that do not end within another second are left behind with a RuntimeWarning.
@@ -184,7 +213,7 @@ class WorkerPool(_tokioloop.Pool, Executor):  # type: ignore[misc]
         if wait:
             self._refuse_workers()
         crew = self._crew
-        crew.close(cancel_jobs, cancel_futures)
+        crew.close(cancel_jobs, cancel_futures, timeout is not None)
         if not wait:
             return
         try:
@@ -203,7 +232,7 @@ class WorkerPool(_tokioloop.Pool, Executor):  # type: ignore[misc]
         """As ``shutdown``, for a coroutine of any loop. If the caller is cancelled, everything is cancelled at once."""
         self._refuse_workers()
         crew = self._crew
-        crew.close(cancel_jobs, False)
+        crew.close(cancel_jobs, False, timeout is not None)
         try:
             if await crew.join_async(timeout):
                 return

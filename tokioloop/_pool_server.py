@@ -134,9 +134,16 @@ class Share(Server):
             if self._balance is not None:
                 self._loop._accept_for(sock, self._balance)
             else:
-                security = self._security[:3] if self._security else (None, None, None)
+                ssl, handshake, shutdown = self._security[:3] if self._security else (None, None, None)
                 self._loop._accept(
-                    sock, self._protocol_factory, self, self._backlog, *security, self._exclusive
+                    sock,
+                    self._protocol_factory,
+                    self,
+                    self._backlog,
+                    ssl,
+                    handshake,
+                    shutdown,
+                    self._exclusive,
                 )
 
     async def end_clients(self) -> int:
@@ -202,6 +209,10 @@ class PoolServer:
     def sockets(self) -> tuple[TransportSocket, ...]:
         """The listening sockets of all loops; those of a loop are gone once it has closed them."""
         return tuple(sock for share in self._shares for sock in share.sockets)
+
+    def shares_of(self, loop: Serve) -> list[Share]:
+        """The loop's part, if it has one."""
+        return [share for share in self._shares if share._loop is loop]
 
     def is_serving(self) -> bool:
         """Tell whether connections are accepted."""
