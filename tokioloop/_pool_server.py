@@ -28,8 +28,9 @@ from asyncio import (
 from asyncio.trsock import TransportSocket
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from inspect import iscoroutinefunction
-from os import PathLike, fspath
+from os import PathLike, fspath, unlink
 from threading import Lock
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self, cast
@@ -37,7 +38,7 @@ from typing import Any, Literal, NamedTuple, Self, cast
 from ._names import AddrInfo, Host, Port
 from ._serve import Serve, _bind_unix, _check_server_ssl, _hosts
 from ._server import Server
-from ._sockets import check_stream, refuse_ssl_socket
+from ._sockets import check_stream, is_abstract, refuse_ssl_socket
 from ._tls import Security, ServerTerms
 from ._tokioloop import Balance
 
@@ -134,13 +135,13 @@ class Share(Server):
             if self._balance is not None:
                 self._loop._accept_for(sock, self._balance)
             else:
-                ssl, handshake, shutdown = self._security[:3] if self._security else (None, None, None)
+                context, handshake, shutdown = self._security[:3] if self._security else (None, None, None)
                 self._loop._accept(
                     sock,
                     self._protocol_factory,
                     self,
                     self._backlog,
-                    ssl,
+                    context,
                     handshake,
                     shutdown,
                     self._exclusive,
@@ -156,7 +157,16 @@ class Share(Server):
         return left
 
     def give_up(self) -> None:
-        """End without having started, or after the loop was closed. Any thread."""
+        """End without having started. Any thread."""
+        sockets, self._sockets = self._sockets, None
+        for sock in sockets or ():
+            if self._unlinks and not is_abstract(sock.getsockname()):
+                with suppress(FileNotFoundError):
+                    unlink(sock.getsockname())
+            sock.close()
+        self._ended(self)
+
+    def _loop_closed(self) -> None:
         sockets, self._sockets = self._sockets, None
         self._serving = False
         for sock in sockets or ():
@@ -164,9 +174,6 @@ class Share(Server):
         self._gone = self._accepted
         self._clients.clear()
         self._ended(self)
-
-    def _loop_closed(self) -> None:
-        self.give_up()
 
 
 class PoolServer:
@@ -345,10 +352,10 @@ class PoolServer:
             while waiting:
                 await _on(waiting[-1]._loop, waiting[-1].start, begun=waiting.pop)
         except BaseException as error:
-            for share in waiting:
-                share.give_up()
             if not self._ours:
                 self._kept = []
+            for share in waiting:
+                share.give_up()
             self.close()
             self.abort_clients()
             if isinstance(error, Exception):
