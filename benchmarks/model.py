@@ -17,6 +17,8 @@ type Body = Callable[[Loop, int], int]
 #: Serves on a listening or datagram socket; the result undoes it.
 type Serve = Callable[[Loop, socket], Awaitable[Callable[[], None]]]
 
+type Accept = Literal["reuseport", "shared", "balance"]
+
 type Measurement = dict[str, Any]
 
 #: Measures in its own way, making the loops itself.
@@ -74,7 +76,7 @@ class Together:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One thing measured. Exactly one of `body`, `serve` and `special` is set."""
+    """One thing measured. Exactly one of `body`, `serve`, `spread` and `special` is set."""
 
     name: str
     title: str
@@ -83,6 +85,8 @@ class Row:
     n: int = 0
     body: Body | None = None
     serve: Serve | None = None
+    #: One server over several loops: how it accepts, and over how many. Held against one over one loop.
+    spread: tuple[Accept, int] | None = None
     special: Special | None = None
     #: Arguments of the load generator: its command and what belongs to it.
     load: tuple[str, ...] = ()

@@ -61,11 +61,11 @@ def alone(row: Row, serve: Serve, make: LoopFactory, seconds: float) -> Measurem
         [listener] = _listeners(1, row, path, stack)
         load = Load(row, _where(listener, path), os.getpid(), apart=True)
         if row.target is None or row.target.floor is None:
-            return _merged(_serve_loads(serve, make(), listener, iter([(load, seconds)])))
+            return merged(_serve_loads(serve, make(), listener, iter([(load, seconds)])))
         beside = _floor(row, stack)
         each = [(load, seconds / SLICES), (beside, seconds / SLICES)]
         reports = _serve_loads(serve, make(), listener, iter(each * SLICES))
-        own, floor = _merged(reports[::2]), _merged(reports[1::2])
+        own, floor = merged(reports[::2]), merged(reports[1::2])
         pairs = zip(reports[::2], reports[1::2], strict=True)
         over = median(one["cpu_us_per_request"] / other["cpu_us_per_request"] for one, other in pairs)
         return own | {"floor_cpu_us": floor["cpu_us"], "over_floor": over}
@@ -95,14 +95,14 @@ def beside(row: Row, serve: Serve, make: LoopFactory, seconds: float, threads: i
             loop.call_soon_threadsafe(loop.stop)
         for thread in running:
             thread.join(timeout=10)
-    return _merged([report])
+    return merged([report])
 
 
 def floor(row: Row, seconds: float) -> Measurement:
     """The plain-Rust server in a server's place. Raises LookupError where it cannot stand in."""
     cores.take_last()
     with ExitStack() as stack:
-        return _merged([_floor(row, stack).run(seconds)])
+        return merged([_floor(row, stack).run(seconds)])
 
 
 def _floor(row: Row, stack: ExitStack) -> Load:
@@ -189,7 +189,8 @@ def _end(loop: Loop, undo: Callable[[], None]) -> None:
     loop.close()
 
 
-def _merged(reports: list[Report]) -> Measurement:
+def merged(reports: list[Report]) -> Measurement:
+    """One measurement of several runs."""
     ops = sum(report["requests"] for report in reports)
     wall = sum(report["seconds"] for report in reports)
     p50 = median(report["p50_us"] for report in reports)

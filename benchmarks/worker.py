@@ -2,7 +2,9 @@
 
 The last line of stdout is the measurement as JSON. Fields: `ops`; `cpu_us` and `wall_us` per operation (for a
 served row `cpu_us` is the server process's, `wall_us` the median reply time); `rate` in operations a second. Rows
-held against the floor were measured in turns with it: `floor_cpu_us`, and `over_floor`, the median of the turns.
+held against the floor were measured in turns with it: `floor_cpu_us`, and `over_floor`, the median of the turns. A server over
+several loops was measured in turns with one over one loop: `one_loop_cpu_us`, `over_one_loop`, `rate_over_one_loop`, and
+`busiest`, the part of the connections that the loop with the most of them had.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import threading
 import time
 from contextlib import suppress
 
-from . import cores, peers, serving
+from . import cores, peers, serving, spread
 from .model import Body, Loop, LoopFactory, Measurement, Row, per_operation
 from .rows import split
 
@@ -30,6 +32,8 @@ def measure(row: Row, threads: int, peer: str, seconds: float) -> Measurement:
         if threads == 1:
             return serving.alone(row, row.serve, make, seconds)
         return serving.beside(row, row.serve, make, seconds, threads)
+    if row.spread is not None:
+        return spread.measure(row, make, *row.spread, seconds)
     if row.special is not None:
         return dict(row.special(make, row.n))
     assert row.body is not None

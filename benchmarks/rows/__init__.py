@@ -11,10 +11,11 @@ from .processes import ROWS as PROCESSES
 from .scheduling import ROWS as SCHEDULING
 from .served import ROWS as SERVED
 from .threads import ROWS as THREADS
+from .spread import ROWS as SPREAD
 from .tls import ROWS as TLS
 
 ROWS: dict[str, Row] = {
-    row.name: row for row in (*SERVED, *TLS, *PROCESSES, *SCHEDULING, *THREADS, *POOLS, *LOOPS)
+    row.name: row for row in (*SERVED, *TLS, *PROCESSES, *SCHEDULING, *THREADS, *POOLS, *SPREAD, *LOOPS)
 }
 
 
