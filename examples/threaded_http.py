@@ -4,8 +4,8 @@
     python examples/threaded_http.py --loadgen PATH         with a load generator built before
     python examples/threaded_http.py --serve tokioloop --threads 4     the server alone, until Ctrl-C
 
-The same protocol class serves under asyncio, uvloop and tokioloop on one thread, and under tokioloop on one thread
-per core. Each server is a process of its own, so that its CPU time is its own. Exits with 0 only if every reply was right.
+The same protocol class serves under asyncio, uvloop and tokioloop on one thread, and under tokioloop's WorkerPool on one
+thread per core. Each server is a process of its own, so that its CPU time is its own. Exits with 0 only if every reply was right.
 """
 
 import argparse
@@ -13,15 +13,11 @@ import asyncio
 import contextlib
 import importlib
 import importlib.util
-import itertools
 import json
 import os
-import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, cast
 
@@ -95,52 +91,7 @@ class HttpProtocol(asyncio.Protocol):
         self.transport.resume_reading()
 
 
-# The server: one loop per thread, connections handed to the loops in turn.
-
-
-class LoopThread(threading.Thread):
-    """A thread with a loop of its own, which runs until `stop` is called (from any thread)."""
-
-    def __init__(self, loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
-        super().__init__(daemon=True)
-        self.loop_factory = loop_factory
-        self.running: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
-        self.start()
-        self.loop, self.stopping = self.running.result()
-
-    def run(self) -> None:
-        try:
-            with asyncio.Runner(loop_factory=self.loop_factory) as runner:
-                runner.run(self.main())
-        except BaseException as error:
-            if self.running.done():
-                raise
-            self.running.set_exception(error)
-
-    async def main(self) -> None:
-        stopping = asyncio.Event()
-        self.running.set_result((asyncio.get_running_loop(), stopping))
-        await stopping.wait()
-
-    def adopt(self, connection: socket.socket) -> None:
-        """Serve an accepted connection in this thread. The only call between threads that a connection costs."""
-        serving = self.loop.connect_accepted_socket(HttpProtocol, connection)
-        asyncio.run_coroutine_threadsafe(serving, self.loop)
-
-    def stop(self) -> None:
-        self.loop.call_soon_threadsafe(self.stopping.set)
-        self.join()
-
-
-def hand_out(listener: socket.socket, threads: list[LoopThread]) -> None:
-    """Give each new connection to the next thread, until the listener is shut down."""
-    for thread in itertools.cycle(threads):
-        try:
-            connection, _ = listener.accept()
-        except OSError:
-            return
-        connection.setblocking(False)
-        thread.adopt(connection)
+# The server: alone on one loop of any kind, or spread over a pool of workers with a TokioLoop each.
 
 
 def find_loop_factory(kind: str) -> Callable[[], asyncio.AbstractEventLoop]:
@@ -150,20 +101,39 @@ def find_loop_factory(kind: str) -> Callable[[], asyncio.AbstractEventLoop]:
     return cast("Callable[[], asyncio.AbstractEventLoop]", importlib.import_module(kind).new_event_loop)
 
 
+async def serve_alone(port: int) -> None:
+    """Serve on the running loop until stdin ends."""
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(HttpProtocol, "127.0.0.1", port, backlog=1024)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    ended = asyncio.Event()
+    loop.add_reader(sys.stdin, ended.set)
+    await ended.wait()
+    loop.remove_reader(sys.stdin)
+    server.close()
+    server.close_clients()
+    await server.wait_closed()
+
+
+def serve_on_pool(count: int, port: int) -> None:
+    """Serve on as many loops, each in a thread of its own, until stdin ends."""
+    import tokioloop
+
+    with tokioloop.WorkerPool(count, name="http") as pool:
+        # The first worker accepts, for whichever has the fewest connections.
+        server = tokioloop.run(pool.serve(HttpProtocol, "127.0.0.1", port, accept="balance", backlog=1024))
+        print(server.port, flush=True)
+        sys.stdin.read()
+
+
 def serve(kind: str, count: int, port: int) -> None:
     """Serve on loopback until stdin ends. Says the port, and then nothing more, on stdout."""
-    loop_factory = find_loop_factory(kind)
-    threads = [LoopThread(loop_factory) for _ in range(count)]
-    with socket.create_server(("127.0.0.1", port), backlog=1024) as listener:
-        accepting = threading.Thread(target=hand_out, args=(listener, threads), daemon=True)
-        accepting.start()
-        print(listener.getsockname()[1], flush=True)
-        with contextlib.suppress(KeyboardInterrupt):
-            sys.stdin.read()
-        listener.shutdown(socket.SHUT_RDWR)
-        accepting.join()
-    for thread in threads:
-        thread.stop()
+    with contextlib.suppress(KeyboardInterrupt):
+        if count > 1:
+            serve_on_pool(count, port)
+        else:
+            with asyncio.Runner(loop_factory=find_loop_factory(kind)) as runner:
+                runner.run(serve_alone(port))
 
 
 class ServerError(Exception):
@@ -301,8 +271,12 @@ def main() -> int:
     )
     parser.add_argument("--port", type=int, default=0)
     options = parser.parse_args()
+    if options.serve in ("asyncio", "uvloop") and options.threads > 1:
+        parser.error("only tokioloop serves on several threads")
     if options.serve:
-        serve(options.serve, options.threads or cores(), options.port)
+        serve(
+            options.serve, options.threads or (cores() if options.serve == "tokioloop" else 1), options.port
+        )
         return 0
     if not options.loadgen.exists():
         parser.error(f"{options.loadgen} is not built: make loadgen")

@@ -10,8 +10,8 @@ from .pools import ROWS as POOLS
 from .processes import ROWS as PROCESSES
 from .scheduling import ROWS as SCHEDULING
 from .served import ROWS as SERVED
-from .threads import ROWS as THREADS
 from .spread import ROWS as SPREAD
+from .threads import ROWS as THREADS
 from .tls import ROWS as TLS
 
 ROWS: dict[str, Row] = {
