@@ -11,7 +11,7 @@ import threading
 import pytest
 
 import tokioloop
-from tests.loop.support import python
+from tests.loop.support import ROOT, python
 from tests.loop.tls_support import CERTIFICATES
 from tokioloop._pool_server import LoopStats, serve
 
@@ -58,6 +58,12 @@ def secured(client, kind):
         return client
     context = ssl.create_default_context(cafile=str(CERTIFICATES / "ca.pem"))
     return context.wrap_socket(client, server_hostname="127.0.0.1")
+
+
+def test_what_the_documentation_shows():
+    text = (ROOT / "docs" / "servers.md").read_text()
+    code = text.partition("```python\n")[2].partition("```")[0]
+    assert python(code).stdout == "b'hello' 1\n"
 
 
 async def in_thread(function, *args):

@@ -1,9 +1,13 @@
 """aiologic's locks and culsans' queues between loops in several threads: nothing is lost, whatever is cancelled meanwhile."""
 
 import asyncio
+import re
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +17,7 @@ from .support import PATIENCE, needed
 aiologic = needed("aiologic")
 culsans = needed("culsans")
 
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "threads.md"
 LOOPS = 4
 ROUNDS = 100
 
@@ -49,6 +54,16 @@ def together(loop_factory) -> Callable[..., list[Any]]:
         return [results[number] for number in range(count)]
 
     return together
+
+
+@pytest.mark.parametrize(("number", "said"), [(0, "1000\n"), (1, "4950\n")])
+def test_what_the_documentation_shows(number, said) -> None:
+    section = DOCS.read_text().partition("## Locks and queues between loops")[2].partition("\n## ")[0]
+    code = re.findall(r"```python\n(.*?)```", section, re.DOTALL)[number]
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", said)
 
 
 @pytest.mark.parametrize("kind", ["Lock", "RLock", "BinarySemaphore"])
