@@ -40,6 +40,11 @@ impl<T> InboxSender<T> {
         }
         Ok(())
     }
+
+    /// As [`Inbox::close`], where the loop's thread is not there any more: in a forked child.
+    pub fn close(&self) -> Drain<T> {
+        self.shared.mailbox.close()
+    }
 }
 
 impl<T> InboxSender<T> {

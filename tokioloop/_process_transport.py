@@ -75,7 +75,7 @@ class ProcessTransport(SubprocessTransport):
         return f"<{' '.join(part for part in info if part)}>"
 
     def __del__(self, _warn: Callable[..., None] = warnings.warn) -> None:
-        if not self._closed:
+        if not self._closed and not (self._loop is not None and self._loop._is_forked()):
             _warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
             self.close()
 

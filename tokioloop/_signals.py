@@ -18,7 +18,6 @@ from types import FrameType
 from typing import Any
 
 from ._tokioloop import EventLoop, Handle, _insist_on_signal, _is_signal_wanted, _raise_signal
-from ._tokioloop import _after_fork_in_child as _native_after_fork_in_child
 
 # Orders changes of Python's table and of native's dispositions. A handler written in Python may come in between, in the same
 # thread, and add or remove one.
@@ -154,8 +153,7 @@ def _set_default(sig: int) -> None:
 
 
 def _after_fork_in_child() -> None:
-    """Put back what the parent's loops replaced, in Python's table too."""
-    _native_after_fork_in_child()
+    """Put back what the parent's loops replaced. Native has done so for the dispositions."""
     global _lock
     # Another thread may have had it, which is not here.
     _lock = RLock()

@@ -47,6 +47,13 @@ pub fn running(py: Python<'_>) -> Option<Bound<'_, EventLoop>> {
     (!running.is_null()).then(|| unsafe { Bound::from_borrowed_ptr(py, running).cast_into_unchecked() })
 }
 
+/// Forgets the running loop, in a forked child; returns it.
+pub fn forget_running(py: Python<'_>) -> Option<Bound<'_, EventLoop>> {
+    let found = running(py);
+    RUNNING.set(ptr::null_mut());
+    found
+}
+
 fn thread_dict(py: Python<'_>) -> Option<Bound<'_, PyDict>> {
     // SAFETY: attached; the dict is borrowed from the thread state, null only when memory is out.
     unsafe { Bound::from_borrowed_ptr_or_opt(py, ffi::PyThreadState_GetDict()) }

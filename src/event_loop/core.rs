@@ -205,6 +205,19 @@ impl Core {
         Ok(())
     }
 
+    /// What the loop that runs in the forking thread must not go on with in the child is left where nobody finds it: to release it
+    /// might touch what the parent uses.
+    pub fn leave_to_parent(&mut self) {
+        std::mem::forget(std::mem::take(&mut self.ready));
+        std::mem::forget(std::mem::take(&mut self.timers));
+        std::mem::forget(std::mem::take(&mut self.finished));
+        std::mem::forget(self.driver.take());
+        std::mem::forget(self.signals.take());
+        self.signal_watches = 0;
+        self.closed = true;
+        self.stopping = true;
+    }
+
     /// Moves everything out that a closed loop must not keep; the caller drops it once the claim is over.
     pub fn take_all(&mut self) -> impl Drop + use<> {
         self.closed = true;

@@ -1,11 +1,38 @@
-//! What a forked child does with what it inherited.
+//! What a forked child does with what it inherited: the parent's loops are dead objects there, which say so.
+//!
+//! Only the forking thread is in the child. The interpreter stops every other attached thread before it forks (or holds the
+//! GIL), at a point where it runs Python, and detached ones touch a driver or the runtime only. So none of the others was inside
+//! a claim, a biased lock or a mutex of ours: nothing is left taken or half changed, and nobody comes to finish it.
 
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
-use crate::sys;
+use super::{EventLoop, binding, registry};
+use crate::{sync, sys};
 
 /// Called once in a forked child, by its only thread, before anything else of Python runs there.
 #[pyfunction]
-pub fn _after_fork_in_child() {
+pub fn _after_fork_in_child(py: Python<'_>) {
+    sync::ownership::begin_generation();
     sys::signal::forget_parent();
+    if let Some(running) = binding::forget_running(py) {
+        let core = running.get().core.get();
+        // SAFETY: this thread ran the loop and is in a callback of it (or in a nested run), where no borrow is alive.
+        unsafe { &mut *core }.leave_to_parent();
+    }
+    let inherited = registry::take_all(py);
+    for event_loop in &inherited {
+        event_loop.get().shared.die();
+    }
+    // Only now: the last reference to a loop may be among them.
+    drop::<Vec<Bound<'_, EventLoop>>>(inherited);
+}
+
+/// Has the interpreter call it.
+pub fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = module.py();
+    let hook = wrap_pyfunction!(_after_fork_in_child, module)?;
+    let options = PyDict::new(py);
+    options.set_item("after_in_child", hook)?;
+    py.import("os")?.call_method("register_at_fork", (), Some(&options)).map(drop)
 }

@@ -104,6 +104,11 @@ impl EventLoop {
         running
     }
 
+    /// Whether the loop belongs to a process that forked this one. Any thread.
+    fn _is_forked(&self) -> bool {
+        self.shared.is_forked()
+    }
+
     /// Whether the loop was closed. Any thread.
     fn is_closed(&self) -> bool {
         self.shared.is_closed()
@@ -119,8 +124,9 @@ impl EventLoop {
         let shared = &slf.get().shared;
         let truth = |value| if value { "True" } else { "False" };
         Ok(format!(
-            "<{} running={} closed={} debug={}>",
+            "<{}{} running={} closed={} debug={}>",
             slf.get_type().name()?,
+            if shared.is_forked() { " forked" } else { "" },
             truth(shared.is_running()),
             truth(shared.is_closed()),
             truth(shared.is_debug()),
@@ -251,7 +257,11 @@ impl EventLoop {
 
     fn __clear__(&self) {
         // SAFETY: the collector found the loop unreachable: nobody else has it, so nobody has claimed it.
-        drop(unsafe { &mut *self.core.get() }.take_all());
+        let remains = unsafe { &mut *self.core.get() }.take_all();
+        if self.shared.is_forked() {
+            // As when it is dropped.
+            std::mem::forget(remains);
+        }
     }
 }
 

@@ -106,7 +106,13 @@ impl EventLoop {
     /// RuntimeError when the loop is closed.
     #[inline]
     pub(crate) fn check_open(&self) -> PyResult<()> {
-        if self.shared.is_closed() { Err(closed()) } else { Ok(()) }
+        if self.shared.is_closed() { Err(self.refusal()) } else { Ok(()) }
+    }
+
+    /// The error of a call to a loop that takes nothing any more.
+    #[cold]
+    pub(crate) fn refusal(&self) -> PyErr {
+        if self.shared.is_forked() { forked() } else { closed() }
     }
 
     /// RuntimeError when another thread runs the loop.
@@ -120,7 +126,7 @@ impl EventLoop {
 
     #[cold]
     pub(crate) fn wrong_thread(&self, _py: Python<'_>, foreign: Foreign) -> PyErr {
-        PyRuntimeError::new_err(Self::wrong_thread_text(foreign))
+        if foreign.forked { forked() } else { PyRuntimeError::new_err(Self::wrong_thread_text(foreign)) }
     }
 
     /// Says whose the loop is and who called.
@@ -156,6 +162,14 @@ pub(crate) fn closed() -> PyErr {
     PyRuntimeError::new_err("Event loop is closed")
 }
 
+/// The error for the use of a loop that was inherited by a forked process.
+#[cold]
+pub(crate) fn forked() -> PyErr {
+    PyRuntimeError::new_err(
+        "the loop belongs to the process that forked this one, which has no use of it: make a new loop here",
+    )
+}
+
 /// The loop's clock, in seconds.
 #[inline]
 pub(crate) fn time() -> f64 {
@@ -177,7 +191,11 @@ impl Drop for EventLoop {
         // Attached: Python's last reference went. Nobody else can have a claim, but senders may outlive us, so the
         // inbox is closed here, where Python objects may be dropped.
         registry::remove(&self.shared);
-        drop(self.core.get_mut().take_all());
+        let remains = self.core.get_mut().take_all();
+        if self.shared.is_forked() {
+            // Releasing it might touch what the parent uses: its epoll instance, its connections.
+            std::mem::forget(remains);
+        }
     }
 }
 

@@ -27,6 +27,19 @@ struct Entry {
 // SAFETY: the reference is only used attached, where increments are thread-safe, and is dropped by `bury`.
 unsafe impl Sync for Entry {}
 
+impl Entry {
+    /// The loop, if it lives.
+    fn event_loop<'py>(&self, py: Python<'py>) -> Option<Bound<'py, EventLoop>> {
+        let reference = self.reference.as_ref()?;
+        let mut object = std::ptr::null_mut();
+        // SAFETY: a live weak reference to a loop; GetRef gives a new reference or null.
+        unsafe {
+            ffi::compat::PyWeakref_GetRef(reference.as_ptr(), &mut object);
+            Some(Bound::from_owned_ptr_or_opt(py, object)?.cast_into_unchecked())
+        }
+    }
+}
+
 impl Drop for Entry {
     fn drop(&mut self) {
         // Moved, not released: this thread may be one that never attaches.
@@ -57,23 +70,25 @@ pub fn remove(shared: &Shared) {
     LOOPS.pin().remove(&shared.id);
 }
 
+/// Takes all loops out, in a forked child: they are the parent's.
+pub fn take_all(py: Python<'_>) -> Vec<Bound<'_, EventLoop>> {
+    let loops = LOOPS.pin();
+    let found = loops.values().filter_map(|entry| entry.event_loop(py)).collect();
+    loops.clear();
+    found
+}
+
 /// This process's live loops by the ident of the thread they run in or are bound to: a snapshot, from any thread.
 #[pyfunction]
 pub fn loops(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let answer = PyDict::new(py);
-    let live: Vec<(usize, Bound<'_, PyAny>)> = LOOPS
+    let live: Vec<(usize, Bound<'_, EventLoop>)> = LOOPS
         .pin()
         .values()
         .filter_map(|entry| {
             let thread = entry.bound_thread.load(Ordering::Relaxed);
-            let reference = entry.reference.as_ref()?;
-            let mut object = std::ptr::null_mut();
-            // SAFETY: a live weak reference (the pin keeps the entry); GetRef gives a new reference or null.
-            let object = unsafe {
-                ffi::compat::PyWeakref_GetRef(reference.as_ptr(), &mut object);
-                Bound::from_owned_ptr_or_opt(py, object)?
-            };
-            (thread != 0).then_some((thread, object))
+            let event_loop = entry.event_loop(py)?;
+            (thread != 0).then_some((thread, event_loop))
         })
         .collect();
     for (thread, event_loop) in live {

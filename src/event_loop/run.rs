@@ -46,6 +46,10 @@ pub(super) fn run_forever(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
         let taken_down = surroundings.take_down(event_loop);
         result.and(taken_down)
     });
+    if lp.shared.is_forked() {
+        // A callback forked and returned in the child.
+        return Err(super::forked());
+    }
     // SAFETY: still the owner.
     unsafe { lp.core_mut() }.stopping = false;
     lp.shared.end_run();

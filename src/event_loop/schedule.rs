@@ -328,7 +328,7 @@ pub unsafe extern "C" fn call_soon_threadsafe(
                 Err(_) => event_loop.shared.inbox.post(Post::Call(remote)).is_err(),
             };
             // Closed since the check above.
-            if refused { Err(super::closed()) } else { Ok(handle.into_object().into_ptr()) }
+            if refused { Err(event_loop.refusal()) } else { Ok(handle.into_object().into_ptr()) }
         })
     }
 }
@@ -366,7 +366,7 @@ unsafe fn at(
         None
     })?;
     // Closed since the check above.
-    if refused.is_some() { Err(super::closed()) } else { Ok(result) }
+    if refused.is_some() { Err(event_loop.refusal()) } else { Ok(result) }
 }
 
 /// Seconds given as any real number.

@@ -69,6 +69,19 @@ impl Shared {
         self.ownership.end_run();
     }
 
+    /// Whether the loop belongs to a process that forked this one.
+    pub fn is_forked(&self) -> bool {
+        self.ownership.is_forked()
+    }
+
+    /// Makes the loop a dead one, in a forked child: nobody's, closed, and its inbox too.
+    pub fn die(&self) {
+        self.ownership.disown();
+        self.set_closed();
+        // What waits there stays: releasing it may run code and touch what the parent uses.
+        std::mem::forget(self.inbox.close());
+    }
+
     pub fn is_running(&self) -> bool {
         self.ownership.is_running()
     }

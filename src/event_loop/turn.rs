@@ -356,7 +356,7 @@ pub(crate) fn schedule(py: Python<'_>, lp: &EventLoop, handle: HandleRef) -> PyR
         return Ok(());
     }
     let pushed = lp.with(py, move |core| core.push(Ready::Handle(handle)))?;
-    pushed.map_err(|_| super::closed())
+    pushed.map_err(|_| lp.refusal())
 }
 
 /// Passes an error on to be reported, unless it must leave the loop at once.

@@ -7,22 +7,48 @@
 //!   are held for a few instructions, never across a call into foreign code, so that waiting for one is waiting for a
 //!   running thread.
 //!
+//! A forked child has the parent's states, but not the threads that were at work on them. The hook that runs there begins a new
+//! generation, and what was made in an earlier one is refused to everybody.
+//!
 //! `owner` equals a thread's identity only if that thread put it there itself, so "is it me?" is a relaxed load.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use crate::sys::thread;
 
-#[derive(Default)]
+/// Counts forks that led to this process. Changed by the only thread of a forked child.
+static GENERATION: AtomicU32 = AtomicU32::new(0);
+
+/// No thread has this identity.
+const NOBODY: usize = usize::MAX;
+
 pub struct Ownership {
     owner: AtomicUsize,
     running: AtomicBool,
+    generation: u32,
+}
+
+impl Default for Ownership {
+    fn default() -> Self {
+        Self {
+            owner: AtomicUsize::new(0),
+            running: AtomicBool::new(false),
+            generation: GENERATION.load(Ordering::Relaxed),
+        }
+    }
 }
 
 /// The state is another thread's.
 #[derive(Debug, Clone, Copy)]
 pub struct Foreign {
     pub owner: usize,
+    /// It is nobody's: it belongs to the process that forked this one.
+    pub forked: bool,
+}
+
+/// Begins a new generation. In a forked child, by its only thread.
+pub fn begin_generation() {
+    GENERATION.fetch_add(1, Ordering::Relaxed);
 }
 
 /// The right to touch the state; given back when dropped unless the thread had it before.
@@ -60,11 +86,14 @@ impl Ownership {
 
     #[cold]
     fn claim_slow(&self, me: usize) -> Result<Claim<'_>, Foreign> {
+        if self.is_forked() {
+            return Err(Foreign { owner: NOBODY, forked: true });
+        }
         loop {
             match self.owner.compare_exchange_weak(0, me, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => return Ok(Claim { ownership: self, release: true }),
                 Err(0) => {}
-                Err(owner) if self.running.load(Ordering::Relaxed) => return Err(Foreign { owner }),
+                Err(owner) if self.running.load(Ordering::Relaxed) => return Err(Foreign { owner, forked: false }),
                 // A short claim of another thread while nobody runs.
                 Err(_) => std::thread::yield_now(),
             }
@@ -83,6 +112,19 @@ impl Ownership {
         debug_assert!(self.is_mine());
         self.running.store(false, Ordering::Relaxed);
         self.owner.store(0, Ordering::Release);
+    }
+
+    /// Whether the state belongs to a process that forked this one.
+    #[cold]
+    pub fn is_forked(&self) -> bool {
+        self.generation != GENERATION.load(Ordering::Relaxed)
+    }
+
+    /// Takes a state of an earlier generation away from the thread that owned it, whose identity a new thread may get.
+    pub fn disown(&self) {
+        debug_assert!(self.is_forked());
+        self.owner.store(NOBODY, Ordering::Relaxed);
+        self.running.store(false, Ordering::Relaxed);
     }
 
     #[inline]

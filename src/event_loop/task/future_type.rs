@@ -133,7 +133,7 @@ pub(super) unsafe fn decide<K: Kind, R>(
     // SAFETY: alive in the caller's hands.
     let event_loop = unsafe { K::future(object) }.alive()?;
     match routed {
-        Some(value) if event_loop.shared.routes() => {
+        Some(value) if event_loop.shared.routes() && !foreign.forked => {
             future::route(py, object, method, args)?;
             Ok(value)
         }

@@ -131,7 +131,10 @@ pub(super) unsafe extern "C" fn finalize<K: Kind>(object: *mut ffi::PyObject) {
             event_loop.look_at_tasks(|| event_loop.tasks.unlink(object));
         }
         let pending = K::IS_TASK && future.state() == State::Pending && future.has(LOG_DESTROY);
-        if !pending && !future.has(LOG_TRACEBACK) || future.event_loop().is_none() {
+        if !pending && !future.has(LOG_TRACEBACK)
+            // A forked child's copy of what the parent goes on with.
+            || future.event_loop().is_none_or(|event_loop| event_loop.shared.is_forked())
+        {
             return;
         }
         let raised = ffi::PyErr_GetRaisedException();

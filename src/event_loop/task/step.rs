@@ -458,7 +458,7 @@ pub(super) fn push(py: Python<'_>, event_loop: *mut ffi::PyObject, task: Owned) 
     let pushed = lp
         .with_claim(move |core| core.push(Ready::Task(task)))
         .map_err(|foreign| lp.wrong_thread(py, foreign))?;
-    pushed.map_err(|_| crate::event_loop::closed())
+    pushed.map_err(|_| lp.refusal())
 }
 
 /// Runs a new task's first step now, inside whatever runs. The loop runs in this thread.

@@ -217,7 +217,8 @@ unsafe fn check_frames(py: Python<'_>, object: *mut ffi::PyObject, method: &str)
         return Ok(());
     }
     let owner = event_loop.shared.bound_thread.load(Ordering::Relaxed);
-    let claimed = event_loop.shared.claim().map(drop).and(Err(Foreign { owner }));
+    let forked = event_loop.shared.is_forked();
+    let claimed = event_loop.shared.claim().map(drop).and(Err(Foreign { owner, forked }));
     // SAFETY: as above.
     unsafe { decide::<TaskKind, _>(py, object, claimed, method, &[], None) }
 }

@@ -191,7 +191,9 @@ impl State for Datagram {
         if transport.fd().is_none() {
             return;
         }
-        derived::warn_unclosed(object);
+        if !transport.event_loop().get().shared.is_forked() {
+            derived::warn_unclosed(object);
+        }
         // SAFETY: not through the loop's claim: nobody else has the transport, whichever thread this is.
         let state = unsafe { &mut *state_of(object.as_ptr()) };
         state.phase = Phase::Closed;

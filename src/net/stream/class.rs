@@ -275,7 +275,9 @@ impl State for Stream {
         if transport.fd().is_none() {
             return;
         }
-        derived::warn_unclosed(object);
+        if !transport.event_loop().get().shared.is_forked() {
+            derived::warn_unclosed(object);
+        }
         // SAFETY: not through the loop's claim: nobody else has the transport, whichever thread this is.
         rest::finalize(object, unsafe { &mut *stream_of(object.as_ptr()) });
     }
