@@ -5,6 +5,7 @@ submitted, and end.
 """
 
 import asyncio
+import os
 import threading
 import time
 import warnings
@@ -295,4 +296,12 @@ def end_all() -> None:
             crew.abandon()
 
 
+def _forget_parents() -> None:
+    """In a forked child: the crews' threads are not there."""
+    global _lock
+    _lock = threading.Lock()
+    _crews.clear()
+
+
 threading._register_atexit(end_all)  # type: ignore[attr-defined]
+os.register_at_fork(after_in_child=_forget_parents)

@@ -183,6 +183,10 @@ unsafe fn put(
 ) -> PyResult<*mut ffi::PyObject> {
     let py = pool.py();
     let queues = &pool.get().queues;
+    if queues.is_forked() {
+        let text = "the pool belongs to the process that forked this one: make a new one here";
+        return Err(PyRuntimeError::new_err(text));
+    }
     if queues.is_closing() {
         return Err(PyErr::from_value(pool.call_method0("_refusal")?));
     }

@@ -15,6 +15,7 @@ use crate::event_loop::post::Post;
 use crate::inbox::InboxSender;
 use crate::py::Owned;
 use crate::sync::idle::Sleepers;
+use crate::sync::ownership;
 
 /// The most that a worker takes at once for itself: jobs are begun in about the order they came, and few have to be stolen back.
 const BATCH: usize = 16;
@@ -41,6 +42,8 @@ pub struct Begun {
 }
 
 pub struct Queues {
+    /// That of the process whose threads the workers are.
+    generation: u32,
     shared: Injector<Pledge>,
     own: Box<[Stealer<Pledge>]>,
     pinned: Box<[Injector<Pledge>]>,
@@ -61,6 +64,7 @@ impl Queues {
     pub fn new(workers: usize) -> Self {
         let ends: Vec<_> = (0..workers).map(|_| Deque::new_fifo()).collect();
         Self {
+            generation: ownership::generation(),
             shared: Injector::new(),
             own: ends.iter().map(Deque::stealer).collect(),
             pinned: (0..workers).map(|_| Injector::new()).collect(),
@@ -72,6 +76,11 @@ impl Queues {
             closing: AtomicBool::new(false),
             finished: AtomicBool::new(false),
         }
+    }
+
+    /// Whether the workers are threads of a process that forked this one.
+    pub fn is_forked(&self) -> bool {
+        self.generation != ownership::generation()
     }
 
     pub fn workers(&self) -> usize {
@@ -93,6 +102,9 @@ impl Queues {
     }
 
     fn wake(&self, worker: usize) {
+        if self.is_forked() {
+            return;
+        }
         let inbox = self.inboxes[worker].lock().clone();
         if let Some(inbox) = inbox {
             inbox.wake();

@@ -46,6 +46,12 @@ pub struct Foreign {
     pub forked: bool,
 }
 
+/// How many forks led to this process.
+#[inline]
+pub fn generation() -> u32 {
+    GENERATION.load(Ordering::Relaxed)
+}
+
 /// Begins a new generation. In a forked child, by its only thread.
 pub fn begin_generation() {
     GENERATION.fetch_add(1, Ordering::Relaxed);
@@ -93,7 +99,9 @@ impl Ownership {
             match self.owner.compare_exchange_weak(0, me, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => return Ok(Claim { ownership: self, release: true }),
                 Err(0) => {}
-                Err(owner) if self.running.load(Ordering::Relaxed) => return Err(Foreign { owner, forked: false }),
+                Err(owner) if self.running.load(Ordering::Relaxed) => {
+                    return Err(Foreign { owner, forked: false });
+                }
                 // A short claim of another thread while nobody runs.
                 Err(_) => std::thread::yield_now(),
             }
@@ -117,7 +125,7 @@ impl Ownership {
     /// Whether the state belongs to a process that forked this one.
     #[cold]
     pub fn is_forked(&self) -> bool {
-        self.generation != GENERATION.load(Ordering::Relaxed)
+        self.generation != generation()
     }
 
     /// Takes a state of an earlier generation away from the thread that owned it, whose identity a new thread may get.
