@@ -178,6 +178,9 @@ class Crew:
         warnings.warn(f"threads that do not end are left behind: {names}", RuntimeWarning, stacklevel=4)
 
     def _late(self) -> list[Worker]:
+        if self.queues._is_forked():
+            # The threads are the parent's.
+            return []
         return [worker for worker in self.workers if not worker._ended.done()]
 
     # A worker's thread.

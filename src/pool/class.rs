@@ -67,6 +67,10 @@ impl Pool {
         self.queues.close();
     }
 
+    fn _is_forked(&self) -> bool {
+        self.queues.is_forked()
+    }
+
     fn _is_closing(&self) -> bool {
         self.queues.is_closing()
     }
