@@ -78,6 +78,9 @@ impl Pool {
     /// Cancel the jobs that nobody has begun, or with an error, end them with that; how many. Any thread.
     #[pyo3(signature = (error=None))]
     fn _end_waiting(&self, py: Python<'_>, error: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
+        if error.is_none() {
+            self.queues.drop_waiting();
+        }
         let mut count = 0;
         while let Some(waiting) = self.queues.take_waiting() {
             let how = error.map_or(End::Cancelled, |error| End::Error(share(error)));

@@ -226,9 +226,15 @@ struct Ended {
     _work: Option<Work>,
 }
 
+/// Of a job that was ended: the coroutine that had been begun, and what a callback raised.
+type Outcome = (Option<Begun>, PyResult<()>);
+
 /// Ends a job and tells who waits; false if it had ended. Any attached thread.
 pub fn end(job: &Bound<'_, PyAny>, end: End) -> PyResult<bool> {
-    Ok(end_if(job, end, |_, _| true)?.is_some())
+    match end_if(job, end, |_, _| true)? {
+        Some((_, told)) => told.map(|()| true),
+        None => Ok(false),
+    }
 }
 
 /// `Future.cancel()`: a job that waits ends at once. So does one whose coroutine runs, for those who wait for it; the
@@ -240,11 +246,12 @@ pub fn cancel(job: &Bound<'_, PyAny>) -> PyResult<bool> {
     }
     match end_if(job, End::Cancelled, |state, inner| state == State::Pending || inner.begun.is_some())? {
         None => Ok(job_type::state_of(job).state() == State::Cancelled),
-        Some(begun) => {
+        Some((begun, told)) => {
+            // First of all: a callback may have been interrupted.
             if let Some(Begun { inbox, task: Some(task) }) = begun {
                 post_cancel(&inbox, task);
             }
-            Ok(true)
+            told.map(|()| true)
         }
     }
 }
@@ -252,12 +259,17 @@ pub fn cancel(job: &Bound<'_, PyAny>) -> PyResult<bool> {
 /// Asks for cancellation and leaves the job to end by itself, as a task does; one that waits ends at once. False if a function
 /// runs, or the job has ended. Any attached thread.
 pub fn ask_to_cancel(job: &Bound<'_, PyAny>) -> PyResult<bool> {
-    if end_if(job, End::Cancelled, |state, _| state == State::Pending)?.is_some() {
-        return Ok(true);
+    if let Some((_, told)) = end_if(job, End::Cancelled, |state, _| state == State::Pending)? {
+        return told.map(|()| true);
     }
     let py = job.py();
     let mut inner = job_type::state_of(job).inner.lock();
-    let Some(begun) = &inner.begun else { return Ok(false) };
+    let state = job_type::state_of(job).state();
+    let Some(begun) = &inner.begun else {
+        // A function that may still return a coroutine, which then is to be cancelled.
+        inner.cancel_wanted = state == State::Running;
+        return Ok(false);
+    };
     match begun.task.as_ref().map(|task| (begun.inbox.clone(), task.clone_ref(py))) {
         Some((inbox, task)) => {
             drop(inner);
@@ -277,7 +289,7 @@ fn end_if(
     job: &Bound<'_, PyAny>,
     end: End,
     may: impl Fn(State, &Inner) -> bool,
-) -> PyResult<Option<Option<Begun>>> {
+) -> PyResult<Option<Outcome>> {
     let py = job.py();
     let state = job_type::state_of(job);
     let mut end = Some(end);
@@ -343,14 +355,14 @@ fn finish(
     job: &Bound<'_, PyAny>,
     written: Option<Ended>,
     not_written: Option<End>,
-) -> PyResult<Option<Option<Begun>>> {
+) -> PyResult<Option<Outcome>> {
     drop(not_written);
     let Some(ended) = written else { return Ok(None) };
     let mut told = Ok(());
     for watcher in ended.watchers {
         told = told.and(tell(job, watcher));
     }
-    told.map(|()| Some(ended.begun))
+    Ok(Some((ended.begun, told)))
 }
 
 /// Tells one who waits that the job has ended. As in `concurrent.futures`, what a callback raises is logged; only what is no

@@ -56,6 +56,8 @@ pub struct Queues {
     pub begun: Box<[Mutex<Begun>]>,
     /// No more jobs come, but for those on their way in.
     closing: AtomicBool,
+    /// Jobs that have not been begun are not to be.
+    dropping: AtomicBool,
     /// No worker will look any more.
     finished: AtomicBool,
 }
@@ -74,6 +76,7 @@ impl Queues {
             figures: (0..workers).map(|_| Figures::default()).collect(),
             begun: (0..workers).map(|_| Mutex::default()).collect(),
             closing: AtomicBool::new(false),
+            dropping: AtomicBool::new(false),
             finished: AtomicBool::new(false),
         }
     }
@@ -148,7 +151,11 @@ impl Queues {
     #[inline]
     pub fn next(&self, worker: usize, own: &Deque<Pledge>, shared_first: bool) -> Option<Pledge> {
         let pinned = || taken(|| self.pinned[worker].steal());
-        let shared = || taken(|| self.shared.steal_batch_with_limit_and_pop(own, BATCH));
+        let shared = || {
+            let job = taken(|| self.shared.steal_batch_with_limit_and_pop(own, BATCH))?;
+            self.tell_of_batch(own);
+            Some(job)
+        };
         if shared_first && let Some(job) = pinned().or_else(shared) {
             return Some(job);
         }
@@ -163,7 +170,16 @@ impl Queues {
         })?;
         let figure = &self.figures[worker].stolen;
         figure.store(figure.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        self.tell_of_batch(own);
         Some(stolen)
+    }
+
+    /// A worker has moved jobs to its own queue. Meanwhile they stood in none, so that another worker may have found nothing
+    /// and sleeps; the job that comes first may be one that waits for the others.
+    fn tell_of_batch(&self, own: &Deque<Pledge>) {
+        if !own.is_empty() {
+            self.wake_one();
+        }
     }
 
     /// Whether the worker would find a job.
@@ -185,10 +201,10 @@ impl Queues {
         self.shared.len() + own + pinned
     }
 
-    /// The worker says that it sleeps; false if it may not.
-    pub fn may_sleep(&self, worker: usize) -> bool {
+    /// The worker says that it sleeps; false if it may not. One that has coroutines running may, even at the end.
+    pub fn may_sleep(&self, worker: usize, has_running: bool) -> bool {
         self.sleepers.enter(worker);
-        if self.has_for(worker) || self.is_closing() {
+        if self.has_for(worker) || (self.is_closing() && !has_running) {
             self.sleepers.leave(worker);
             return false;
         }
@@ -208,6 +224,17 @@ impl Queues {
     pub fn close(&self) {
         self.closing.store(true, Ordering::SeqCst);
         (0..self.workers()).for_each(|worker| self.wake(worker));
+    }
+
+    /// No job is begun any more: those that a worker is moving from queue to queue, which nobody else sees, it drops itself.
+    pub fn drop_waiting(&self) {
+        self.dropping.store(true, Ordering::Release);
+    }
+
+    #[inline]
+    pub fn is_dropping(&self) -> bool {
+        // Acquire: pairs with `drop_waiting`.
+        self.dropping.load(Ordering::Acquire)
     }
 
     /// All workers are gone. The caller empties the queues afterwards.

@@ -13,6 +13,7 @@ use super::job::{self, Pledge};
 use super::queues::{Begun, Queues, RunningKey};
 use super::start;
 use crate::event_loop::feed::{Fed, Feed};
+use crate::event_loop::task::begin::End;
 use crate::event_loop::{EventLoop, turn};
 use crate::py::Owned;
 use crate::sys::clock::monotonic_ns;
@@ -33,13 +34,21 @@ pub struct Worker {
     queues: Arc<Queues>,
     own: Deque<Pledge>,
     begun: Cell<usize>,
+    /// Since `own` was last empty, jobs came there that this thread submitted.
+    submitted: Cell<bool>,
 }
 
 /// The calling thread's loop becomes a worker. False if that worker was there before.
 pub fn enter(event_loop: &Bound<'_, EventLoop>, queues: &Arc<Queues>, index: usize) -> PyResult<bool> {
     let py = event_loop.py();
     let Some(own) = queues.enter(index, event_loop.get().shared.inbox.clone()) else { return Ok(false) };
-    let worker = Rc::new(Worker { index, queues: queues.clone(), own, begun: Cell::new(0) });
+    let worker = Rc::new(Worker {
+        index,
+        queues: queues.clone(),
+        own,
+        begun: Cell::new(0),
+        submitted: Cell::new(false),
+    });
     CURRENT.set(Some(worker.clone()));
     event_loop.get().with(py, |core| {
         core.feed = Some(worker);
@@ -80,6 +89,7 @@ pub fn push_own(queues: &Arc<Queues>, job: Pledge) -> Result<(), Pledge> {
     });
     match worker {
         Some(worker) => {
+            worker.submitted.set(true);
             queues.push_own(&worker.own, job);
             Ok(())
         }
@@ -139,6 +149,9 @@ impl Worker {
 
     /// Begins a job. Others see meanwhile which it is.
     fn begin(&self, event_loop: &Bound<'_, EventLoop>, pledge: Pledge) -> PyResult<()> {
+        if self.queues.is_dropping() {
+            return job::end(&pledge.job(event_loop.py()), End::Cancelled).map(drop);
+        }
         self.begun().lock().doing = Some(pledge.as_object().clone_ref(event_loop.py()));
         let result = start::start(event_loop, pledge);
         let done = self.begun().lock().doing.take();
@@ -151,7 +164,12 @@ impl Worker {
 
     fn next(&self) -> Option<Pledge> {
         let begun = self.begun.get() + 1;
-        let job = self.queues.next(self.index, &self.own, begun.is_multiple_of(SHARED_FIRST_EVERY))?;
+        if self.submitted.get() && self.own.is_empty() {
+            self.submitted.set(false);
+        }
+        // Where the worker submits nothing itself, jobs are taken strictly in turn.
+        let shared_first = self.submitted.get() && begun.is_multiple_of(SHARED_FIRST_EVERY);
+        let job = self.queues.next(self.index, &self.own, shared_first)?;
         self.begun.set(begun);
         self.queues.figures[self.index].begun.store(begun, Ordering::Relaxed);
         Some(job)
@@ -181,11 +199,9 @@ impl Feed for Worker {
     }
 
     fn may_sleep(&self) -> bool {
-        if !self.queues.is_closing() || !self.has_running() {
-            return self.queues.may_sleep(self.index);
-        }
-        // What is left to wait for are the coroutines begun here, which wake their loop themselves.
-        !self.queues.has_for(self.index)
+        // At the end what is left to wait for are the coroutines begun here, which wake their loop themselves, and jobs that
+        // were on their way in when the pool was closed.
+        self.queues.may_sleep(self.index, self.has_running())
     }
 
     fn waiting(&self) -> usize {

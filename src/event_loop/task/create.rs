@@ -9,7 +9,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use pyo3::{Borrowed, ffi};
 
-use super::{BEGUN, Future, FutureKind, Kind, LOG_DESTROY, Name, Task, step, task_of, task_type, types};
+use super::{
+    BEGUN, Future, FutureKind, Kind, LOG_DESTROY, Name, Task, future, step, task_of, task_type, types,
+};
 use crate::event_loop::EventLoop;
 use crate::event_loop::core::{Core, Ready};
 use crate::py::names::{Name as Interned, names};
@@ -98,10 +100,15 @@ pub(super) fn eager_task(
     // SAFETY: our own type; the object is complete before anybody else sees it.
     let object = unsafe { Owned::steal_or_err(py, ffi::PyType_GenericAlloc(types().task, 0))? };
     // SAFETY: as above.
-    unsafe {
-        fill(event_loop, &object, coro, Options { name: None, context: Some(context), eager_start: true })?
+    let made = unsafe {
+        fill(event_loop, &object, coro, Options { name: None, context: Some(context), eager_start: true })
     };
-    Ok(object)
+    if made.is_err() {
+        // The first step's KeyboardInterrupt or SystemExit, which the caller gets, is no exception that nobody retrieved.
+        // SAFETY: a native Task; one that was not filled in is pending.
+        let _ = future::failure(py, unsafe { &task_of(object.as_ptr()).future });
+    }
+    made.map(|()| object)
 }
 
 /// What a task may be given besides its coroutine.
