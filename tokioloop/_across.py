@@ -46,10 +46,19 @@ async def outcome[T](job: JobFuture[T]) -> T:
     function that runs is left alone.
     """
     while True:
-        waiting: asyncio.Future[T] = _tokioloop._outcome_of(job) or asyncio.wrap_future(job)
+        waiting: asyncio.Future[T] | None = _tokioloop._outcome_of(job)
         try:
-            return await waiting
+            return await waiting if waiting else await _outcome_elsewhere(job)
         except CancelledError:
             if job.done() or not job._ask_to_cancel():
                 # It was the job that was cancelled, or it can't be.
                 raise
+
+
+async def _outcome_elsewhere[T](job: JobFuture[T]) -> T:
+    """On a loop that is not ours. A cancellation leaves the job alone."""
+    ended = asyncio.wrap_future(job)
+    # Its exception counts as seen, also where it comes after the caller has gone.
+    ended.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+    await asyncio.wait([ended])
+    return ended.result()

@@ -39,6 +39,9 @@ class Worker:
         self._ready: Future[None] = Future()
         # Done when the thread is about to end.
         self._ended: Future[None] = Future()
+        for future in (self._ready, self._ended):
+            # What waits for them through `asyncio.wrap_future` can't cancel them then.
+            future.set_running_or_notify_cancel()
         self._abandoned = False
         # What waits for connections to end. The worker's thread only.
         self._draining: asyncio.Task[None] | None = None
