@@ -187,6 +187,53 @@ def test_an_exception_never_retrieved_is_told_once_and_with_its_place(loop, run,
     contexts.clear()
 
 
+class Seer:
+    """Retrieves the exception when it goes itself, as asyncio's StreamReaderProtocol does."""
+
+    def __init__(self, future, weight):
+        self.future, self.weight = future, bytes(weight)
+
+    def __del__(self):
+        self.future.exception()
+
+
+def test_the_collector_lets_other_finalizers_retrieve_the_exception(loop, run, contexts):
+    """In which order it runs them is not known: of many pairs some would come in the wrong one."""
+
+    async def main():
+        for weight in range(0, 400, 4):
+            future = loop.create_future()
+            error = LookupError("seen late")
+            error.seer = Seer(future, weight)
+            future.set_exception(error)
+            del future, error
+            await asyncio.sleep(0)
+        gc.collect()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    run(main())
+    gc.collect()
+    assert contexts == []
+
+
+def test_the_collector_tells_what_nobody_retrieves(loop, run, contexts):
+    async def main():
+        future = loop.create_future()
+        error = LookupError("unseen")
+        error.future = future
+        future.set_exception(error)
+        del future, error
+        gc.collect()
+        await asyncio.sleep(0)
+        assert [str(context["exception"]) for context in contexts] == ["unseen"]
+
+    run(main())
+    gc.collect()
+    assert len(contexts) == 1
+    contexts.clear()
+
+
 @pytest.mark.parametrize("look", ["result", "exception", "await", "cancel", "switched off"])
 def test_an_exception_that_was_seen_is_not_told(look, loop, run, contexts):
     async def main():

@@ -82,6 +82,8 @@ const LOG_DESTROY: u8 = 16;
 const LINKED: u8 = 32;
 /// Its `__init__` was called.
 const BEGUN: u8 = 64;
+/// Its last reference is gone: it is finalised for that, and not by the collector.
+const GOING: u8 = 128;
 
 /// The state of a Future, behind the fields of asyncio's.
 #[repr(C)]

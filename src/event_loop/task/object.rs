@@ -2,12 +2,15 @@
 //! asyncio's own functions put there (3.14's `awaited_by`); the base's functions look after those.
 
 use std::ffi::{c_int, c_void};
+use std::sync::atomic::Ordering;
 
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyCFunction, PyDict};
 
-use super::{Callback, Future, Kind, LOG_DESTROY, LOG_TRACEBACK, Rare, State, peek, take, task_of, types};
+use super::{
+    Callback, Future, GOING, Kind, LOG_DESTROY, LOG_TRACEBACK, Rare, State, peek, take, task_of, types,
+};
 use crate::py::{Owned, raw};
 
 /// What a future referred to; released when dropped.
@@ -140,13 +143,39 @@ pub(super) unsafe extern "C" fn finalize<K: Kind>(object: *mut ffi::PyObject) {
         let raised = ffi::PyErr_GetRaisedException();
         raw::enter(|py| {
             let object = Bound::from_borrowed_ptr(py, object);
-            if let Err(error) = complain(&object, future, pending) {
+            let told = if !pending && may_be_seen_yet(future) {
+                complain_later::<K>(&object, future)
+            } else {
+                complain(&object, future, pending)
+            };
+            if let Err(error) = told {
                 error.write_unraisable(py, Some(&object));
             }
             Ok(0)
         });
         ffi::PyErr_SetRaisedException(raised);
     }
+}
+
+/// Whether a finaliser that is yet to run may retrieve the exception, as that of asyncio's `StreamReaderProtocol` does. A free-threaded
+/// interpreter's collector finalises garbage in the order of its addresses and sizes; the other's knows what was made first.
+fn may_be_seen_yet(future: &Future) -> bool {
+    let runs = || future.event_loop().is_some_and(|event_loop| event_loop.shared.is_running());
+    cfg!(Py_GIL_DISABLED) && !future.has(GOING) && runs()
+}
+
+/// Looks again in the loop's next turn, when all finalisers have run; until then the garbage lives on.
+fn complain_later<K: Kind>(object: &Bound<'_, PyAny>, future: &Future) -> PyResult<()> {
+    let py = object.py();
+    let look = PyCFunction::new_closure(py, None, None, |args, _| -> PyResult<()> {
+        let object = args.get_item(0)?;
+        // SAFETY: the object given below.
+        let future = unsafe { K::future(object.as_ptr()) };
+        if future.has(LOG_TRACEBACK) { complain(&object, future, false) } else { Ok(()) }
+    })?;
+    let posted = future.loop_object(py)?.call_method1("call_soon_threadsafe", (look, object));
+    // Closed meanwhile.
+    posted.map(drop).or_else(|_| complain(object, future, false))
 }
 
 /// Tells the loop's exception handler of a task that goes before its end, or an exception that nobody has seen.
@@ -164,7 +193,7 @@ fn complain(object: &Bound<'_, PyAny>, future: &Future, pending: bool) -> PyResu
             context.set_item("exception", error.bind(py))?;
         }
         context.set_item("future", object)?;
-        future.flags.fetch_and(!LOG_TRACEBACK, std::sync::atomic::Ordering::Relaxed);
+        future.flags.fetch_and(!LOG_TRACEBACK, Ordering::Relaxed);
     }
     if let Some(traceback) = future.rare().and_then(|rare| rare.source_traceback.as_ref()) {
         context.set_item("source_traceback", traceback.bind(py))?;
@@ -183,8 +212,12 @@ pub(super) unsafe extern "C" fn dealloc<K: Kind>(object: *mut ffi::PyObject) {
         {
             event_loop.look_at_tasks(|| event_loop.tasks.unlink(object));
         }
+        if future.has(LOG_TRACEBACK) {
+            future.flags.fetch_or(GOING, Ordering::Relaxed);
+        }
         if ffi::PyObject_CallFinalizerFromDealloc(object) != 0 {
             // Somebody has it again.
+            future.flags.fetch_and(!GOING, Ordering::Relaxed);
             if K::IS_TASK
                 && future.state() == State::Pending
                 && let Some(event_loop) = future.event_loop()
