@@ -1,6 +1,7 @@
 """TLS connections made, used, upgraded, half-closed, reset and broken off in the handshake; every byte is compared."""
 
 import asyncio
+import gc
 import os
 import random
 import socket
@@ -149,6 +150,9 @@ def scenario(run: Run) -> dict[str, int]:
             while others := asyncio.all_tasks() - {asyncio.current_task()}:
                 await asyncio.wait(others)
             await server.wait_closed()
+        # What is told of garbage is told while the loop runs.
+        gc.collect()
+        await asyncio.sleep(0)
 
     with run.serve(loops[0]) as first, run.serve(loops[1]) as second:
         servers = [first.wait(listen(True)), second.wait(listen(False))]
