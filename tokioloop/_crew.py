@@ -215,7 +215,8 @@ class Crew:
             self._break(error)
             worker._ready.set_exception(error)
             return False
-        worker._ready.set_result(None)
+        # In its first turn: who waits for it finds a loop that runs.
+        worker.loop.call_soon(worker._ready.set_result, None)
         return True
 
     def _do_jobs(self, worker: Worker) -> None:
