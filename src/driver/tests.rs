@@ -181,6 +181,29 @@ fn accepts_and_wakes() {
 }
 
 /// Both ends of a pipe, non-blocking.
+#[test]
+fn a_shared_listener_leaves_the_rest_of_the_queue_to_the_next_wait_and_to_others() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let duplicate = listener.try_clone().unwrap();
+    let (mut one, mut other) = (Driver::new().unwrap(), Driver::new().unwrap());
+    one.register_shared_listener(listener.as_raw_fd(), "one").unwrap();
+    other.register_shared_listener(duplicate.as_raw_fd(), "other").unwrap();
+    let address = listener.local_addr().unwrap();
+    let _clients: Vec<_> = (0..3).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+    let accepted = |driver: &mut Driver<&'static str>| {
+        let seen = poll(driver);
+        assert!(
+            seen.iter().all(|(_, completion)| matches!(completion, Completion::Accepted(..))),
+            "{seen:?}"
+        );
+        seen.len()
+    };
+    // Nobody sleeps, so each is told; the level is reported until the queue is empty.
+    assert_eq!([accepted(&mut one), accepted(&mut one), accepted(&mut other)], [1, 1, 1]);
+    assert_eq!([accepted(&mut one), accepted(&mut other)], [0, 0]);
+}
+
 fn pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
     let (read, write) = std::io::pipe().expect("pipe");
     sys::pipe::set_nonblocking(read.as_raw_fd()).expect("non-blocking");
