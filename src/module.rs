@@ -31,6 +31,7 @@ fn _tokioloop(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(py::runtime::_runtime_metrics, module)?)?;
     module.add_function(wrap_pyfunction!(py::modules::_needs_no_gil, module)?)?;
     event_loop::fork::init(module)?;
+    module.add_function(wrap_pyfunction!(event_loop::exit::_begin_exit, module)?)?;
     module.add_function(wrap_pyfunction!(event_loop::signal::_is_signal_wanted, module)?)?;
     module.add_function(wrap_pyfunction!(event_loop::signal::_raise_signal, module)?)?;
     module.add_function(wrap_pyfunction!(event_loop::signal::_insist_on_signal, module)?)?;

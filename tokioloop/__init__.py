@@ -18,6 +18,7 @@ if (
         f"{_sys.implementation.name} {_sys.version_info.major}.{_sys.version_info.minor} on {_sys.platform}"
     )
 
+from . import _exit as _exit
 from . import runtime, tls
 from ._across import run_on
 from ._crew import Worker, current_worker

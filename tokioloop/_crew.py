@@ -16,6 +16,7 @@ from typing import Any, cast
 from weakref import WeakSet
 
 from . import _tokioloop
+from ._exit import before_joining
 from ._pool_server import PoolServer
 from .loop import TokioLoop
 
@@ -310,5 +311,6 @@ def _forget_parents() -> None:
     _crews.clear()
 
 
-threading._register_atexit(end_all)  # type: ignore[attr-defined]
+# Before loops are stopped, which this module's import of that one makes sure of.
+before_joining(end_all)
 os.register_at_fork(after_in_child=_forget_parents)

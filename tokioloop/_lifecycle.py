@@ -22,6 +22,9 @@ class Lifecycle(Signals, Executor, Errors):
     _asyncgens: "WeakSet[_AsyncGen] | None" = None
     _asyncgens_shutdown_called: bool = False
 
+    # Stopped because the interpreter ends, see _exit.
+    _ended_by_exit: bool = False
+
     # The worker thread whose policy slot this loop took, see _adopt_thread.
     _adopted_thread: int | None = None
 
@@ -52,6 +55,7 @@ class Lifecycle(Signals, Executor, Errors):
             # A task that does not get done raises below; a second complaint at its end would be noise.
             task._log_destroy_pending = False  # type: ignore[attr-defined]
         task.add_done_callback(_stop_when_done)
+        had_goal = self._set_goal(True)
         try:
             self.run_forever()
         except BaseException:
@@ -60,8 +64,12 @@ class Lifecycle(Signals, Executor, Errors):
                 task.exception()
             raise
         finally:
+            self._set_goal(had_goal)
             task.remove_done_callback(_stop_when_done)
         if not task.done():
+            if self._ended_by_exit:
+                # Of a daemon thread, under which the interpreter ends: it goes without a word, as it would without a loop.
+                raise SystemExit
             raise RuntimeError("Event loop stopped before Future completed.")
         return task.result()
 

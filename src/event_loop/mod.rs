@@ -11,6 +11,7 @@
 //! | `feed`           | what gives a loop work beyond its own queue                             |
 //! | `endpoint`       | what the driver keeps for transports, listeners, watches                |
 //! | `signal`         | a loop's signals; the main thread's wake-up descriptor                  |
+//! | `exit`           | the interpreter's end                                                   |
 //! | `fork`           | what a forked child does with what it inherited                         |
 //! | `task`           | native futures and tasks: types, steps, registry                        |
 //! | `methods`        | the other Python methods                                                |
@@ -23,6 +24,7 @@ pub mod binding;
 pub mod core;
 pub mod endpoint;
 pub mod feed;
+pub mod exit;
 pub mod fork;
 pub mod handle;
 mod handle_type;
@@ -98,7 +100,8 @@ impl EventLoop {
     #[allow(clippy::mut_from_ref)]
     #[inline]
     pub(crate) unsafe fn core_mut(&self) -> &mut Core {
-        debug_assert!(self.shared.is_mine());
+        // A run that a forked child comes back to finds its core emptied, see `fork`.
+        debug_assert!(self.shared.is_mine() || self.shared.is_forked());
         // SAFETY: promised.
         unsafe { &mut *self.core.get() }
     }

@@ -70,11 +70,15 @@ pub fn remove(shared: &Shared) {
     LOOPS.pin().remove(&shared.id);
 }
 
+/// All live loops, bound to a thread or not.
+pub fn all(py: Python<'_>) -> Vec<Bound<'_, EventLoop>> {
+    LOOPS.pin().values().filter_map(|entry| entry.event_loop(py)).collect()
+}
+
 /// Takes all loops out, in a forked child: they are the parent's.
 pub fn take_all(py: Python<'_>) -> Vec<Bound<'_, EventLoop>> {
-    let loops = LOOPS.pin();
-    let found = loops.values().filter_map(|entry| entry.event_loop(py)).collect();
-    loops.clear();
+    let found = all(py);
+    LOOPS.pin().clear();
     found
 }
 

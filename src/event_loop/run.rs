@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use super::binding::{self, RunningScope};
-use super::{EventLoop, signal, turn};
+use super::{EventLoop, exit, signal, turn};
 use crate::py::imports;
 use crate::py::names::names;
 use crate::sys::thread;
@@ -36,6 +36,10 @@ pub(super) fn run_forever(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
         // Closed between the check and the claim, which `close` takes too.
         lp.shared.end_run();
         return lp.check_open();
+    }
+    if exit::forbids(lp) {
+        // SAFETY: the owner since just now.
+        unsafe { lp.core_mut() }.stopping = true;
     }
     let _running = RunningScope::enter(event_loop);
     tracing::debug!(id = lp.shared.id, thread = thread::current_id(), "loop runs");

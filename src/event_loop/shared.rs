@@ -23,6 +23,8 @@ pub struct Shared {
     /// Changes of native futures and tasks from another thread go through the inbox instead of raising.
     routes: AtomicBool,
     call_soon_overridden: AtomicBool,
+    /// Runs end by themselves: `run_until_complete`.
+    goal: AtomicBool,
     /// The thread that the loop is bound to: where it runs, or else where it was made. 0 after close.
     /// Shared with the registry, which outlives the loop a little and must not keep its inbox (and waker) alive.
     pub bound_thread: Arc<AtomicUsize>,
@@ -41,6 +43,7 @@ impl Shared {
             asyncio_task_seen: AtomicBool::new(false),
             routes: AtomicBool::new(false),
             call_soon_overridden: AtomicBool::new(false),
+            goal: AtomicBool::new(false),
             bound_thread: Arc::default(),
             inbox,
         }
@@ -67,6 +70,14 @@ impl Shared {
 
     pub fn end_run(&self) {
         self.ownership.end_run();
+    }
+
+    pub fn has_goal(&self) -> bool {
+        self.goal.load(Ordering::Relaxed)
+    }
+
+    pub fn set_goal(&self, has_goal: bool) -> bool {
+        self.goal.swap(has_goal, Ordering::Relaxed)
     }
 
     /// Whether the loop belongs to a process that forked this one.

@@ -5,14 +5,16 @@ import pytest
 from .support import python
 
 SETUP = """
-import gc, os, sys, warnings
+import faulthandler, gc, os, sys, warnings
 warnings.simplefilter("ignore", DeprecationWarning)  # fork() in a process with threads is what is tested
 import asyncio, signal, socket, threading, tokioloop
+"x".encode("idna")  # a module that another thread is just importing stays locked in the child; that is CPython's
 
 def in_child(work):
     pid = os.fork()
     if pid == 0:
         signal.alarm(20)
+        faulthandler.register(signal.SIGALRM, chain=True)
         try:
             work()
         except BaseException:
@@ -163,7 +165,6 @@ async def main():
                 (loop.call_later, 1, print),
                 (loop.call_soon_threadsafe, print),
                 (loop.run_forever,),
-                (loop.create_future,),
                 (loop.add_signal_handler, signal.SIGUSR1, print),
                 (loop.add_reader, 0, print),
                 (loop.run_in_executor, None, print),
@@ -323,7 +324,9 @@ if __name__ == "__main__":
     )
     # From a file, which spawn reads again.
     python(
-        "import subprocess, sys; sys.exit(subprocess.call([sys.executable, *sys.argv[1:]]))", str(program), method
+        "import subprocess, sys; sys.exit(subprocess.call([sys.executable, *sys.argv[1:]]))",
+        str(program),
+        method,
     )
 
 

@@ -1,0 +1,42 @@
+//! The interpreter's end: what the loops are told of it. `tokioloop/_exit.py` says when.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use pyo3::prelude::*;
+
+use super::{EventLoop, registry};
+use crate::sys::thread;
+
+/// The main thread is about to wait for the others. Never unset.
+static BEGUN: AtomicBool = AtomicBool::new(false);
+
+/// From here on a run without a goal that begins in another thread than the main one ends with its first turn. Returns all live
+/// loops. On the main thread.
+#[pyfunction]
+pub fn _begin_exit(py: Python<'_>) -> Vec<Bound<'_, EventLoop>> {
+    BEGUN.store(true, Ordering::Relaxed);
+    registry::all(py)
+}
+
+/// Whether a run that begins now in this thread would keep the interpreter from its end: nobody is left to stop it.
+pub(super) fn forbids(event_loop: &EventLoop) -> bool {
+    BEGUN.load(Ordering::Relaxed) && !event_loop.shared.has_goal() && !thread::is_main()
+}
+
+#[pymethods]
+impl EventLoop {
+    /// Say whether the runs to come end by themselves, with a future. Returns what was said before.
+    fn _set_goal(&self, has_goal: bool) -> bool {
+        self.shared.set_goal(has_goal)
+    }
+
+    /// Whether the run ends by itself, with a future. Any thread.
+    fn _has_goal(&self) -> bool {
+        self.shared.has_goal()
+    }
+
+    /// The ident of the thread that the loop runs in or is bound to; 0 for none. Any thread.
+    fn _thread(&self) -> usize {
+        self.shared.bound_thread.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,57 @@
+"""The interpreter's end: loops of other threads are stopped before it waits for their threads.
+
+Else a thread that is not a daemon and runs ``run_forever()`` would keep the process alive for ever, and a daemon thread would
+be cut off in the middle of a callback. ``atexit`` is too late for both: its functions run after the threads were joined.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import thread as _executor_threads
+from contextlib import suppress
+from typing import cast
+
+from ._lifecycle import Lifecycle
+from ._tokioloop import _begin_exit
+
+# In seconds: how long all loops together may take to leave their runs. One in a callback that blocks is left behind.
+PATIENCE = 1.0
+
+# Its hook waits for executors' threads, which may run loops; hooks run in reverse order, so ours must come after.
+assert _executor_threads
+
+
+def _stop_loops() -> None:
+    """Stop every run in another thread that nothing else ends, and wait until they have ended. On the main thread."""
+    stopped = [
+        cast("Lifecycle", loop) for loop in _begin_exit() if _is_to_be_stopped(cast("Lifecycle", loop))
+    ]
+    for loop in stopped:
+        loop._ended_by_exit = True
+        loop.stop()
+    deadline = time.monotonic() + PATIENCE
+    pause = 0.0001
+    while any(loop.is_running() for loop in stopped) and time.monotonic() < deadline:
+        time.sleep(pause)
+        pause = min(2 * pause, 0.01)
+
+
+def _is_to_be_stopped(loop: Lifecycle) -> bool:
+    ident = loop._thread()
+    if not loop.is_running() or ident == threading.get_ident():
+        return False
+    thread = threading._active.get(ident)  # type: ignore[attr-defined]
+    # A thread that `threading` does not know is not waited for either.
+    return thread is None or thread.daemon or not loop._has_goal()
+
+
+def before_joining(hook: Callable[[], None]) -> None:
+    """Have *hook* called before the interpreter waits for its threads, and before those that were given earlier.
+
+    Nothing happens if that has begun: the threads have been joined then, and none starts any more.
+    """
+    with suppress(RuntimeError):
+        threading._register_atexit(hook)  # type: ignore[attr-defined]
+
+
+before_joining(_stop_loops)
