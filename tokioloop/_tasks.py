@@ -56,11 +56,17 @@ def _answer_current_task(loop: AbstractEventLoop | None) -> "Task[Any] | None":
 
 
 def _redefine(name: str, function: object, replacement: Any) -> None:
-    if name not in _originals and isinstance(function, types.FunctionType):
-        _originals[name] = types.FunctionType(
+    if not isinstance(function, types.FunctionType):
+        return
+    # Kept with the function: this module may be imported a second time.
+    original = getattr(function, "_before_tokioloop", None)
+    if original is None:
+        original = types.FunctionType(
             function.__code__, function.__globals__, function.__name__, function.__defaults__
         )
+        function._before_tokioloop = original  # type: ignore[attr-defined]
         function.__code__ = replacement.__code__
+    _originals[name] = original
 
 
 _redefine("all_tasks", getattr(tasks, "_py_all_tasks", tasks.all_tasks), _all_tasks)

@@ -138,7 +138,13 @@ def interpreter(*args, code=PROGRAM):
 def check(kind, state, end):
     done = interpreter(kind, state, end, str(ROOT / "tests" / "certificates"))
     assert done.returncode == ENDS[end], f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
-    for sign in ("Fatal Python error", "panicked", "Segmentation", "Exception ignored", "Exception in thread"):
+    for sign in (
+        "Fatal Python error",
+        "panicked",
+        "Segmentation",
+        "Exception ignored",
+        "Exception in thread",
+    ):
         assert sign not in done.stderr, done.stderr
 
 
