@@ -188,3 +188,57 @@ def test_posting_from_the_loops_own_thread(loop, turn):
     assert got == [1]
     turn()
     assert got == [1, 2]
+
+
+def test_one_wake_up_for_a_burst(elsewhere):
+    """All of a burst that came while the loop was awake is run before it sleeps again: no part of it woke the loop anew."""
+    parks = []
+
+    def note():
+        parks.append(elsewhere.loop._metrics()["parks"])
+
+    inside, go = threading.Event(), threading.Event()
+    elsewhere.loop.call_soon_threadsafe(lambda: (inside.set(), go.wait(30)))
+    assert inside.wait(30)
+    for _ in range(3000):
+        elsewhere.loop.call_soon_threadsafe(note)
+    go.set()
+    elsewhere.call(lambda: None)
+    assert len(parks) == 3000 and len(set(parks)) == 1
+
+
+def test_a_post_is_cancelled_from_the_loops_thread(elsewhere):
+    """By a callback that runs before it, in the same burst."""
+    got, box = [], []
+    blocked, go = threading.Event(), threading.Event()
+    elsewhere.loop.call_soon_threadsafe(lambda: (blocked.set(), go.wait(30)))
+    assert blocked.wait(30)
+    elsewhere.loop.call_soon_threadsafe(lambda: box[0].cancel())
+    box.append(elsewhere.loop.call_soon_threadsafe(got.append, "cancelled"))
+    elsewhere.loop.call_soon_threadsafe(got.append, "next")
+    go.set()
+    elsewhere.call(lambda: None)
+    assert got == ["next"] and box[0].cancelled()
+
+
+def test_a_post_is_cancelled_from_a_third_thread(elsewhere):
+    got = []
+    blocked, go = threading.Event(), threading.Event()
+    elsewhere.loop.call_soon_threadsafe(lambda: (blocked.set(), go.wait(30)))
+    assert blocked.wait(30)
+    handle = elsewhere.loop.call_soon_threadsafe(got.append, 1)
+    thread = threading.Thread(target=handle.cancel)
+    thread.start()
+    thread.join()
+    go.set()
+    elsewhere.call(lambda: None)
+    assert got == [] and handle.cancelled()
+
+
+def test_a_post_that_ran_may_be_cancelled_too_late(elsewhere):
+    got = []
+    handle = elsewhere.loop.call_soon_threadsafe(got.append, 1)
+    elsewhere.call(lambda: None)
+    handle.cancel()
+    elsewhere.call(handle.cancel)
+    assert got == [1] and handle.cancelled()
