@@ -203,7 +203,7 @@ def test_memory_does_not_grow_with_the_items(pool, run):
 
     async def main():
         nonlocal most
-        async for _ in pool.imap(use, (Item() for _ in range(20_000)), limit=32):
+        async for _ in pool.imap(use, (Item() for _ in range(5_000)), limit=32):
             most = max(most, alive)
 
     run(main())
