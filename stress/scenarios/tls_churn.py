@@ -150,9 +150,8 @@ def scenario(run: Run) -> dict[str, int]:
             while others := asyncio.all_tasks() - {asyncio.current_task()}:
                 await asyncio.wait(others)
             await server.wait_closed()
-        # What is told of garbage is told while the loop runs.
+        # What is told of garbage is told now.
         gc.collect()
-        await asyncio.sleep(0)
 
     with run.serve(loops[0]) as first, run.serve(loops[1]) as second:
         servers = [first.wait(listen(True)), second.wait(listen(False))]

@@ -9,6 +9,7 @@
 //! | `create`      | `create_future`, `create_task` and the types' `__init__`                    |
 //! | `begin`       | what starts coroutines for others: begin, be told of the end, ask how it ended |
 //! | `object`      | life of the objects: allocation, collection, finalisers                     |
+//! | `unseen`      | exceptions that nobody has retrieved, in garbage                            |
 //! | `iter`        | what `await` sees                                                           |
 //! | `future_type`, `task_type` | the Python faces                                               |
 //! | `asyncio`     | asyncio's own `current_task` and `all_tasks` answer for our loops           |
@@ -41,6 +42,7 @@ mod object;
 pub mod registry;
 pub(super) mod step;
 mod task_type;
+mod unseen;
 
 use std::cell::Cell;
 use std::ptr;

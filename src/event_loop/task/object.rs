@@ -6,10 +6,11 @@ use std::sync::atomic::Ordering;
 
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyCFunction, PyDict};
+use pyo3::types::PyDict;
 
 use super::{
     Callback, Future, GOING, Kind, LOG_DESTROY, LOG_TRACEBACK, Rare, State, peek, take, task_of, types,
+    unseen,
 };
 use crate::py::{Owned, raw};
 
@@ -143,8 +144,8 @@ pub(super) unsafe extern "C" fn finalize<K: Kind>(object: *mut ffi::PyObject) {
         let raised = ffi::PyErr_GetRaisedException();
         raw::enter(|py| {
             let object = Bound::from_borrowed_ptr(py, object);
-            let told = if !pending && may_be_seen_yet(future) {
-                complain_later::<K>(&object, future)
+            let told = if !pending && !future.has(GOING) && unseen::may_be_seen_yet() {
+                unseen::wait(&object, look_again::<K>)
             } else {
                 complain(&object, future, pending)
             };
@@ -157,25 +158,11 @@ pub(super) unsafe extern "C" fn finalize<K: Kind>(object: *mut ffi::PyObject) {
     }
 }
 
-/// Whether a finaliser that is yet to run may retrieve the exception, as that of asyncio's `StreamReaderProtocol` does. A free-threaded
-/// interpreter's collector finalises garbage in the order of its addresses and sizes; the other's knows what was made first.
-fn may_be_seen_yet(future: &Future) -> bool {
-    let runs = || future.event_loop().is_some_and(|event_loop| event_loop.shared.is_running());
-    cfg!(Py_GIL_DISABLED) && !future.has(GOING) && runs()
-}
-
-/// Looks again in the loop's next turn, when all finalisers have run; until then the garbage lives on.
-fn complain_later<K: Kind>(object: &Bound<'_, PyAny>, future: &Future) -> PyResult<()> {
-    let py = object.py();
-    let look = PyCFunction::new_closure(py, None, None, |args, _| -> PyResult<()> {
-        let object = args.get_item(0)?;
-        // SAFETY: the object given below.
-        let future = unsafe { K::future(object.as_ptr()) };
-        if future.has(LOG_TRACEBACK) { complain(&object, future, false) } else { Ok(()) }
-    })?;
-    let posted = future.loop_object(py)?.call_method1("call_soon_threadsafe", (look, object));
-    // Closed meanwhile.
-    posted.map(drop).or_else(|_| complain(object, future, false))
+/// Tells of an exception that is still unseen now that all finalisers have run.
+fn look_again<K: Kind>(object: &Bound<'_, PyAny>) -> PyResult<()> {
+    // SAFETY: a live object of the kind.
+    let future = unsafe { K::future(object.as_ptr()) };
+    if future.has(LOG_TRACEBACK) { complain(object, future, false) } else { Ok(()) }
 }
 
 /// Tells the loop's exception handler of a task that goes before its end, or an exception that nobody has seen.
