@@ -28,8 +28,9 @@ MODULES = {
 TYPES = {"coroutine", "generator", "async_generator", "Thread", "Context"}
 
 # What is in use is counted by the allocators, exactly: Python's in blocks, C's and Rust's in bytes. The allowance is for what is made
-# once at some rare event: a source line shown in a traceback, a table that grew, a name that was interned.
-BLOCKS = 2000
+# once at some rare event: a module imported at first need, which takes some thousand blocks, the lines of a source that a traceback
+# shows, a table that grew. Operations are counted by the ten thousands, so what each of them would leave is far more.
+BLOCKS = 8000
 MALLOC = 1 << 20
 # RSS is not exact: an allocator gives a page back only when all on it is free, and a free-threaded interpreter keeps what threads that
 # are gone had. It uses that again, so RSS may be what it was at the peak of the warm-up, and somewhat more for a peak that happened
