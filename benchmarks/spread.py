@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from statistics import median
 from typing import Any
 
-from tokioloop._pool_server import PoolServer, serve
+from tokioloop import PoolServer, serve
 
 from .model import Accept, Loop, LoopFactory, Measurement, Row
 from .rows.served import Echo

@@ -25,7 +25,7 @@ from ._crew import Worker, current_worker
 from ._install import install, is_installed, uninstall
 from ._policy import EventLoopPolicy
 from ._pool import PoolStats, WorkerPool, WorkerStats
-from ._pool_server import LoopStats, PoolServer, ServerStats
+from ._pool_server import LoopStats, PoolServer, ServerStats, serve
 from ._run import run
 from ._tasks import format_call_graph, print_tasks
 from ._tokioloop import Future, Task, __version__
@@ -54,6 +54,7 @@ __all__ = (
     "run",
     "run_on",
     "runtime",
+    "serve",
     "tls",
     "uninstall",
 )

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 use slotmap::{SlotMap, new_key_type};
 
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, Native};
 use super::feed::Feed;
 use super::handle::HandleRef;
 use super::post::{Finish, Post, RemoteCall};
@@ -25,6 +25,8 @@ use crate::timer::DeadlineQueue;
 new_key_type! {
     /// A future that waits for work done outside the loop.
     pub struct PendingKey;
+    /// Something to be dropped when the loop is closed.
+    pub struct KeptKey;
 }
 
 /// How many handles of each kind a loop keeps for reuse: enough for a burst of a thousand, some 100 KiB at the most.
@@ -62,6 +64,8 @@ pub struct Core {
     /// Made at first need: a loop that never waits has no descriptors.
     pub driver: Option<Driver<Endpoint>>,
     pub pending: SlotMap<PendingKey, Owned>,
+    /// What others want to hear of the loop's end by, when it is dropped.
+    pub kept: SlotMap<KeptKey, Box<dyn Native>>,
     /// A worker's share of its pool. Counted by whoever has the claim.
     pub feed: Option<Rc<dyn Feed>>,
     /// The feed may have more to give.
@@ -100,6 +104,7 @@ impl Core {
             inbox,
             driver: None,
             pending: SlotMap::with_key(),
+            kept: SlotMap::with_key(),
             feed: None,
             hungry: false,
             closed: false,
@@ -187,15 +192,15 @@ impl Core {
         for future in self.pending.values() {
             visit(future)?;
         }
-        if let Some(feed) = &self.feed {
-            let mut result = Ok(());
-            feed.each(&mut |object| {
-                if result.is_ok() {
-                    result = visit(object);
-                }
-            });
-            result?;
-        }
+        let mut result = Ok(());
+        let mut see = |object: &Owned| {
+            if result.is_ok() {
+                result = visit(object);
+            }
+        };
+        self.kept.values().for_each(|kept| kept.each(&mut see));
+        self.feed.iter().for_each(|feed| feed.each(&mut see));
+        result?;
         if let Some(factory) = &self.task_factory {
             visit(factory)?;
         }
@@ -230,6 +235,7 @@ impl Core {
             _driver: self.driver.take(),
             _pending: self.pending.drain().map(|(_, future)| future).collect(),
             _factory: self.task_factory.take(),
+            _kept: self.kept.drain().map(|(_, kept)| kept).collect(),
             _feed: self.feed.take(),
             _signals: self.signals.take(),
         }
@@ -245,6 +251,7 @@ struct Remains {
     _driver: Option<Driver<Endpoint>>,
     _pending: Vec<Owned>,
     _factory: Option<Owned>,
+    _kept: Vec<Box<dyn Native>>,
     _feed: Option<Rc<dyn Feed>>,
     _signals: Option<Subscription>,
 }

@@ -23,8 +23,8 @@
 pub mod binding;
 pub mod core;
 pub mod endpoint;
-pub mod feed;
 pub mod exit;
+pub mod feed;
 pub mod fork;
 pub mod handle;
 mod handle_type;

@@ -13,6 +13,7 @@ use pyo3::prelude::*;
 
 use super::across::Answer;
 use super::job_type;
+use crate::event_loop::endpoint::Native;
 use crate::event_loop::post::{Post, RemoteCall};
 use crate::event_loop::task::begin::{self, End};
 use crate::inbox::InboxSender;
@@ -223,7 +224,7 @@ struct Ended {
     watchers: Vec<Watcher>,
     begun: Option<Begun>,
     /// What was not done.
-    _work: Option<Work>,
+    work: Option<Work>,
 }
 
 /// Of a job that was ended: the coroutine that had been begun, and what a callback raised.
@@ -334,7 +335,7 @@ fn write_locked(
     let begun = inner.begun.take();
     // During its first step nobody can reach the task: whoever makes the step sees the wish.
     inner.cancel_wanted = begun.as_ref().is_some_and(|begun| begun.task.is_none());
-    Some(Ended { watchers: std::mem::take(&mut inner.watchers), begun, _work: inner.work.take() })
+    Some(Ended { watchers: std::mem::take(&mut inner.watchers), begun, work: inner.work.take() })
 }
 
 /// The locked half of what `concurrent.futures` wants to be told.
@@ -358,6 +359,10 @@ fn finish(
 ) -> PyResult<Option<Outcome>> {
     drop(not_written);
     let Some(ended) = written else { return Ok(None) };
+    if let Some(Work::Coroutine { coro, .. }) = &ended.work {
+        // Else it would say at its end that nobody awaited it.
+        coro.bind(job.py()).call_method0("close")?;
+    }
     let mut told = Ok(());
     for watcher in ended.watchers {
         told = told.and(tell(job, watcher));
@@ -410,6 +415,12 @@ impl Pledge {
 
     pub fn job<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
         self.as_object().bind(py).to_owned()
+    }
+}
+
+impl Native for Pledge {
+    fn each(&self, see: &mut dyn FnMut(&Owned)) {
+        self.0.iter().for_each(see);
     }
 }
 

@@ -1,7 +1,5 @@
 //! From a job that was taken to its end, or to a task that goes on, on the thread of the loop that took it.
 
-use std::cell::Cell;
-
 use parking_lot::Mutex;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -11,8 +9,9 @@ use super::job::{self, Pledge, Work};
 use super::job_type;
 use super::queues::RunningKey;
 use super::worker;
-use crate::event_loop::EventLoop;
+use crate::event_loop::core::KeptKey;
 use crate::event_loop::task::begin::{self, End};
+use crate::event_loop::{EventLoop, binding};
 use crate::py::{Owned, imports};
 
 /// Does a job, or begins it. What the work raises is the job's; only what goes wrong around it is returned. On the
@@ -88,8 +87,8 @@ fn run(
     if let Some(end) = begin::end_of(py, &task)? {
         return job::end(job, shared(end)).map(drop);
     }
-    let running = worker::note_running(job);
-    let ending = Ending { pledge: Mutex::new(Some(pledge)), running: Cell::new(running).into() };
+    let begun = Begun { pledge, kept: keep(event_loop, job)? };
+    let ending = Ending(Mutex::new(Some(begun)));
     begin::when_ended(py, &task, Bound::new(py, ending)?.as_any(), again)?;
     if state.note_task(task.clone_ref(py)) {
         begin::cancel(py, &task)?;
@@ -105,21 +104,44 @@ fn shared(end: End) -> End {
     }
 }
 
-/// What a job's task calls at its end; dropped with a task that never ends, it ends the job all the same.
-#[pyclass(frozen, module = "tokioloop._tokioloop")]
-pub struct Ending {
-    /// Taken once; the lock is never held across a call.
-    pledge: Mutex<Option<Pledge>>,
-    running: Mutex<Cell<Option<RunningKey>>>,
+/// Has somebody know that the job runs here: the worker, or else the loop, whose end is then the job's.
+fn keep(event_loop: &Bound<'_, EventLoop>, job: &Bound<'_, PyAny>) -> PyResult<Kept> {
+    if let Some(key) = worker::note_running(job) {
+        return Ok(Kept::ByWorker(key));
+    }
+    let pledge = Box::new(Pledge::new(job.into()));
+    let key = event_loop.get().with(event_loop.py(), |core| core.kept.insert(pledge))?;
+    Ok(Kept::ByLoop(key))
 }
+
+enum Kept {
+    ByWorker(RunningKey),
+    ByLoop(KeptKey),
+}
+
+struct Begun {
+    pledge: Pledge,
+    kept: Kept,
+}
+
+/// What a job's task calls at its end; dropped with a task that never ends, it ends the job all the same. The content is taken
+/// once, and the lock is never held across a call.
+#[pyclass(frozen, module = "tokioloop._tokioloop")]
+pub struct Ending(Mutex<Option<Begun>>);
 
 #[pymethods]
 impl Ending {
     fn __call__(&self, task: Bound<'_, PyAny>) -> PyResult<()> {
         let py = task.py();
-        worker::forget_running(self.running.lock().take());
-        let pledge = self.pledge.lock().take();
-        let Some(pledge) = pledge else { return Ok(()) };
+        let begun = self.0.lock().take();
+        let Some(Begun { pledge, kept }) = begun else { return Ok(()) };
+        match (kept, binding::running(py)) {
+            (Kept::ByWorker(key), _) => worker::forget_running(key),
+            (Kept::ByLoop(key), Some(event_loop)) => {
+                drop(event_loop.get().with(py, |core| core.kept.remove(key))?);
+            }
+            (Kept::ByLoop(_), None) => {}
+        }
         match begin::end_of(py, &task.into())? {
             Some(end) => job::end(&pledge.job(py), shared(end)).map(drop),
             None => Ok(()),
@@ -128,14 +150,14 @@ impl Ending {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         // SAFETY: the collector has stopped every thread, none of them inside the lock.
-        match unsafe { &*self.pledge.data_ptr() } {
-            Some(pledge) => visit.call(pledge.as_object().as_py()),
+        match unsafe { &*self.0.data_ptr() } {
+            Some(begun) => visit.call(begun.pledge.as_object().as_py()),
             None => Ok(()),
         }
     }
 
     fn __clear__(&self) {
-        let pledge = self.pledge.lock().take();
-        drop(pledge);
+        let begun = self.0.lock().take();
+        drop(begun);
     }
 }

@@ -117,8 +117,8 @@ pub fn note_running(job: &Bound<'_, PyAny>) -> Option<RunningKey> {
     Some(worker.begun().lock().running.insert(kept))
 }
 
-pub fn forget_running(key: Option<RunningKey>) {
-    let (Some(worker), Some(key)) = (CURRENT.with_borrow(Option::clone), key) else { return };
+pub fn forget_running(key: RunningKey) {
+    let Some(worker) = CURRENT.with_borrow(Option::clone) else { return };
     let former = worker.begun().lock().running.remove(key);
     drop(former);
 }

@@ -15,7 +15,7 @@ import pytest
 import tokioloop
 from tests.loop.support import ROOT, python
 from tests.loop.tls_support import CERTIFICATES
-from tokioloop._pool_server import LoopStats, serve
+from tokioloop import LoopStats, serve
 
 from .pool_support import PATIENCE, Echo, ask, at_end, connect, echo_streams, threads
 
@@ -536,7 +536,7 @@ def test_out_of_descriptors(mode):
         """
         import asyncio, os, resource, socket, sys, threading, tokioloop
         from tests.api.pool_support import Echo, ask, threads
-        from tokioloop._pool_server import serve
+        from tokioloop import serve
 
         async def main(made, mode):
             server = await serve([thread.loop for thread in made], Echo, "127.0.0.1", 0, accept=mode)

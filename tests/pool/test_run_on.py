@@ -277,3 +277,29 @@ def test_many_threads_into_one_loop(loop_there):
     for thread in threads:
         thread.join()
     assert answers == [True] * 6
+
+
+def test_a_loop_that_is_closed_before_the_end_ends_the_call():
+    began = threading.Event()
+    other = tokioloop.TokioLoop()
+
+    def run():
+        other.run_forever()
+        other.close()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+
+    async def stay():
+        began.set()
+        await asyncio.Event().wait()
+
+    async def main():
+        calling = asyncio.ensure_future(tokioloop.run_on(other, stay()))
+        await asyncio.to_thread(began.wait)
+        other.call_soon_threadsafe(other.stop)
+        with pytest.raises(RuntimeError, match="closed before"):
+            await calling
+
+    tokioloop.run(main())
+    thread.join()
