@@ -13,6 +13,8 @@ PROGRAM = """
 import asyncio, os, signal, socket, ssl, sys, threading, time
 import tokioloop
 
+# Ignored where the tests were started in the background of a shell.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 daemon, state, end = sys.argv[1] == "daemon", sys.argv[2], sys.argv[3]
 certificates = sys.argv[4]
 ready = threading.Event()
