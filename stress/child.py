@@ -9,6 +9,7 @@ import gc
 import json
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -79,7 +80,12 @@ def serve(scenario: Scenario, settings: Settings, fd: int) -> int:
     faulthandler.enable()
     faulthandler.register(STACKS_SIGNAL, all_threads=True, chain=False)
     events = Events(fd)
-    events.tell(result=attempt(scenario, settings, events))
+    result = attempt(scenario, settings, events)
+    events.tell(result=result)
+    if result["status"] == "failed":
+        # Threads that an error left behind are no hang of their own. Where all was right, the interpreter's end is part of it.
+        sys.stdout.flush()
+        os._exit(0)
     return 0
 
 

@@ -93,7 +93,13 @@ def _cell(results: list[dict[str, Any]]) -> str:
 
 
 def reason(result: dict[str, Any]) -> str:
-    """The last line of the first problem, which names the error."""
-    lines = [line for line in (result["problems"] or ["?"])[0].strip().splitlines() if line.strip()]
+    """The line that says most: how the process ended, else what is left of loops' objects, else the first problem's error."""
+    problems = result["problems"] or ["?"]
+    chosen = problems[0]
+    if result["status"] in ("crashed", "hung"):
+        chosen = problems[-1]
+    elif objects := [problem for problem in problems if problem.startswith("live objects")]:
+        chosen = objects[0]
+    lines = [line for line in chosen.strip().splitlines() if line.strip()]
     last = next((line for line in reversed(lines) if not line.startswith(" ")), lines[-1])
     return last if len(last) < 160 else last[:157] + "..."

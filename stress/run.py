@@ -20,6 +20,11 @@ class NotOffered(Exception):
     """Raised by a scenario for what the loop under test does not claim to do; the message says what."""
 
 
+def told(context: dict[str, Any]) -> str:
+    """What a loop's exception handler was told, on one line."""
+    return f"{context.get('message')}: {context.get('exception')!r}"
+
+
 @dataclass(frozen=True)
 class Settings:
     """What makes a run: *seconds* of measured work after the warm-up, *threads* at once, *seed* of all choices."""
@@ -139,11 +144,17 @@ class Run:
 
     def in_threads(self, *works: Callable[[], object]) -> None:
         """Run each function in a thread of its own; the first error of any is raised here."""
+        for thread in self.start(*works):
+            thread.join()
+        self.check()
+
+    def start(self, *works: Callable[[], object]) -> list[threading.Thread]:
+        """Start a thread for each function; the caller joins them, and then calls ``check()``."""
 
         def guarded(work: Callable[[], object]) -> None:
             try:
                 work()
-            except BaseException as error:  # a thread's error is the run's: it is raised again below
+            except BaseException as error:  # a thread's error is the run's: it is raised again by check()
                 self._errors.append(error)
 
         threads = [
@@ -151,8 +162,10 @@ class Run:
         ]
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join()
+        return threads
+
+    def check(self) -> None:
+        """Raise the first error of any of the run's threads, if there is one."""
         if self._errors:
             raise self._errors[0]
 

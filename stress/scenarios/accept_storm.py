@@ -86,7 +86,7 @@ def scenario(run: Run) -> dict[str, int]:
         if isinstance(error, OSError) and error.errno == errno.EMFILE:
             told["refused"] += 1
         else:
-            problems.append(str(context))
+            problems.append(told(context))
 
     async def listen() -> asyncio.Server:
         loop = asyncio.get_running_loop()

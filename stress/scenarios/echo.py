@@ -8,7 +8,7 @@ import time
 from functools import partial
 from typing import Any
 
-from ..run import PATIENCE, Run, Tally
+from ..run import PATIENCE, Run, Tally, told
 
 LINGER_ZERO = struct.pack("ii", 1, 0)
 
@@ -111,7 +111,7 @@ async def client(address: tuple[str, int], chance: random.Random, tally: Tally) 
 def scenario(run: Run) -> dict[str, int]:
     loops = [run.new_loop() for _ in range(2)]
     protocols: list[Echo] = []
-    problems: list[dict[str, object]] = []
+    problems: list[str] = []
 
     async def listen(kind: type[Echo]) -> asyncio.Server:
         def factory() -> Echo:
@@ -127,7 +127,7 @@ def scenario(run: Run) -> dict[str, int]:
     def work(me: int, addresses: list[tuple[str, int]]) -> None:
         chance, tally = run.random(me), run.tally()
         loop = run.new_loop()
-        loop.set_exception_handler(lambda loop, context: problems.append(context))
+        loop.set_exception_handler(lambda loop, context: problems.append(told(context)))
 
         async def storm() -> None:
             while not run.over():
@@ -153,7 +153,7 @@ def scenario(run: Run) -> dict[str, int]:
     with run.serve(loops[0]) as plain, run.serve(loops[1]) as buffered:
         for loop in loops:
             loop.call_soon_threadsafe(
-                loop.set_exception_handler, lambda loop, context: problems.append(context)
+                loop.set_exception_handler, lambda loop, context: problems.append(told(context))
             )
         servers = [plain.wait(listen(Echo)), buffered.wait(listen(BufferedEcho))]
         addresses = [server.sockets[0].getsockname() for server in servers]

@@ -38,14 +38,12 @@ def scenario(run: Run) -> dict[str, int]:
         with lock:
             counts.update({f"{name}: {what}": count for what, count in found.items()})
 
-    def beside() -> None:
-        run.in_threads(*(partial(work, it.__name__.rpartition(".")[2], it.scenario) for it in PARTS))
-
-    others = threading.Thread(target=beside, name="parts")
-    others.start()
+    others = run.start(*(partial(work, it.__name__.rpartition(".")[2], it.scenario) for it in PARTS))
     try:
         # Signals belong to the main thread.
         work("signals", signals.scenario)
     finally:
-        others.join()
+        for thread in others:
+            thread.join()
+    run.check()
     return counts

@@ -10,7 +10,7 @@ import time
 from functools import lru_cache, partial
 from pathlib import Path
 
-from ..run import PATIENCE, Run, Tally
+from ..run import PATIENCE, Run, Tally, told
 from .echo import LINGER_ZERO
 
 CERTIFICATES = Path(__file__).parents[2] / "tests" / "certificates"
@@ -122,7 +122,7 @@ def scenario(run: Run) -> dict[str, int]:
 
         async def storm() -> None:
             asyncio.get_running_loop().set_exception_handler(
-                lambda loop, context: problems.append(f"client: {context}")
+                lambda loop, context: problems.append(f"client: {told(context)}")
             )
             while not run.over():
                 batch = [_client(addresses, random.Random(chance.random()), tally) for _ in range(6)]
@@ -138,7 +138,7 @@ def scenario(run: Run) -> dict[str, int]:
 
     async def listen(tls: bool) -> asyncio.Server:
         asyncio.get_running_loop().set_exception_handler(
-            lambda loop, context: problems.append(f"server: {context}")
+            lambda loop, context: problems.append(f"server: {told(context)}")
         )
         if tls:
             return await asyncio.start_server(_echo, "127.0.0.1", 0, ssl=contexts()[0])
