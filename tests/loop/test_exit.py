@@ -17,7 +17,7 @@ import tokioloop
 signal.signal(signal.SIGINT, signal.default_int_handler)
 daemon, state, end = sys.argv[1] == "daemon", sys.argv[2], sys.argv[3]
 certificates = sys.argv[4]
-ready = threading.Event()
+ready = threading.Semaphore(0)
 
 class Echo(asyncio.Protocol):
     def connection_made(self, transport):
@@ -63,7 +63,7 @@ async def work(loop):
         loop.call_soon(time.sleep, 1000 if daemon else 0.05)
     elif state == "spinning":
         loop.call_soon(spin, time.monotonic() + (1000 if daemon else 0.05))
-    ready.set()
+    ready.release()
 
 def spin(until):
     while time.monotonic() < until:
@@ -77,17 +77,17 @@ class Loop(tokioloop.TokioLoop):
 def run():
     loop = Loop()
     if state == "new":
-        ready.set()
+        ready.release()
         threading.Event().wait(None if daemon else 0.01)
         return
     task = loop.create_task(work(loop))
     if state == "until_complete" and daemon:
-        loop.call_soon(ready.set)
+        loop.call_soon(ready.release)
         loop.run_until_complete(loop.create_future())
     elif state == "runner" and daemon:
         loop.close()
         async def main():
-            ready.set()
+            ready.release()
             await asyncio.sleep(1000)
         tokioloop.run(main())
     else:
@@ -98,7 +98,8 @@ def run():
 threads = [threading.Thread(target=run, daemon=daemon) for _ in range(2)]
 for thread in threads:
     thread.start()
-ready.wait()
+for _ in threads:
+    ready.acquire()
 main_loop = tokioloop.TokioLoop()  # never closed
 main_loop.run_until_complete(asyncio.sleep(0))
 if end == "exit":
