@@ -135,13 +135,17 @@ impl Ending {
         let py = task.py();
         let begun = self.0.lock().take();
         let Some(Begun { pledge, kept }) = begun else { return Ok(()) };
-        match (kept, binding::running(py)) {
-            (Kept::ByWorker(key), _) => worker::forget_running(key),
+        // Dropped when the job has ended.
+        let _kept = match (kept, binding::running(py)) {
             (Kept::ByLoop(key), Some(event_loop)) => {
-                drop(event_loop.get().with(py, |core| core.kept.remove(key))?);
+                event_loop.get().with(py, |core| core.kept.remove(key))?
             }
-            (Kept::ByLoop(_), None) => {}
-        }
+            (Kept::ByLoop(_), None) => None,
+            (Kept::ByWorker(key), _) => {
+                worker::forget_running(key);
+                None
+            }
+        };
         match begin::end_of(py, &task.into())? {
             Some(end) => job::end(&pledge.job(py), shared(end)).map(drop),
             None => Ok(()),
