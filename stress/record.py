@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import platform
+import re
 import sys
 import sysconfig
 import time
@@ -102,4 +103,6 @@ def reason(result: dict[str, Any]) -> str:
         chosen = objects[0]
     lines = [line for line in chosen.strip().splitlines() if line.strip()]
     last = next((line for line in reversed(lines) if not line.startswith(" ")), lines[-1])
+    # Where the sources stand is nobody's business.
+    last = re.sub(r"/\S*/(?=stress/scenarios/)", "", last)
     return last if len(last) < 160 else last[:157] + "..."
