@@ -25,8 +25,9 @@ from ._crew import Worker, current_worker
 from ._install import install, is_installed, uninstall
 from ._policy import EventLoopPolicy
 from ._pool import PoolStats, WorkerPool, WorkerStats
-from ._pool_server import LoopStats, PoolServer, ServerStats, serve
+from ._pool_server import LoopStats, PoolServer, ServerStats
 from ._run import run
+from ._spread import serve
 from ._tasks import format_call_graph, print_tasks
 from ._tokioloop import Future, Task, __version__
 from .loop import TokioLoop, loops, new_event_loop

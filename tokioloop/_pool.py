@@ -13,7 +13,8 @@ from ._crew import GRACE, Crew, Worker
 from ._gil import warn_if_gil_is_on
 from ._job import JobFuture
 from ._names import Host, Port
-from ._pool_server import Accept, Factory, PoolServer, StreamsCallback, serve
+from ._pool_server import Accept, Factory, PoolServer, StreamsCallback
+from ._spread import serve
 from .loop import TokioLoop
 
 #: How many results an ``imap`` keeps on their way for each worker.

@@ -3,7 +3,8 @@
 
 use pyo3::prelude::*;
 
-use super::job::{Pledge, Watcher, Work, share, tell};
+use super::end::{Pledge, tell};
+use super::job::{Watcher, Work, share};
 use super::{job_type, start};
 use crate::event_loop::core::PendingKey;
 use crate::event_loop::post::Post;

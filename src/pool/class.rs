@@ -8,7 +8,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use pyo3::{Borrowed, ffi};
 
-use super::job::{self, Pledge, Work, share};
+use super::end::{self, Pledge};
+use super::job::{Work, share};
 use super::queues::Queues;
 use super::{job_type, worker};
 use crate::event_loop::EventLoop;
@@ -84,7 +85,7 @@ impl Pool {
         let mut count = 0;
         while let Some(waiting) = self.queues.take_waiting() {
             let how = error.map_or(End::Cancelled, |error| End::Error(share(error)));
-            count += usize::from(job::end(&waiting.job(py), how)?);
+            count += usize::from(end::end(&waiting.job(py), how)?);
         }
         Ok(count)
     }
@@ -97,7 +98,7 @@ impl Pool {
                 begun.doing.iter().chain(begun.running.values()).map(|job| job.clone_ref(py)).collect()
             };
             for job in jobs {
-                job::end(&job.bind(py), End::Cancelled)?;
+                end::end(&job.bind(py), End::Cancelled)?;
             }
         }
         Ok(())

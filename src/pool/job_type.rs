@@ -10,7 +10,8 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString};
 
-use super::job::{self, Condition, Job, State, Watcher, Work};
+use super::end;
+use super::job::{Condition, Job, State, Watcher, Work};
 use crate::event_loop::task::begin::End;
 use crate::py::method::{IntoResult, arguments, method};
 use crate::py::{Owned, imports, raw};
@@ -101,7 +102,7 @@ impl<'a, 'py> This<'a, 'py> {
     fn add_done_callback(&self, callback: Bound<'py, PyAny>) -> PyResult<()> {
         match self.job.watch(Watcher::Callback(callback.into())) {
             Ok(()) => Ok(()),
-            Err(watcher) => job::tell(self.object, watcher),
+            Err(watcher) => end::tell(self.object, watcher),
         }
     }
 
@@ -135,8 +136,8 @@ fn cancelled(py: Python<'_>) -> PyErr {
     }
 }
 
-method!(cancel(this: This) job::cancel(this.object));
-method!(ask_to_cancel(this: This) job::ask_to_cancel(this.object));
+method!(cancel(this: This) end::cancel(this.object));
+method!(ask_to_cancel(this: This) end::ask_to_cancel(this.object));
 method!(is_cancelled(this: This) Ok::<_, PyErr>(this.job.state() == State::Cancelled));
 method!(is_running(this: This) Ok::<_, PyErr>(this.job.state() == State::Running));
 method!(is_done(this: This) Ok::<_, PyErr>(this.job.state().is_done()));

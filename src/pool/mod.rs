@@ -2,7 +2,8 @@
 //!
 //! | room       | what lives there                                                                |
 //! |------------|---------------------------------------------------------------------------------|
-//! | `job`      | a job: the call, who waits for it, how it ended                                 |
+//! | `job`      | a job: the call, who waits for it, its states                                   |
+//! | `end`      | how it ends, by whomever, and who is told                                       |
 //! | `job_type` | its Python face, a `concurrent.futures.Future`                                  |
 //! | `start`    | from a call to a running coroutine, on the thread that took it                  |
 //! | `across`   | a coroutine on another loop; a job's end brought to the loop that awaits it     |
@@ -16,11 +17,12 @@
 //! or blocks. Who moves it from one state to the next has what came out of it for itself. Queues are lock-free. What a worker
 //! has begun is its thread's.
 //!
-//! A job that waits somewhere is held by a [`Pledge`](job::Pledge), which ends it with an error if it is dropped before the
+//! A job that waits somewhere is held by a [`Pledge`](end::Pledge), which ends it with an error if it is dropped before the
 //! job's end: so every job has one, whatever happens to loops and pools.
 
 mod across;
 mod class;
+mod end;
 mod job;
 mod job_type;
 mod queues;

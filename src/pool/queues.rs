@@ -10,7 +10,7 @@ use crossbeam_deque::{Injector, Steal, Stealer, Worker as Deque};
 use parking_lot::Mutex;
 use slotmap::{SlotMap, new_key_type};
 
-use super::job::Pledge;
+use super::end::Pledge;
 use crate::event_loop::post::Post;
 use crate::inbox::InboxSender;
 use crate::py::Owned;

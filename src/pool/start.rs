@@ -5,7 +5,8 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
-use super::job::{self, Pledge, Work};
+use super::end::{self, Pledge};
+use super::job::Work;
 use super::job_type;
 use super::queues::RunningKey;
 use super::worker;
@@ -26,14 +27,16 @@ pub fn start(event_loop: &Bound<'_, EventLoop>, pledge: Pledge) -> PyResult<()> 
         }
         Some(Work::Call(call)) => {
             let context = call.context(py)?;
+            let calling = job_type::state_of(&job).note_call(&call);
             // SAFETY: attached, and alive.
             let result = unsafe { Owned::steal_or_err(py, call.run(context.as_ptr())) };
+            drop(calling);
             match result {
                 Ok(result) if is_coroutine(py, &result)? => {
                     run(event_loop, pledge, &job, &result.into_bound(py), context)
                 }
-                Ok(result) => job::end(&job, End::Result(share(result))).map(drop),
-                Err(error) => job::end(&job, end_of_error(py, error)?).map(drop),
+                Ok(result) => end::end(&job, End::Result(share(result))).map(drop),
+                Err(error) => end::end(&job, end_of_error(py, error)?).map(drop),
             }
         }
     }
@@ -78,14 +81,18 @@ fn run(
 ) -> PyResult<()> {
     let py = event_loop.py();
     let state = job_type::state_of(job);
+    if state.state().is_done() {
+        // Cancelled while the coroutine was made.
+        return coro.call_method0("close").map(drop);
+    }
     state.note_begin(event_loop.get().shared.inbox.clone());
     let again = context.clone_ref(py);
     let task = match begin::begin(event_loop, coro, context) {
         Ok(task) => task,
-        Err(error) => return job::end(job, end_of_error(py, error)?).map(drop),
+        Err(error) => return end::end(job, end_of_error(py, error)?).map(drop),
     };
     if let Some(end) = begin::end_of(py, &task)? {
-        return job::end(job, shared(end)).map(drop);
+        return end::end(job, shared(end)).map(drop);
     }
     let begun = Begun { pledge, kept: keep(event_loop, job)? };
     let ending = Ending(Mutex::new(Some(begun)));
@@ -147,7 +154,7 @@ impl Ending {
             }
         };
         match begin::end_of(py, &task.into())? {
-            Some(end) => job::end(&pledge.job(py), shared(end)).map(drop),
+            Some(end) => end::end(&pledge.job(py), shared(end)).map(drop),
             None => Ok(()),
         }
     }

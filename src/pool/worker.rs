@@ -9,7 +9,7 @@ use crossbeam_deque::Worker as Deque;
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 
-use super::job::{self, Pledge};
+use super::end::{self, Pledge};
 use super::queues::{Begun, Queues, RunningKey};
 use super::start;
 use crate::event_loop::feed::{Fed, Feed};
@@ -129,7 +129,7 @@ pub fn _cancel_running(py: Python<'_>) -> PyResult<usize> {
     let Some(worker) = CURRENT.with_borrow(Option::clone) else { return Ok(0) };
     let jobs: Vec<_> = worker.begun().lock().running.values().map(|job| job.clone_ref(py)).collect();
     for job in &jobs {
-        job::ask_to_cancel(&job.bind(py))?;
+        end::ask_to_cancel(&job.bind(py))?;
     }
     Ok(jobs.len())
 }
@@ -150,7 +150,7 @@ impl Worker {
     /// Begins a job. Others see meanwhile which it is.
     fn begin(&self, event_loop: &Bound<'_, EventLoop>, pledge: Pledge) -> PyResult<()> {
         if self.queues.is_dropping() {
-            return job::end(&pledge.job(event_loop.py()), End::Cancelled).map(drop);
+            return end::end(&pledge.job(event_loop.py()), End::Cancelled).map(drop);
         }
         self.begun().lock().doing = Some(pledge.as_object().clone_ref(event_loop.py()));
         let result = start::start(event_loop, pledge);

@@ -316,3 +316,20 @@ def test_task_group_cancels_its_other_jobs(pool, run):
         assert patient.log == ["cancelled"]
 
     run(main())
+
+
+def test_a_coroutine_function_can_be_cancelled_at_every_moment(pool):
+    """Also while a worker is calling it, when there is no coroutine yet."""
+
+    async def stay(number):
+        await asyncio.Event().wait()
+
+    class Stays:
+        async def stay(self, number):
+            await asyncio.Event().wait()
+
+    functions = [stay, Stays().stay, functools.partial(stay)]
+    for number in range(3000):
+        job = pool.submit(functions[number % 3], number)
+        assert job.cancel()
+        assert job.cancelled()
