@@ -73,7 +73,7 @@ pub fn _run_on<'py>(
         Ok(()) => Ok(job),
         Err(refused) => {
             // Nobody is told of a job that never was.
-            job_type::state_of(&job).take_work();
+            job_type::state_of(&job).revoke();
             drop(refused);
             Err(closed())
         }

@@ -42,9 +42,14 @@ pub fn cancel(job: &Bound<'_, PyAny>) -> PyResult<bool> {
     if state.state() == State::Cancelled {
         return Ok(true);
     }
-    let to_be_one = is_to_be_coroutine(py, state)?;
-    let may = |state, inner: &Inner| state == State::Pending || inner.begun.is_some() || to_be_one;
-    match end_if(job, End::Cancelled, may)? {
+    let mut ended =
+        end_if(job, End::Cancelled, |state, inner| state == State::Pending || inner.begun.is_some())?;
+    if ended.is_none() && state.state() == State::Running {
+        // It was being called. Asked only now, for a job that waited a moment ago said nothing of that.
+        let to_be_one = is_to_be_coroutine(py, state)?;
+        ended = end_if(job, End::Cancelled, |_, inner| inner.begun.is_some() || to_be_one)?;
+    }
+    match ended {
         None => Ok(state.state() == State::Cancelled),
         Some((begun, told)) => {
             // First of all: a callback may have been interrupted.

@@ -103,20 +103,27 @@ impl Job {
         self.state.store(state as u8, Ordering::Release);
     }
 
-    /// Takes out what is to be done, for the one who does it now; None if it was cancelled.
-    pub fn take_work(&self) -> Option<Work> {
+    /// Takes out what is to be done, for the one who does it now on the loop of that inbox; None if it was cancelled. The
+    /// [`Calling`] goes before the work does.
+    pub fn take_work(&self, inbox: &InboxSender<Post>) -> Option<(Work, Calling<'_>)> {
         let mut inner = self.inner.lock();
         if self.state() != State::Pending {
             return None;
         }
+        let work = inner.work.take()?;
+        // In the same step: at no moment does a running job look like one that can't be cancelled and turn out to be one that can.
+        match &work {
+            Work::Call(call) => inner.calling = NonNull::new(call.callback.as_ptr()),
+            Work::Coroutine { .. } => inner.begun = Some(Begun { inbox: inbox.clone(), task: None }),
+        }
         self.set_state(State::Running);
-        inner.work.take()
+        Some((work, Calling(self)))
     }
 
-    /// Says what is called now, for as long as the answer lives: so it can be seen whether that will give a coroutine.
-    pub fn note_call<'a>(&'a self, call: &'a RemoteCall) -> Calling<'a> {
-        self.inner.lock().calling = NonNull::new(call.callback.as_ptr());
-        Calling { job: self, _call: call }
+    /// Takes the work away from a job that nobody is to do.
+    pub fn revoke(&self) {
+        let work = self.inner.lock().work.take();
+        drop(work);
     }
 
     /// A reference to what is being called.
@@ -126,9 +133,16 @@ impl Job {
         inner.calling.map(|callee| unsafe { Owned::borrow(callee.as_ptr()) })
     }
 
-    /// The job turns out to be a coroutine, which is about to make its first step on the loop of that inbox.
-    pub fn note_begin(&self, inbox: InboxSender<Post>) {
-        self.inner.lock().begun = Some(Begun { inbox, task: None });
+    /// The job is a coroutine, which is about to make its first step on the loop of that inbox. False if it has been cancelled.
+    #[must_use]
+    pub fn note_begin(&self, inbox: &InboxSender<Post>) -> bool {
+        let mut inner = self.inner.lock();
+        if self.state().is_done() {
+            return false;
+        }
+        inner.calling = None;
+        inner.begun = Some(Begun { inbox: inbox.clone(), task: None });
+        true
     }
 
     /// The first step is over and the task goes on; whether it is to be cancelled at once.
@@ -231,15 +245,12 @@ impl Job {
     }
 }
 
-/// See [`Job::note_call`].
-pub struct Calling<'a> {
-    job: &'a Job,
-    _call: &'a RemoteCall,
-}
+/// As long as it lives, others can see what is being called: so they know whether that will give a coroutine.
+pub struct Calling<'a>(&'a Job);
 
 impl Drop for Calling<'_> {
     fn drop(&mut self) {
-        self.job.inner.lock().calling = None;
+        self.0.inner.lock().calling = None;
     }
 }
 

@@ -20,17 +20,17 @@ use crate::py::{Owned, imports};
 pub fn start(event_loop: &Bound<'_, EventLoop>, pledge: Pledge) -> PyResult<()> {
     let py = event_loop.py();
     let job = pledge.job(py);
-    match job_type::state_of(&job).take_work() {
-        None => Ok(()),
-        Some(Work::Coroutine { coro, context }) => {
-            run(event_loop, pledge, &job, &coro.into_bound(py), context)
+    let inbox = &event_loop.get().shared.inbox;
+    // Dropped in this order: what is shown as being called is alive.
+    let Some((work, _calling)) = job_type::state_of(&job).take_work(inbox) else { return Ok(()) };
+    match &work {
+        Work::Coroutine { coro, context } => {
+            run(event_loop, pledge, &job, &coro.bind(py), context.clone_ref(py))
         }
-        Some(Work::Call(call)) => {
+        Work::Call(call) => {
             let context = call.context(py)?;
-            let calling = job_type::state_of(&job).note_call(&call);
             // SAFETY: attached, and alive.
             let result = unsafe { Owned::steal_or_err(py, call.run(context.as_ptr())) };
-            drop(calling);
             match result {
                 Ok(result) if is_coroutine(py, &result)? => {
                     run(event_loop, pledge, &job, &result.into_bound(py), context)
@@ -81,11 +81,10 @@ fn run(
 ) -> PyResult<()> {
     let py = event_loop.py();
     let state = job_type::state_of(job);
-    if state.state().is_done() {
+    if !state.note_begin(&event_loop.get().shared.inbox) {
         // Cancelled while the coroutine was made.
         return coro.call_method0("close").map(drop);
     }
-    state.note_begin(event_loop.get().shared.inbox.clone());
     let again = context.clone_ref(py);
     let task = match begin::begin(event_loop, coro, context) {
         Ok(task) => task,
