@@ -16,10 +16,10 @@ LINGER_ZERO = struct.pack("ii", 1, 0)
 class Echo(asyncio.Protocol):
     """Sends back what comes; keeps its side open after the peer's end until all is sent."""
 
-    live = 0
-
-    def __init__(self) -> None:
+    def __init__(self, ends: "Ends") -> None:
+        self.ends = ends
         self.lost = 0
+        ends.made += 1
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
@@ -35,12 +35,20 @@ class Echo(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost += 1
+        self.ends.lost += 1
         assert self.lost == 1, "connection_lost came twice"
 
 
-class BufferedEcho(Echo, asyncio.BufferedProtocol):
+class Ends:
+    """How many connections of one server began and were told of their end; its loop's thread only."""
+
     def __init__(self) -> None:
-        super().__init__()
+        self.made = self.lost = 0
+
+
+class BufferedEcho(Echo, asyncio.BufferedProtocol):
+    def __init__(self, ends: Ends) -> None:
+        super().__init__(ends)
         self.buffer = bytearray(5000)
 
     def get_buffer(self, sizehint: int) -> bytearray:
@@ -110,16 +118,11 @@ async def client(address: tuple[str, int], chance: random.Random, tally: Tally) 
 
 def scenario(run: Run) -> dict[str, int]:
     loops = [run.new_loop() for _ in range(2)]
-    protocols: list[Echo] = []
+    ends = [Ends(), Ends()]
     problems: list[str] = []
 
-    async def listen(kind: type[Echo]) -> asyncio.Server:
-        def factory() -> Echo:
-            protocol = kind()
-            protocols.append(protocol)
-            return protocol
-
-        return await asyncio.get_running_loop().create_server(factory, "127.0.0.1", 0)
+    async def listen(kind: type[Echo], ends: Ends) -> asyncio.Server:
+        return await asyncio.get_running_loop().create_server(lambda: kind(ends), "127.0.0.1", 0)
 
     connections = [0] * run.threads
     echoed = [0] * run.threads
@@ -155,7 +158,7 @@ def scenario(run: Run) -> dict[str, int]:
             loop.call_soon_threadsafe(
                 loop.set_exception_handler, lambda loop, context: problems.append(told(context))
             )
-        servers = [plain.wait(listen(Echo)), buffered.wait(listen(BufferedEcho))]
+        servers = [plain.wait(listen(Echo, ends[0])), buffered.wait(listen(BufferedEcho, ends[1]))]
         addresses = [server.sockets[0].getsockname() for server in servers]
         try:
             run.in_threads(*(partial(work, n, addresses) for n in range(run.threads)))
@@ -163,5 +166,5 @@ def scenario(run: Run) -> dict[str, int]:
             plain.wait(close(servers[0]))
             buffered.wait(close(servers[1]))
     assert not problems, problems[:3]
-    assert all(protocol.lost == 1 for protocol in protocols), "a connection was never told of its end"
+    assert all(it.made == it.lost for it in ends), "a connection was never told of its end"
     return {"connections": sum(connections), "bytes": sum(echoed)}

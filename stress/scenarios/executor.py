@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+from ..marks import Marks
 from ..run import Run, Tally
 
 here: contextvars.ContextVar[int] = contextvars.ContextVar("here")
@@ -22,13 +23,12 @@ class Account:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.began: set[int] = set()
+        self.began = Marks()
         self.ended = 0
 
     def job(self, number: int, way: int) -> int:
         with self.lock:
-            assert number not in self.began, f"job {number} ran twice"
-            self.began.add(number)
+            assert self.began.add(number) == 1, f"job {number} ran twice"
         try:
             if way == 0:
                 raise Refused(number)
@@ -47,9 +47,9 @@ class Account:
 class Client:
     """One loop's jobs and how they ended."""
 
-    def __init__(self, account: Account, chance: random.Random, tally: Tally, me: int) -> None:
+    def __init__(self, account: Account, chance: random.Random, tally: Tally) -> None:
         self.account, self.chance, self.tally = account, chance, tally
-        self.next = me << 40
+        self.next = 0
         self.returned = self.failed = self.cancelled = 0
 
     async def one(self, pool: ThreadPoolExecutor, cancel: bool) -> None:
@@ -84,7 +84,7 @@ def scenario(run: Run) -> dict[str, int]:
 
     def work(me: int) -> None:
         account, chance = Account(), run.random(me)
-        client = Client(account, chance, run.tally(), me)
+        client = Client(account, chance, run.tally())
         clients.append(client)
 
         async def main() -> int:

@@ -7,7 +7,6 @@ import asyncio
 import itertools
 import threading
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
@@ -15,6 +14,7 @@ from functools import partial
 from inspect import iscoroutinefunction
 from typing import Any
 
+from ..marks import Marks
 from ..run import PATIENCE, NotOffered, Run, Tally
 
 Job = Callable[..., Any]
@@ -29,8 +29,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.began: Counter[int] = Counter()
-        self.ended: Counter[int] = Counter()
+        self.began, self.ended = Marks(), Marks()
 
     def plain(self, number: int) -> int:
         self._begin(number)
@@ -61,11 +60,11 @@ class Ledger:
 
     def _begin(self, number: int) -> None:
         with self.lock:
-            self.began[number] += 1
+            self.began.add(number)
 
     def _end(self, number: int) -> None:
         with self.lock:
-            self.ended[number] += 1
+            self.ended.add(number)
 
     @staticmethod
     def _answer(number: int) -> int:
@@ -170,7 +169,7 @@ def scenario(run: Run) -> dict[str, int]:
         clients(pool, time.monotonic() + 2)
         _shut_down(pool, ledger, ends[-1], numbers)
     assert ledger.began == ledger.ended, "a job began and never ended"
-    twice = [number for number, count in ledger.began.items() if count > 1]
+    twice = ledger.began.more_than_once()
     assert not twice, f"jobs ran twice: {twice[:5]}"
     total = {name: sum(getattr(it, name) for it in ends) for name in vars(Ends())}
     assert total["asked"] == total["returned"] + total["failed"] + total["cancelled"], total
