@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future
+from contextlib import ExitStack
 from inspect import iscoroutine
 from typing import Any, cast
 from weakref import WeakSet
@@ -44,8 +45,14 @@ class Worker:
             # What waits for them through `asyncio.wrap_future` can't cancel them then.
             future.set_running_or_notify_cancel()
         self._abandoned = False
+        # The set-up's coroutine runs. The worker's thread only.
+        self._setting_up = False
         # What waits for connections to end. The worker's thread only.
         self._draining: asyncio.Task[None] | None = None
+
+    def _made_loop(self) -> TokioLoop | None:
+        # None until its thread has begun.
+        return getattr(self, "loop", None)
 
     def __repr__(self) -> str:
         return f"<Worker {self.name}>"
@@ -140,11 +147,14 @@ class Crew:
         """Cancel what waits, and ask what runs to cancel itself."""
         self.queues._end_waiting()
         for worker in self.workers:
-            if worker._ready.done() and worker._ready.exception() is None:
-                worker.loop._post(self._cancel_in, worker)
+            if loop := worker._made_loop():
+                loop._post(self._cancel_in, worker)
 
     @staticmethod
     def _cancel_in(worker: Worker) -> None:
+        if worker._setting_up:
+            for task in asyncio.all_tasks():
+                task.cancel()
         _tokioloop._cancel_running()
         if worker._draining is not None:
             worker._draining.cancel()
@@ -165,6 +175,14 @@ class Crew:
         # What is left of a thread that has said so takes microseconds.
         return not late and self.join(None)
 
+    def cut_short(self) -> None:
+        """Cancel everything, wait a little, and leave behind what does not end, also if the wait is interrupted."""
+        self.cancel()
+        try:
+            self.join(GRACE)
+        finally:
+            self.abandon()
+
     def abandon(self) -> None:
         """Leave behind the threads that have not ended: their jobs are cancelled for whoever waits for them."""
         late = self._late()
@@ -172,8 +190,8 @@ class Crew:
             return
         for worker in late:
             worker._abandoned = True
-            if worker._ready.done():
-                worker.loop.stop()
+            if loop := worker._made_loop():
+                loop.stop()
         self.queues._finish()
         self.queues._end_begun()
         with _lock:
@@ -210,11 +228,16 @@ class Crew:
     def _set_up(self, worker: Worker, runner: asyncio.Runner) -> bool:
         try:
             if self._setup is not None:
-                worker.state = _call(runner, self._setup)
+                worker._setting_up = True
+                try:
+                    worker.state = _call(runner, self._setup)
+                finally:
+                    worker._setting_up = False
             self.queues._enter(worker.loop, worker.index)
         except BaseException as error:
             self._break(error)
-            worker._ready.set_exception(error)
+            # What is no Exception would be taken for the waiter's own: its cancellation, say.
+            worker._ready.set_exception(error if isinstance(error, Exception) else self.refusal())
             return False
         # In its first turn: who waits for it finds a loop that runs.
         worker.loop.call_soon(worker._ready.set_result, None)
@@ -224,8 +247,11 @@ class Crew:
         while not worker._abandoned:
             try:
                 worker.loop.run_forever()
-            except (KeyboardInterrupt, SystemExit):
-                # A coroutine's, whose job has it. The worker goes on.
+            except (KeyboardInterrupt, SystemExit) as error:
+                # The worker goes on. A job's own error is that job's end.
+                if not _tokioloop._is_of_job(error):
+                    message = f"{type(error).__name__} in {worker.name}, which goes on"
+                    worker.loop.call_exception_handler({"message": message, "exception": error})
                 continue
             if _tokioloop._is_over():
                 return
@@ -299,9 +325,10 @@ def end_all() -> None:
         crews = list(_crews)
     for crew in crews:
         crew.close(True, False)
-    for crew in crews:
-        if not crew.join(GRACE):
-            crew.abandon()
+    with ExitStack() as stack:
+        # Each its turn, whatever another raises (a warning that is an error).
+        for crew in crews:
+            stack.callback(crew.cut_short)
 
 
 def _forget_parents() -> None:

@@ -9,10 +9,9 @@ import time
 from collections.abc import Callable
 from concurrent.futures import thread as _executor_threads
 from contextlib import suppress
-from typing import cast
 
-from ._lifecycle import Lifecycle
 from ._tokioloop import _begin_exit
+from .loop import TokioLoop
 
 # In seconds: how long all loops together may take to leave their runs. One in a callback that blocks is left behind.
 PATIENCE = 1.0
@@ -23,9 +22,7 @@ assert _executor_threads
 
 def _stop_loops() -> None:
     """Stop every run in another thread that nothing else ends, and wait until they have ended. On the main thread."""
-    stopped = [
-        cast("Lifecycle", loop) for loop in _begin_exit() if _is_to_be_stopped(cast("Lifecycle", loop))
-    ]
+    stopped = [loop for loop in _begin_exit() if isinstance(loop, TokioLoop) and _is_to_be_stopped(loop)]
     for loop in stopped:
         loop._ended_by_exit = True
         loop.stop()
@@ -34,9 +31,15 @@ def _stop_loops() -> None:
     while any(loop.is_running() for loop in stopped) and time.monotonic() < deadline:
         time.sleep(pause)
         pause = min(2 * pause, 0.01)
+    for loop in stopped:
+        # Whoever waits for them in a thread that goes on would keep the interpreter for ever. Refused by one that still runs, or
+        # that its thread runs again to tidy up.
+        with suppress(RuntimeError):
+            loop._break_off()
+            loop._tell_of_close()
 
 
-def _is_to_be_stopped(loop: Lifecycle) -> bool:
+def _is_to_be_stopped(loop: TokioLoop) -> bool:
     ident = loop._thread()
     if not loop.is_running() or ident == threading.get_ident():
         return False

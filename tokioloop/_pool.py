@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Self, overload
@@ -45,8 +45,8 @@ class PoolStats:
 class WorkerPool(_tokioloop.Pool, Executor):  # type: ignore[misc]
     """Threads that run one ``TokioLoop`` each and share the jobs that are submitted.
 
-    A job is a function or a coroutine function with its arguments. It waits until a worker has nothing else to do, is begun
-    on that worker's loop and stays there: a function is called on the loop's thread (and blocks that loop meanwhile), a
+    A job is a function or a coroutine function with its arguments. It waits until a worker comes round to it, is begun on that
+    worker's loop and stays there: a function is called on the loop's thread (and blocks that loop meanwhile), a
     coroutine runs as a task beside others. Jobs that wait with one worker are taken over by another that has nothing to do.
 
     *threads* is the number of workers; None stands for the cores this process may use. *name* begins the threads' names.
@@ -60,9 +60,6 @@ class WorkerPool(_tokioloop.Pool, Executor):  # type: ignore[misc]
     Any thread may call its methods, but for those that belong to a coroutine.
     """
 
-    def __new__(cls, threads: int | None = None, *args: object, **kwargs: object) -> Self:
-        return super().__new__(cls, os.process_cpu_count() or 1 if threads is None else threads)
-
     def __init__(
         self,
         threads: int | None = None,
@@ -72,8 +69,9 @@ class WorkerPool(_tokioloop.Pool, Executor):  # type: ignore[misc]
         teardown: Callable[[], object] | None = None,
     ) -> None:
         warn_if_gil_is_on()
+        queues = self._begin(os.process_cpu_count() or 1 if threads is None else threads)
         names = [f"{name}-{index}" for index in range(self._workers())]
-        self._crew = Crew(self._share(), names, setup, teardown)
+        self._crew = Crew(queues, names, setup, teardown)
         self._crew.start()
 
     # Submitting. `submit` itself is native.
@@ -97,6 +95,35 @@ class WorkerPool(_tokioloop.Pool, Executor):  # type: ignore[misc]
         If the caller is cancelled, so is the job; a coroutine that runs is waited for then, as when a task awaits another.
         """
         return await outcome(self.submit(fn, *args, **kwargs))
+
+    @overload
+    def map[T](
+        self,
+        fn: Callable[..., Coroutine[Any, Any, T]],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        **options: Any,
+    ) -> Iterator[T]: ...
+    @overload
+    def map[T](
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        **options: Any,
+    ) -> Iterator[T]: ...
+    def map(
+        self,
+        fn: Callable[..., Any],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        **options: Any,
+    ) -> Iterator[Any]:
+        """Submit ``fn(*items)`` for each tuple of items at once, and iterate over the results in that order. From plain code.
+
+        As ``concurrent.futures.Executor.map``; with 3.14's *buffersize* as an option there.
+        """
+        return super().map(fn, *iterables, timeout=timeout, **options)
 
     @overload
     def imap[A, T](
@@ -221,13 +248,9 @@ class WorkerPool(_tokioloop.Pool, Executor):  # type: ignore[misc]
             if crew.join(timeout):
                 return
         except BaseException:
-            crew.cancel()
-            crew.join(GRACE)
-            crew.abandon()
+            crew.cut_short()
             raise
-        crew.cancel()
-        crew.join(GRACE)
-        crew.abandon()
+        crew.cut_short()
 
     async def aclose(self, timeout: float | None = None, cancel_jobs: bool = False) -> None:
         """As ``shutdown``, for a coroutine of any loop. If the caller is cancelled, everything is cancelled at once."""
@@ -269,5 +292,5 @@ class WorkerPool(_tokioloop.Pool, Executor):  # type: ignore[misc]
         await self.aclose()
 
     def __del__(self) -> None:
-        # Nobody can submit any more. The threads go on until nothing is left to do.
+        # Nobody can submit any more. The threads go on until nothing is left to do; there are none if `__init__` failed.
         self._close()

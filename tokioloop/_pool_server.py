@@ -268,7 +268,11 @@ class PoolServer:
                 return
             waiter: Future[None] = Future()
             self._waiters.append(waiter)
-        await wrap_future(waiter)
+        try:
+            await wrap_future(waiter)
+        finally:
+            with self._lock, suppress(ValueError):
+                self._waiters.remove(waiter)
 
     async def drain(self, timeout: float | None = None) -> int:
         """Stop accepting and wait until all connections have ended; return how many were aborted.

@@ -34,6 +34,10 @@ class Serve(Names):
 
     def close(self) -> None:
         super().close()
+        self._tell_of_close()
+
+    def _tell_of_close(self) -> None:
+        """Say that the loop does no more, to those who asked to hear of it."""
         told, self._told_of_close = self._told_of_close, None
         for tell in told or ():
             tell()

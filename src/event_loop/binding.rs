@@ -80,8 +80,12 @@ pub fn bind(py: Python<'_>, event_loop: Option<&Bound<'_, EventLoop>>) -> PyResu
     }
     match event_loop {
         Some(event_loop) => {
-            tracing::debug!(id = event_loop.get().shared.id, thread = thread::current_id(), "loop bound");
-            event_loop.get().shared.bound_thread.store(thread::current_id(), Ordering::Relaxed);
+            let shared = &event_loop.get().shared;
+            tracing::debug!(id = shared.id, thread = thread::current_id(), "loop bound");
+            // One that runs in another thread meanwhile stays that one's; who begins to run it takes the claim first.
+            if let Ok(_claim) = shared.claim() {
+                shared.bound_thread.store(thread::current_id(), Ordering::Relaxed);
+            }
             dict.set_item(BOUND, PyWeakrefReference::new(event_loop)?)
         }
         None if dict.contains(BOUND)? => dict.del_item(BOUND),

@@ -35,6 +35,17 @@ impl EventLoop {
         self.shared.has_goal()
     }
 
+    /// End what others wait for that was begun or left here: the loop was stopped because the interpreter ends. RuntimeError
+    /// while it runs.
+    fn _break_off(&self, py: Python<'_>) -> PyResult<()> {
+        let left = self.with(py, |core| {
+            core.take_posts();
+            (core.kept.drain().map(|(_, kept)| kept).collect::<Vec<_>>(), std::mem::take(&mut core.finished))
+        })?;
+        drop(left);
+        Ok(())
+    }
+
     /// The ident of the thread that the loop runs in or is bound to; 0 for none. Any thread.
     fn _thread(&self) -> usize {
         self.shared.bound_thread.load(Ordering::Relaxed)

@@ -1,7 +1,7 @@
 //! `Pool`: the native half of `tokioloop.WorkerPool`, which makes the threads and their loops.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use pyo3::exceptions::{PyIndexError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -18,72 +18,82 @@ use crate::event_loop::task::begin::End;
 use crate::py::{Owned, context, imports, raw};
 
 #[pyclass(frozen, subclass, weakref, module = "tokioloop._tokioloop")]
+#[derive(Default)]
 pub struct Pool {
-    queues: Arc<Queues>,
+    /// Made by `__init__`, of whichever class derives from this.
+    queues: OnceLock<Arc<Queues>>,
+}
+
+impl Pool {
+    #[inline]
+    fn queues(&self) -> PyResult<&Arc<Queues>> {
+        self.queues.get().ok_or_else(|| PyRuntimeError::new_err("WorkerPool.__init__() was not called"))
+    }
 }
 
 #[pymethods]
 impl Pool {
     #[new]
-    #[pyo3(signature = (threads, *_args, **_kwargs))]
-    fn new(
-        threads: usize,
-        _args: &Bound<'_, PyTuple>,
-        _kwargs: Option<&Bound<'_, PyDict>>,
-    ) -> PyResult<Self> {
-        if threads == 0 {
-            return Err(PyValueError::new_err("threads must be at least 1"));
+    #[pyo3(signature = (*_args, **_kwargs))]
+    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
+        Self::default()
+    }
+
+    /// Make the queues of so many workers; another object for them. ValueError for a number below 1, RuntimeError the second time.
+    fn _begin(&self, threads: i64) -> PyResult<Self> {
+        let threads = usize::try_from(threads).ok().filter(|&threads| threads > 0);
+        let threads = threads.ok_or_else(|| PyValueError::new_err("threads must be at least 1"))?;
+        let made = Arc::new(Queues::new(threads));
+        match self.queues.set(made.clone()) {
+            Ok(()) => Ok(Self { queues: made.into() }),
+            Err(_) => Err(PyRuntimeError::new_err("the pool is initialised already")),
         }
-        Ok(Self { queues: Arc::new(Queues::new(threads)) })
     }
 
     /// Make the calling thread's loop a worker. Once for each index.
     fn _enter(&self, event_loop: &Bound<'_, EventLoop>, index: usize) -> PyResult<()> {
-        if index >= self.queues.workers() {
+        if index >= self.queues()?.workers() {
             return Err(PyIndexError::new_err("no such worker"));
         }
-        match worker::enter(event_loop, &self.queues, index)? {
+        match worker::enter(event_loop, self.queues()?, index)? {
             true => Ok(()),
             false => Err(PyRuntimeError::new_err("this worker was there before")),
         }
     }
 
-    /// Another object for the same queues.
-    fn _share(&self) -> Self {
-        Self { queues: self.queues.clone() }
-    }
-
     /// How many workers there are.
-    fn _workers(&self) -> usize {
-        self.queues.workers()
+    fn _workers(&self) -> PyResult<usize> {
+        Ok(self.queues()?.workers())
     }
 
     /// The index of the worker that the calling thread is, or None.
-    fn _index(&self) -> Option<usize> {
-        worker::index_in(&self.queues)
+    fn _index(&self) -> PyResult<Option<usize>> {
+        Ok(worker::index_in(self.queues()?))
     }
 
     /// Refuse new jobs. A worker's run ends once it finds no job and those that it began have ended. Any thread.
     fn _close(&self) {
-        self.queues.close();
+        if let Some(queues) = self.queues.get() {
+            queues.close();
+        }
     }
 
-    fn _is_forked(&self) -> bool {
-        self.queues.is_forked()
+    fn _is_forked(&self) -> PyResult<bool> {
+        Ok(self.queues()?.is_forked())
     }
 
-    fn _is_closing(&self) -> bool {
-        self.queues.is_closing()
+    fn _is_closing(&self) -> PyResult<bool> {
+        Ok(self.queues()?.is_closing())
     }
 
     /// Cancel the jobs that nobody has begun, or with an error, end them with that; how many. Any thread.
     #[pyo3(signature = (error=None))]
     fn _end_waiting(&self, py: Python<'_>, error: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
         if error.is_none() {
-            self.queues.drop_waiting();
+            self.queues()?.drop_waiting();
         }
         let mut count = 0;
-        while let Some(waiting) = self.queues.take_waiting() {
+        while let Some(waiting) = self.queues()?.take_waiting() {
             let how = error.map_or(End::Cancelled, |error| End::Error(share(error)));
             count += usize::from(end::end(&waiting.job(py), how)?);
         }
@@ -92,7 +102,7 @@ impl Pool {
 
     /// Cancel the jobs that were begun and have not ended, for those who wait for them; what they do goes on. Any thread.
     fn _end_begun(&self, py: Python<'_>) -> PyResult<()> {
-        for begun in &self.queues.begun {
+        for begun in &self.queues()?.begun {
             let jobs: Vec<_> = {
                 let begun = begun.lock();
                 begun.doing.iter().chain(begun.running.values()).map(|job| job.clone_ref(py)).collect()
@@ -106,19 +116,23 @@ impl Pool {
 
     /// No worker is left. Jobs that still come in are cancelled.
     fn _finish(&self, py: Python<'_>) -> PyResult<()> {
-        self.queues.finish();
+        self.queues()?.finish();
         self._end_waiting(py, None).map(drop)
     }
 
     /// Jobs that nobody has begun, and for each worker how many it began, stole and has running. Any thread.
-    fn _figures(&self) -> (usize, Vec<(usize, usize, usize)>) {
+    fn _figures(&self) -> PyResult<(usize, Vec<WorkerFigures>)> {
+        let queues = self.queues()?;
         let read = |figure: &AtomicUsize| figure.load(Ordering::Relaxed);
-        let figures = self.queues.figures.iter().zip(&self.queues.begun).map(|(figures, begun)| {
+        let figures = queues.figures.iter().zip(&queues.begun).map(|(figures, begun)| {
             (read(&figures.begun), read(&figures.stolen), begun.lock().running.len())
         });
-        (self.queues.len(), figures.collect())
+        Ok((queues.len(), figures.collect()))
     }
 }
+
+/// Jobs that a worker began, stole, and has running.
+type WorkerFigures = (usize, usize, usize);
 
 /// `submit(fn, /, *args, worker=None, **kwargs)`.
 unsafe extern "C" fn submit(
@@ -160,7 +174,7 @@ unsafe fn with_keywords<'py>(
     function: &Bound<'py, PyAny>,
     keywords: *mut ffi::PyObject,
     values: &[*mut ffi::PyObject],
-) -> PyResult<(Option<Bound<'py, PyAny>>, Option<usize>)> {
+) -> PyResult<(Option<Bound<'py, PyAny>>, Option<i64>)> {
     let py = function.py();
     let options = PyDict::new(py);
     let mut target = None;
@@ -187,10 +201,10 @@ unsafe fn put(
     pool: &Bound<'_, Pool>,
     function: *mut ffi::PyObject,
     args: &[*mut ffi::PyObject],
-    target: Option<usize>,
+    target: Option<i64>,
 ) -> PyResult<*mut ffi::PyObject> {
     let py = pool.py();
-    let queues = &pool.get().queues;
+    let queues = pool.get().queues()?;
     if queues.is_forked() {
         let text = "the pool belongs to the process that forked this one: make a new one here";
         return Err(PyRuntimeError::new_err(text));
@@ -198,9 +212,14 @@ unsafe fn put(
     if queues.is_closing() {
         return Err(PyErr::from_value(pool.call_method0("_refusal")?));
     }
-    if target.is_some_and(|worker| worker >= queues.workers()) {
-        return Err(PyIndexError::new_err(format!("worker must be below {}", queues.workers())));
-    }
+    let target = match target.map(usize::try_from) {
+        None => None,
+        Some(Ok(worker)) if worker < queues.workers() => Some(worker),
+        Some(_) => {
+            let text = format!("worker must be from 0 to {}", queues.workers() - 1);
+            return Err(PyIndexError::new_err(text));
+        }
+    };
     let context = context::copy_current(py)?;
     // SAFETY: attached; all alive in the caller's hands.
     let call = unsafe { RemoteCall::new(py, function, args, &context, false, None)? };

@@ -158,6 +158,11 @@ impl Job {
         wanted
     }
 
+    /// The task of a coroutine that goes on.
+    pub fn task(&self, py: Python<'_>) -> Option<Owned> {
+        self.inner.lock().begun.as_ref()?.task.as_ref().map(|task| task.clone_ref(py))
+    }
+
     /// Adds somebody to be told of the end; gives it back if that has been.
     pub fn watch(&self, watcher: Watcher) -> Result<(), Watcher> {
         let mut inner = self.inner.lock();

@@ -42,5 +42,6 @@ pub fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(worker::_forget, module)?)?;
     module.add_function(wrap_pyfunction!(worker::_is_over, module)?)?;
     module.add_function(wrap_pyfunction!(worker::_cancel_running, module)?)?;
+    module.add_function(wrap_pyfunction!(worker::_is_of_job, module)?)?;
     module.add_function(wrap_pyfunction!(job_type::_set_job_class, module)?)
 }

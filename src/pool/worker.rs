@@ -11,9 +11,9 @@ use pyo3::prelude::*;
 
 use super::end::{self, Pledge};
 use super::queues::{Begun, Queues, RunningKey};
-use super::start;
+use super::{job_type, start};
 use crate::event_loop::feed::{Fed, Feed};
-use crate::event_loop::task::begin::End;
+use crate::event_loop::task::begin::{self, End};
 use crate::event_loop::{EventLoop, turn};
 use crate::py::Owned;
 use crate::sys::clock::monotonic_ns;
@@ -49,11 +49,14 @@ pub fn enter(event_loop: &Bound<'_, EventLoop>, queues: &Arc<Queues>, index: usi
         begun: Cell::new(0),
         submitted: Cell::new(false),
     });
-    CURRENT.set(Some(worker.clone()));
     event_loop.get().with(py, |core| {
-        core.feed = Some(worker);
+        // Now, so that a lack of descriptors is an error of the beginning.
+        core.driver()?;
+        core.feed = Some(worker.clone());
         core.hungry = true;
-    })?;
+        PyResult::Ok(())
+    })??;
+    CURRENT.set(Some(worker));
     Ok(true)
 }
 
@@ -132,6 +135,23 @@ pub fn _cancel_running(py: Python<'_>) -> PyResult<usize> {
         end::ask_to_cancel(&job.bind(py))?;
     }
     Ok(jobs.len())
+}
+
+/// Whether an error that left the run of the calling thread's worker is that of a job's coroutine, and so the job's end.
+#[pyfunction]
+pub fn _is_of_job(error: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let py = error.py();
+    let Some(worker) = CURRENT.with_borrow(Option::clone) else { return Ok(false) };
+    let jobs: Vec<_> = worker.begun().lock().running.values().map(|job| job.clone_ref(py)).collect();
+    for job in jobs {
+        let Some(task) = job_type::state_of(&job.bind(py)).task(py) else { continue };
+        if let Some(End::Error(raised)) = begin::end_of(py, &task)?
+            && raised.bind(py).is(error)
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 impl Worker {

@@ -221,6 +221,75 @@ def test_a_loop_of_an_executors_thread():
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_a_call_on_a_loop_that_was_stopped_ends_with_an_error():
+    """Else the thread that waits for it, which is no daemon, would keep the interpreter for ever."""
+    done = interpreter(
+        code="""
+        import asyncio, threading, tokioloop
+
+        other, began = tokioloop.TokioLoop(), threading.Event()
+        threading.Thread(target=other.run_forever).start()
+
+        async def stay():
+            began.set()
+            await asyncio.Event().wait()
+
+        async def call():
+            try:
+                await tokioloop.run_on(other, stay())
+            except RuntimeError as error:
+                print(error)
+
+        threading.Thread(target=tokioloop.run, args=(call(),)).start()
+        began.wait()
+        """
+    )
+    assert (done.returncode, done.stdout) == (0, "the loop was closed before the job's end\n"), done.stderr
+
+
+def test_a_server_on_a_loop_that_was_stopped_counts_as_closed():
+    done = interpreter(
+        code="""
+        import asyncio, threading, tokioloop
+
+        other, ready = tokioloop.TokioLoop(), threading.Event()
+        other.call_soon(ready.set)
+        threading.Thread(target=other.run_forever).start()
+        ready.wait()
+        serving = threading.Event()
+
+        async def serve():
+            server = await tokioloop.serve([other], asyncio.Protocol, "127.0.0.1", 0)
+            serving.set()
+            await server.wait_closed()
+            print("closed")
+
+        threading.Thread(target=tokioloop.run, args=(serve(),)).start()
+        serving.wait()
+        """
+    )
+    assert (done.returncode, done.stdout) == (0, "closed\n"), done.stderr
+
+
+def test_a_loop_made_on_the_main_thread_and_run_in_another():
+    """A run on the main thread gives the thread back to that loop, but not the loop to that thread."""
+    done = interpreter(
+        code="""
+        import asyncio, threading, tokioloop
+
+        other, ready = tokioloop.TokioLoop(), threading.Event()
+        other.call_soon(ready.set)
+        thread = threading.Thread(target=other.run_forever)
+        thread.start()
+        ready.wait()
+        tokioloop.run(asyncio.sleep(0))
+        assert tokioloop.loops() == {thread.ident: other}, tokioloop.loops()
+        print("end")
+        """
+    )
+    assert (done.returncode, done.stdout) == (0, "end\n"), done.stderr
+
+
 def test_exit_stack_and_atexit():
     done = interpreter(
         code="""

@@ -139,3 +139,28 @@ def test_context_and_cause_come_along(pool):
 
     error = pool.submit(chained).exception(PATIENCE)
     assert isinstance(error.__cause__, LookupError)
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+def test_what_is_no_jobs_own_is_reported(one, error):
+    """The worker goes on."""
+    told = []
+
+    def fail():
+        raise error("nobody's")
+
+    def prepare():
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, context: told.append(context))
+        loop.call_soon(fail)
+
+    async def late():
+        await asyncio.sleep(0)
+        raise error("a job's")
+
+    one.submit(prepare).result(PATIENCE)
+    with pytest.raises(error, match="a job's"):
+        one.submit(late).result(PATIENCE)
+    assert one.submit(int, "3").result(PATIENCE) == 3
+    [context] = told
+    assert isinstance(context["exception"], error) and "goes on" in context["message"]

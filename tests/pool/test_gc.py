@@ -152,7 +152,8 @@ def test_collecting_while_jobs_come_and_go(pool):
     stop = threading.Event()
 
     def collect():
-        while not stop.is_set():
+        # Back to back, collections would leave the other threads hardly an instruction between two stops.
+        while not stop.wait(0.001):
             gc.collect()
 
     thread = threading.Thread(target=collect)

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from concurrent.futures import BrokenExecutor
+from concurrent.futures import BrokenExecutor, CancelledError
 
 import pytest
 
@@ -199,3 +199,32 @@ def test_what_the_setup_left_running_is_ended(one):
     with tokioloop.WorkerPool(1, setup=setup):
         pass
     assert log == ["ended"]
+
+
+def test_a_set_up_that_hangs_is_cancelled_at_the_end():
+    began = threading.Event()
+
+    async def hang():
+        began.set()
+        await asyncio.Event().wait()
+
+    pool = tokioloop.WorkerPool(2, setup=hang)
+    began.wait(PATIENCE)
+    job = pool.submit(int)
+    pool.shutdown(timeout=0)
+    assert not any(worker.thread.is_alive() for worker in pool.workers)
+    with pytest.raises((BrokenExecutor, CancelledError)):
+        job.result(0)
+
+
+def test_a_set_up_that_raises_a_cancellation_does_not_cancel_who_waits_for_it():
+    async def fail():
+        raise asyncio.CancelledError
+
+    async def main():
+        with pytest.raises(BrokenExecutor):
+            async with tokioloop.WorkerPool(1, setup=fail):
+                pass
+        assert asyncio.current_task().cancelling() == 0
+
+    tokioloop.run(main())

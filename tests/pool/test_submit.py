@@ -96,7 +96,7 @@ def test_a_worker_that_is_none(pool, worker):
         pool.submit(int, worker=worker)
 
 
-@pytest.mark.parametrize("worker", [-1, "0", 1.5])
+@pytest.mark.parametrize("worker", ["0", 1.5])
 def test_a_worker_of_the_wrong_kind(pool, worker):
     with pytest.raises((TypeError, ValueError, OverflowError)):
         pool.submit(int, worker=worker)
@@ -224,3 +224,34 @@ def test_after_shutdown(pool, run):
             await pool.run(int)
 
     run(main())
+
+
+@pytest.mark.parametrize("worker", [-1, 2, 1 << 40])
+def test_no_such_worker(pool, worker):
+    with pytest.raises(IndexError, match="from 0 to 1"):
+        pool.submit(int, worker=worker)
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_no_threads(threads):
+    with pytest.raises(ValueError, match="at least 1"):
+        tokioloop.WorkerPool(threads)
+
+
+def test_a_derived_class_may_have_other_arguments():
+    class Database(tokioloop.WorkerPool):
+        def __init__(self, address, size):
+            self.address = address
+            super().__init__(size, name=address)
+
+    class Forgetful(tokioloop.WorkerPool):
+        def __init__(self):
+            pass
+
+    with Database("database", 3) as pool:
+        assert [worker.name for worker in pool.workers] == ["database-0", "database-1", "database-2"]
+        assert pool.submit(int, "7").result(PATIENCE) == 7
+    with pytest.raises(RuntimeError, match="__init__"):
+        Forgetful().submit(int)
+    with pytest.raises(RuntimeError, match="already"):
+        pool.__init__("again", 1)
