@@ -282,6 +282,8 @@ def test_many_threads_into_one_loop(loop_there):
 def test_a_loop_that_is_closed_before_the_end_ends_the_call():
     began = threading.Event()
     other = tokioloop.TokioLoop()
+    # It is told of the task that is never finished.
+    other.set_exception_handler(lambda loop, context: None)
 
     def run():
         other.run_forever()
