@@ -274,14 +274,17 @@ pub fn drain_wakeup() -> io::Result<()> {
 mod tests {
     use super::*;
 
+    /// Dispositions and slots are the process's: one test at a time.
+    static TURN: Mutex<()> = Mutex::new(());
+
     fn send(number: i32) {
         // SAFETY: the calling thread gets a signal that has a handler.
         unsafe { libc::raise(number) };
     }
 
-    /// One test, since dispositions are the process's.
     #[test]
     fn signals_reach_the_slots_that_want_them_and_dispositions_come_back() {
+        let _turn = TURN.lock();
         let (number, other) = (libc::SIGUSR1, libc::SIGUSR2);
         let (first, second) = (Slot::new().expect("made"), Slot::new().expect("made"));
         first.want(number).expect("may be caught");
@@ -310,6 +313,7 @@ mod tests {
 
     #[test]
     fn somebody_elses_handler_stays() {
+        let _turn = TURN.lock();
         let number = libc::SIGWINCH;
         let slot = Slot::new().expect("made");
         slot.want(number).expect("may be caught");
