@@ -5,6 +5,7 @@ import importlib
 import os
 import random
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from . import child, record
@@ -18,8 +19,12 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="name the scenarios")
     run = commands.add_parser("run", help="run scenarios, each in a process of its own")
-    run.add_argument("--threads", type=int, default=max(2, os.cpu_count() or 2), help="how many at once")
-    run.add_argument("--seconds", type=float, default=5.0, help="for each scenario, beside its warm-up")
+    run.add_argument(
+        "--threads", type=positive(int), default=max(2, os.cpu_count() or 2), help="how many at once"
+    )
+    run.add_argument(
+        "--seconds", type=positive(float), default=5.0, help="for each scenario, beside its warm-up"
+    )
     run.add_argument("--scenario", default="all", help="names with commas between, or all")
     run.add_argument("--seed", type=int, default=None, help="of the random choices; shown when left out")
     run.add_argument(
@@ -61,8 +66,20 @@ def main() -> int:
     return 0
 
 
+def positive[N: (int, float)](kind: Callable[[str], N]) -> Callable[[str], N]:
+    """What argparse turns a number above zero into one with."""
+
+    def convert(text: str) -> N:
+        number = kind(text)
+        if not 0 < number < float("inf"):
+            raise argparse.ArgumentTypeError(f"{text} is not above zero")
+        return number
+
+    return convert
+
+
 def run_all(options: argparse.Namespace, scenarios: dict[str, child.Scenario]) -> int:
-    """Run what was asked for, one after the other; 1 where anything did not pass."""
+    """Run what was asked for, one after the other; 1 where anything did not pass, or nothing was offered."""
     names = list(scenarios) if options.scenario == "all" else options.scenario.split(",")
     loops = options.loop.split(",")
     if unknown := set(names) - set(scenarios) | set(loops) - set(LOOPS):
@@ -73,7 +90,7 @@ def run_all(options: argparse.Namespace, scenarios: dict[str, child.Scenario]) -
     seed = random.SystemRandom().randrange(1 << 32) if options.seed is None else options.seed
     print(f"seed {seed}, {options.threads} threads, {options.seconds:g} s each", flush=True)
     report = record.begin()
-    bad = []
+    bad, passed, left_out = [], 0, 0
     for name in names:
         for loop in loops:
             settings = Settings(loop, options.threads, options.seconds, seed)
@@ -84,16 +101,23 @@ def run_all(options: argparse.Namespace, scenarios: dict[str, child.Scenario]) -
             if options.report:
                 # After each, so that a run that is broken off has its report.
                 record.write(report, options.report)
-            if outcome.status not in ("passed", "not offered"):
+            if outcome.status == "passed":
+                passed += 1
+            elif outcome.status == "not offered":
+                left_out += 1
+            else:
                 bad.append(f"{name} on {loop} {outcome.status}")
-    print("; ".join(bad) if bad else "all passed", flush=True)
+    told = ["all passed"] if passed and not bad else bad or ["nothing was run"]
+    if left_out:
+        told.append(f"{left_out} not offered by the loop")
+    print("; ".join(told), flush=True)
     print(
         f"again: python -m stress run --scenario {options.scenario} --loop {options.loop}"
         f" --threads {options.threads} --seconds {options.seconds:g} --seed {seed}"
     )
     if options.report:
         print(f"the report: {options.report / 'index.html'}")
-    return 1 if bad else 0
+    return 1 if bad or not passed else 0
 
 
 if __name__ == "__main__":

@@ -104,6 +104,8 @@ def attempt(scenario: Scenario, settings: Settings, events: Events) -> dict[str,
     except BaseException as error:  # whatever a scenario raises is its result, KeyboardInterrupt too
         return {"status": "failed", "problems": ["".join(traceback.format_exception(error))]}
     problems = after.growth_over(before)
+    if not result["ops"]:
+        problems.append("nothing was done in that time")
     result |= {"before": before.as_json(), "after": after.as_json(), "settled": waited}
     return result | {"status": "failed" if problems else "passed", "problems": problems}
 

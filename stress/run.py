@@ -129,10 +129,10 @@ class Run:
             self.notes.append(text)
 
     def native(self, name: str) -> Any:
-        """tokioloop's function or class *name* where tokioloop is under test and has it, else None."""
+        """tokioloop's function or class *name* where tokioloop is under test, else None."""
         if self.settings.loop != "tokioloop":
             return None
-        return getattr(importlib.import_module("tokioloop"), name, None)
+        return getattr(importlib.import_module("tokioloop"), name)
 
     def part(self, threads: int) -> "Run":
         """A run within this one: it ends with it, and an error in either ends both."""

@@ -15,7 +15,7 @@ from inspect import iscoroutinefunction
 from typing import Any
 
 from ..marks import Marks
-from ..run import PATIENCE, NotOffered, Run, Tally
+from ..run import PATIENCE, Run, Tally
 
 Job = Callable[..., Any]
 
@@ -134,8 +134,6 @@ class Ends:
 
 def scenario(run: Run) -> dict[str, int]:
     native = run.native("WorkerPool")
-    if run.settings.loop == "tokioloop" and native is None:
-        raise NotOffered("this build has no WorkerPool")
     if native is None:
         run.note("by ThreadPoolExecutor and run_coroutine_threadsafe: there is no pool of loops")
 

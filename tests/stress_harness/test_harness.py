@@ -98,6 +98,25 @@ def test_what_a_loop_does_not_offer_is_no_failure():
     assert (outcome.status, outcome.result["notes"]) == ("not offered", ["nobody does this"])
 
 
+def test_a_scenario_that_does_nothing_has_shown_nothing():
+    outcome = ends("does_nothing")
+    assert (outcome.status, outcome.problems) == ("failed", ["nothing was done in that time"])
+
+
+def test_a_run_that_runs_nothing_did_not_pass():
+    ran = run_stress("run", "--scenario", "is_not_offered", "--seconds", "0.1", "--catalogue", CATALOGUE)
+    assert (ran.returncode, "nothing was run; 1 not offered by the loop" in ran.stdout) == (1, True), (
+        ran.stdout
+    )
+
+
+@pytest.mark.parametrize("option", ["--seconds", "--threads"])
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf"])
+def test_how_much_is_above_zero(option: str, value: str):
+    ran = run_stress("run", option, value)
+    assert (ran.returncode, option in ran.stderr) == (2, True), ran.stderr
+
+
 def test_memory_that_grew_is_told():
     before = left.Left(100 << 20, 120 << 20, blocks=1000, malloc=2 << 20, fds=3, threads=1, objects={})
     assert replace(before, rss=140 << 20, blocks=1500, malloc=5 << 19).growth_over(before) == []
