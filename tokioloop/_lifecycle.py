@@ -83,7 +83,8 @@ class Lifecycle(Signals, Executor, Errors):
                 logger.debug("Close %r", self)
             super().close()
             self._drop_executor()
-            if self._adopted_thread == get_ident():
+            # At the interpreter's end, when a module's names are gone, so is what would be put back.
+            if events is not None and self._adopted_thread == get_ident():
                 local = getattr(events._event_loop_policy, "_local", None)  # type: ignore[attr-defined]
                 if getattr(local, "_loop", None) is self:
                     events.set_event_loop(None)

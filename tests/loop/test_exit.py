@@ -185,6 +185,21 @@ def test_a_run_with_a_goal_is_waited_for():
     assert (done.returncode, done.stdout, done.stderr) == (0, "to its end\n", "")
 
 
+def test_a_run_that_nobody_closes_ends_without_a_word():
+    """Its loop is closed when names of its module are gone."""
+    done = interpreter(
+        code="""
+        import threading, tokioloop
+
+        loop, started = tokioloop.TokioLoop(), threading.Event()
+        loop.call_soon(started.set)
+        threading.Thread(target=loop.run_forever, daemon=True).start()
+        started.wait()
+        """
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_a_run_that_begins_while_the_interpreter_ends():
     done = interpreter(
         code="""
