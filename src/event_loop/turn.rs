@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
+use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::{Borrowed, ffi};
 
 use super::core::Ready;
 use super::feed::Fed;
@@ -303,8 +303,13 @@ fn run_remote(event_loop: &Bound<'_, EventLoop>, call: &RemoteCall) -> PyResult<
     Ok(())
 }
 
+/// A Handle that shows a call from another thread.
 #[cold]
-fn handle_of(event_loop: &Bound<'_, EventLoop>, call: &RemoteCall, context: Owned) -> PyResult<HandleRef> {
+pub(crate) fn handle_of(
+    event_loop: &Bound<'_, EventLoop>,
+    call: &RemoteCall,
+    context: Owned,
+) -> PyResult<HandleRef> {
     let py = event_loop.py();
     // SAFETY: attached; everything is alive in `call`.
     let handle = call.with_args(|args| unsafe {
@@ -339,15 +344,26 @@ fn run_in_debug_mode(event_loop: &Bound<'_, EventLoop>, handle: &HandleRef) -> P
     let start = monotonic_ns();
     // SAFETY: attached, on the loop's thread.
     let result = finish_call(event_loop, handle, unsafe { handle.call() });
-    let seconds = (monotonic_ns() - start) as f64 / 1e9;
     let after = lp.with(py, |core| std::mem::replace(&mut core.current_handle, before))?;
     drop(after);
-    if seconds >= lp.with(py, |core| core.slow_callback_duration)? {
-        let name = names()._log_slow_callback.bind(py);
-        let handle: Borrowed<'_, '_, PyAny> = handle.as_object().bind(py);
-        event_loop.call_method1(name, (handle, seconds))?;
-    }
+    log_if_slow(event_loop, start, || Ok(handle.as_object().clone_ref(py)))?;
     result
+}
+
+/// Debug mode: logs what has run since then, if that is long enough. On the loop's thread.
+#[cold]
+pub(crate) fn log_if_slow(
+    event_loop: &Bound<'_, EventLoop>,
+    since: u64,
+    who: impl FnOnce() -> PyResult<Owned>,
+) -> PyResult<()> {
+    let py = event_loop.py();
+    let seconds = (monotonic_ns() - since) as f64 / 1e9;
+    if seconds < event_loop.get().with(py, |core| core.slow_callback_duration)? {
+        return Ok(());
+    }
+    let name = names()._log_slow_callback.bind(py);
+    event_loop.call_method1(name, (who()?.bind(py), seconds)).map(drop)
 }
 
 /// Schedules a handle made elsewhere; cancelled ones are left out.

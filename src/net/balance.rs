@@ -86,8 +86,7 @@ impl Handed {
     fn to_the_least_loaded(py: Python<'_>, balance: Owned, socket: OwnedFd, peer: SockAddr) -> Option<Self> {
         // SAFETY: what is stored there is a `Balance`.
         let index = unsafe { balance.bind(py).cast_unchecked::<Balance>() }.get().choose()?;
-        // SAFETY: alive, and attached.
-        let balance = unsafe { Owned::borrow_for_another_thread(balance.as_ptr()) };
+        let balance = Owned::for_another_thread(&balance.bind(py));
         let handed = Self { balance, index, connection: Some((socket, peer)) };
         handed.target().open.fetch_add(1, Ordering::Relaxed);
         Some(handed)
@@ -112,10 +111,12 @@ impl Handed {
     fn begin(mut self, event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
         let Some((socket, peer)) = self.connection.take() else { return Ok(()) };
         let terms = self.target().terms.clone_ref(event_loop.py());
-        if !connection::begin(event_loop, terms, socket, peer)? {
+        let mut made = None;
+        let result = connection::begin(event_loop, terms, socket, peer, &mut made);
+        if made.is_none() {
             self.target().open.fetch_sub(1, Ordering::Relaxed);
         }
-        Ok(())
+        result
     }
 }
 

@@ -37,20 +37,20 @@ impl Terms {
     }
 }
 
-/// Makes protocol and transport and starts them, on the loop's thread. False where there was no transport; what went wrong is
-/// reported, and only errors that must leave the loop are returned.
-pub fn begin(
-    event_loop: &Bound<'_, EventLoop>,
+/// Makes protocol and transport and starts them, on the loop's thread. `made` is the transport from the moment there is one, whose
+/// end its server learns of. What went wrong is reported; only errors that must leave the loop are returned.
+pub fn begin<'py>(
+    event_loop: &Bound<'py, EventLoop>,
     terms: Terms,
     socket: OwnedFd,
     peer: SockAddr,
-) -> PyResult<bool> {
+    made: &mut Option<Bound<'py, PyAny>>,
+) -> PyResult<()> {
     let py = event_loop.py();
     let Terms { factory, server, tls: settings, context } = terms;
     event_loop.get().with(py, |core| core.counters.accepts += 1)?;
     let context = context::copy(py, &context)?;
     let inside = context.clone_ref(py);
-    let mut made: Option<Bound<'_, PyAny>> = None;
     let result = context::run(py, &inside, || {
         let mut protocol = factory.bind(py).call0()?;
         if let Some(settings) = settings {
@@ -60,21 +60,20 @@ pub fn begin(
         let server = server.map(|server| server.into_bound(py));
         let parts = Parts { fd: socket.as_raw_fd(), owned: Some(socket), protocol, context, server, extra };
         let transport = stream::make(event_loop, parts)?;
-        made = Some(transport.clone());
+        *made = Some(transport.clone());
         stream::start(&transport, None)
     });
-    let Err(error) = result else { return Ok(true) };
+    let Err(error) = result else { return Ok(()) };
     let error = turn::let_fatal_through(py, error)?;
     let report = PyDict::new(py);
-    let message = match &made {
+    let message = match &*made {
         Some(_) => "Exception in callback protocol.connection_made()",
         None => "Error on transport creation for incoming connection",
     };
     report.set_item("message", message)?;
     report.set_item("exception", error.into_value(py))?;
-    if let Some(transport) = &made {
+    if let Some(transport) = &*made {
         report.set_item("transport", transport)?;
     }
-    event_loop::report(event_loop, &report)?;
-    Ok(made.is_some())
+    event_loop::report(event_loop, &report)
 }

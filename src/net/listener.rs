@@ -74,7 +74,7 @@ fn accepted(
     })?;
     tracing::debug!(fd = socket.as_raw_fd(), "accepted");
     match found {
-        Some(Accepts::Here(terms)) => connection::begin(event_loop, terms, socket, peer).map(drop),
+        Some(Accepts::Here(terms)) => connection::begin(event_loop, terms, socket, peer, &mut None),
         Some(Accepts::Balanced(balance)) => balance::hand(event_loop, balance, socket, peer),
         None => Ok(()),
     }

@@ -4,14 +4,14 @@
 use pyo3::prelude::*;
 
 use super::end::{Pledge, tell};
-use super::job::{Watcher, Work, share};
+use super::job::{Watcher, Work};
 use super::{job_type, start};
 use crate::event_loop::core::PendingKey;
 use crate::event_loop::post::Post;
 use crate::event_loop::task::begin::{self, End};
 use crate::event_loop::{EventLoop, binding, closed, task};
 use crate::inbox::InboxSender;
-use crate::py::context;
+use crate::py::{Owned, context};
 
 /// Where a job's end is awaited.
 pub struct Answer {
@@ -61,9 +61,9 @@ pub fn _run_on<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = event_loop.py();
     let context = context::copy_current(py)?;
-    let work = Work::Coroutine { coro: share(coro), context };
+    let work = Work::Coroutine { coro: Owned::for_another_thread(coro), context };
     let job = job_type::create(py, work)?.into_bound(py);
-    let pledge = Pledge::new(share(&job));
+    let pledge = Pledge::new(Owned::for_another_thread(&job));
     let posted = event_loop
         .get()
         .shared

@@ -9,7 +9,7 @@ use pyo3::types::{PyDict, PyTuple};
 use pyo3::{Borrowed, ffi};
 
 use super::end::{self, Pledge};
-use super::job::{Work, share};
+use super::job::Work;
 use super::queues::Queues;
 use super::{job_type, worker};
 use crate::event_loop::EventLoop;
@@ -94,7 +94,7 @@ impl Pool {
         }
         let mut count = 0;
         while let Some(waiting) = self.queues()?.take_waiting() {
-            let how = error.map_or(End::Cancelled, |error| End::Error(share(error)));
+            let how = error.map_or(End::Cancelled, |error| End::Error(Owned::for_another_thread(error)));
             count += usize::from(end::end(&waiting.job(py), how)?);
         }
         Ok(count)
@@ -224,7 +224,7 @@ unsafe fn put(
     // SAFETY: attached; all alive in the caller's hands.
     let call = unsafe { RemoteCall::new(py, function, args, &context, false, None)? };
     let job = job_type::create(py, Work::Call(call))?.into_bound(py);
-    let pledge = Pledge::new(share(&job));
+    let pledge = Pledge::new(Owned::for_another_thread(&job));
     let left = match target {
         Some(worker) => queues.push_to(worker, pledge),
         None => match worker::push_own(queues, pledge) {

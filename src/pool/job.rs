@@ -258,9 +258,3 @@ impl Drop for Calling<'_> {
         self.0.inner.lock().calling = None;
     }
 }
-
-/// A reference to a job for another thread to release.
-pub fn share(job: &Bound<'_, PyAny>) -> Owned {
-    // SAFETY: attached and alive.
-    unsafe { Owned::borrow_for_another_thread(job.as_ptr()) }
-}

@@ -12,8 +12,9 @@ use super::queues::RunningKey;
 use super::worker;
 use crate::event_loop::core::KeptKey;
 use crate::event_loop::task::begin::{self, End};
-use crate::event_loop::{EventLoop, binding};
+use crate::event_loop::{EventLoop, binding, turn};
 use crate::py::{Owned, imports};
+use crate::sys::clock::monotonic_ns;
 
 /// Does a job, or begins it. What the work raises is the job's; only what goes wrong around it is returned. On the
 /// loop's thread, inside a run and outside of any task.
@@ -23,9 +24,29 @@ pub fn start(event_loop: &Bound<'_, EventLoop>, pledge: Pledge) -> PyResult<()> 
     let inbox = &event_loop.get().shared.inbox;
     // Dropped in this order: what is shown as being called is alive.
     let Some((work, _calling)) = job_type::state_of(&job).take_work(inbox) else { return Ok(()) };
-    match &work {
+    if !event_loop.get().shared.is_debug() {
+        return perform(event_loop, pledge, &job, &work);
+    }
+    let since = monotonic_ns();
+    perform(event_loop, pledge, &job, &work)?;
+    turn::log_if_slow(event_loop, since, || match &work {
+        Work::Coroutine { coro, .. } => Ok(coro.clone_ref(py)),
+        Work::Call(call) => {
+            Ok(turn::handle_of(event_loop, call, call.context(py)?)?.as_object().clone_ref(py))
+        }
+    })
+}
+
+fn perform(
+    event_loop: &Bound<'_, EventLoop>,
+    pledge: Pledge,
+    job: &Bound<'_, PyAny>,
+    work: &Work,
+) -> PyResult<()> {
+    let py = event_loop.py();
+    match work {
         Work::Coroutine { coro, context } => {
-            run(event_loop, pledge, &job, &coro.bind(py), context.clone_ref(py))
+            run(event_loop, pledge, job, &coro.bind(py), context.clone_ref(py))
         }
         Work::Call(call) => {
             let context = call.context(py)?;
@@ -33,26 +54,20 @@ pub fn start(event_loop: &Bound<'_, EventLoop>, pledge: Pledge) -> PyResult<()> 
             let result = unsafe { Owned::steal_or_err(py, call.run(context.as_ptr())) };
             match result {
                 Ok(result) if is_coroutine(py, &result)? => {
-                    run(event_loop, pledge, &job, &result.into_bound(py), context)
+                    run(event_loop, pledge, job, &result.into_bound(py), context)
                 }
-                Ok(result) => end::end(&job, End::Result(share(result))).map(drop),
-                Err(error) => end::end(&job, end_of_error(py, error)?).map(drop),
+                Ok(result) => end::end(job, shared(py, End::Result(result))).map(drop),
+                Err(error) => end::end(job, end_of_error(py, error)?).map(drop),
             }
         }
     }
-}
-
-/// A result is released by another thread than this, most often.
-fn share(result: Owned) -> Owned {
-    // SAFETY: attached and alive.
-    unsafe { Owned::borrow_for_another_thread(result.as_ptr()) }
 }
 
 fn end_of_error(py: Python<'_>, error: PyErr) -> PyResult<End> {
     if begin::is_cancellation(py, &error)? {
         return Ok(End::Cancelled);
     }
-    Ok(End::Error(share(error.into_value(py).into_bound(py).into_any().into())))
+    Ok(End::Error(Owned::for_another_thread(error.value(py))))
 }
 
 #[inline]
@@ -91,7 +106,7 @@ fn run(
         Err(error) => return end::end(job, end_of_error(py, error)?).map(drop),
     };
     if let Some(end) = begin::end_of(py, &task)? {
-        return end::end(job, shared(end)).map(drop);
+        return end::end(job, shared(py, end)).map(drop);
     }
     let begun = Begun { pledge, kept: keep(event_loop, job)? };
     let ending = Ending(Mutex::new(Some(begun)));
@@ -102,7 +117,9 @@ fn run(
     Ok(())
 }
 
-fn shared(end: End) -> End {
+/// What a job ends with is released by another thread than this, most often.
+fn shared(py: Python<'_>, end: End) -> End {
+    let share = |object: Owned| Owned::for_another_thread(&object.bind(py));
     match end {
         End::Result(value) => End::Result(share(value)),
         End::Error(error) => End::Error(share(error)),
@@ -153,7 +170,7 @@ impl Ending {
             }
         };
         match begin::end_of(py, &task.into())? {
-            Some(end) => end::end(&pledge.job(py), shared(end)).map(drop),
+            Some(end) => end::end(&pledge.job(py), shared(py, end)).map(drop),
             None => Ok(()),
         }
     }

@@ -245,7 +245,7 @@ fn report(event_loop: &Bound<'_, EventLoop>, error: PyErr) -> PyResult<()> {
     let py = event_loop.py();
     let error = turn::let_fatal_through(py, error)?;
     let context = pyo3::types::PyDict::new(py);
-    context.set_item("message", "A job could not be begun")?;
+    context.set_item("message", "Exception at the beginning or the end of a job")?;
     context.set_item("exception", error.into_value(py))?;
     crate::event_loop::report(event_loop, &context)
 }

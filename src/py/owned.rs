@@ -80,6 +80,13 @@ impl Owned {
         }
     }
 
+    /// The same of a `Bound`, whose object is alive and whose thread is attached.
+    #[inline]
+    pub fn for_another_thread<T>(object: &Bound<'_, T>) -> Self {
+        // SAFETY: see above.
+        unsafe { Self::borrow_for_another_thread(object.as_ptr()) }
+    }
+
     #[inline]
     pub fn as_ptr(&self) -> *mut ffi::PyObject {
         self.0.as_ptr()

@@ -529,6 +529,33 @@ def test_a_factory_that_fails_costs_one_connection_and_no_count(run, four, mode)
     run(main())
 
 
+def test_an_interrupt_in_a_factory_leaves_no_count():
+    """What no exception handler may have leaves the loop; the connection that had not begun is counted no more."""
+    done = python(
+        """
+        import asyncio, socket, threading, tokioloop
+
+        def interrupted():
+            raise KeyboardInterrupt
+
+        loop = tokioloop.TokioLoop()
+
+        server = loop.run_until_complete(
+            tokioloop.serve([loop], interrupted, "127.0.0.1", 0, accept="balance")
+        )
+        client = socket.create_connection(server.addresses[0])
+        try:
+            loop.run_forever()
+        except KeyboardInterrupt:
+            print(server._shares[0]._balance.open(), server.stats().open)
+        client.close()
+        loop.run_until_complete(server.drain())
+        loop.close()
+        """
+    )
+    assert (done.returncode, done.stdout) == (0, "[0] 0\n"), done.stderr
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_out_of_descriptors(mode):
     """Accepting pauses, without ending every wait meanwhile, and goes on; nobody who waits is lost."""

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import threading
+import time
 
 import pytest
 
@@ -55,6 +56,32 @@ def test_keywords_go_to_the_function(pool, fn):
     assert pool.submit(fn, 1, fn=2, self=3, x=4).result(PATIENCE) == ((1,), {"fn": 2, "self": 3, "x": 4})
     assert pool.submit(fn, x=1, worker=1).result(PATIENCE) == ((), {"x": 1})
     assert pool.submit(fn, worker=None).result(PATIENCE) == ((), {})
+
+
+async def go_on():
+    await asyncio.sleep(0)
+
+
+def make(n):
+    return go_on()
+
+
+@pytest.mark.parametrize(
+    ("fn", "shown"),
+    [(time.sleep, "<Handle sleep(0)"), (make, "<Handle make(0)"), (double, "<Handle double(0)")],
+)
+def test_slow_jobs_are_logged_in_debug_mode(one, caplog, fn, shown):
+    def debug():
+        loop = asyncio.get_running_loop()
+        loop.set_debug(True)
+        loop.slow_callback_duration = 0.0
+
+    one.submit(debug).result(PATIENCE)
+    one.submit(fn, 0).result(PATIENCE)
+    # What is logged of one job is, when the next one runs.
+    one.submit(int).result(PATIENCE)
+    messages = [record.getMessage() for record in caplog.records]
+    assert any(f"Executing {shown}" in message for message in messages), messages
 
 
 def test_a_job_runs_on_a_workers_loop(pool):
