@@ -157,7 +157,9 @@ def collected(reference: weakref.ref[Any]) -> bool:
 def python(code: str, *args: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run *code* in a fresh interpreter that must end by itself, with exit code 0."""
     done = subprocess.run(
-        [sys.executable, "-X", "faulthandler", "-W", "error", "-c", textwrap.dedent(code), *args],
+        # A pool's warning of the GIL has tests of its own.
+        [sys.executable, "-X", "faulthandler", "-W", "error", "-W", "ignore:this build of Python has the GIL"]
+        + ["-c", textwrap.dedent(code), *args],
         env=os.environ | {"PYTHONPATH": str(ROOT)} | environ,
         capture_output=True,
         text=True,
