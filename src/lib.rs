@@ -11,6 +11,7 @@
 //! | L4    | `event_loop`                              | the loop itself                                        |
 //! | L5    | `net`                                     | transports, listeners, descriptors, names, signals     |
 //! | L6    | `pool`                                    | worker threads with a loop each, work across loops     |
+//! | L6    | `streams`                                 | stream readers, writers and their protocol             |
 //! | L7    | `observe`                                 | tracing                                                |
 //!
 //! L0 to L2 know nothing of Python: `cargo test --no-default-features` builds and tests them alone.
@@ -36,3 +37,5 @@ mod observe;
 mod pool;
 #[cfg(feature = "python")]
 mod py;
+#[cfg(feature = "python")]
+mod streams;

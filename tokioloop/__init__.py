@@ -28,6 +28,15 @@ from ._pool import PoolStats, WorkerPool, WorkerStats
 from ._pool_server import LoopStats, PoolServer, ServerStats
 from ._run import run
 from ._spread import serve
+from ._streams import (
+    StreamReader,
+    StreamReaderProtocol,
+    StreamWriter,
+    open_connection,
+    open_unix_connection,
+    start_server,
+    start_unix_server,
+)
 from ._tasks import format_call_graph, print_tasks
 from ._tokioloop import Future, Task, __version__
 from .loop import TokioLoop, loops, new_event_loop
@@ -39,6 +48,9 @@ __all__ = (
     "PoolServer",
     "PoolStats",
     "ServerStats",
+    "StreamReader",
+    "StreamReaderProtocol",
+    "StreamWriter",
     "Task",
     "TokioLoop",
     "Worker",
@@ -51,11 +63,15 @@ __all__ = (
     "is_installed",
     "loops",
     "new_event_loop",
+    "open_connection",
+    "open_unix_connection",
     "print_tasks",
     "run",
     "run_on",
     "runtime",
     "serve",
+    "start_server",
+    "start_unix_server",
     "tls",
     "uninstall",
 )

@@ -1,7 +1,6 @@
 """serve: one server over several loops, from what the caller gives to sockets for each loop."""
 
 import socket
-from asyncio import BaseProtocol, StreamReader, StreamReaderProtocol
 from collections.abc import Sequence
 from inspect import iscoroutinefunction
 from os import PathLike, fspath
@@ -11,6 +10,7 @@ from ._names import AddrInfo, Host, Port
 from ._pool_server import Accept, Factory, PoolServer, Share, StreamsCallback, on
 from ._serve import Serve, _bind_unix, _check_server_ssl, _hosts
 from ._sockets import check_stream, refuse_ssl_socket
+from ._streams import stream_factory
 from ._tls import Security, ServerTerms
 
 # How often a free port is looked for that every address can have.
@@ -82,7 +82,7 @@ async def serve(
     security = Security(ssl, ssl_handshake_timeout, ssl_shutdown_timeout, server_side=True) if ssl else None
     shares = []
     for loop, sockets in zip(loops, own, strict=True):
-        factory = _streams_factory(loop, make, limit) if takes_streams else make
+        factory = stream_factory(cast("Any", loop), make, limit) if takes_streams else make
         share = Share(loop, sockets, cast("Factory", factory), backlog, security, server._share_ended)
         share._exclusive = accept == "shared"
         shares.append(share)
@@ -110,15 +110,6 @@ def _check_arguments(
         raise ValueError(
             "accept='reuseport' needs host/port: one socket or path cannot be bound several times"
         )
-
-
-def _streams_factory(loop: Serve, make: Any, limit: int) -> Factory:
-    def factory() -> BaseProtocol:
-        return StreamReaderProtocol(
-            StreamReader(limit=limit, loop=cast("Any", loop)), make, loop=cast("Any", loop)
-        )
-
-    return factory
 
 
 def _bind_one_port(

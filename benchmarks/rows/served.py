@@ -110,13 +110,19 @@ async def _server(
 
 
 async def serve_streams(loop: Loop, listener: socket) -> Callable[[], None]:
+    start_server = asyncio.start_server
+    if type(loop).__module__.partition(".")[0] == "tokioloop":
+        import tokioloop
+
+        start_server = tokioloop.start_server
+
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(LIMIT):
             writer.write(data)
             await writer.drain()
         writer.close()
 
-    return (await asyncio.start_server(handle, sock=listener, backlog=1024)).close
+    return (await start_server(handle, sock=listener, backlog=1024)).close
 
 
 async def serve_sock(loop: Loop, listener: socket) -> Callable[[], None]:

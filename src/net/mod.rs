@@ -10,7 +10,7 @@ mod connection;
 pub mod datagram;
 pub mod dns;
 pub mod listener;
-mod native;
+pub mod native;
 pub mod sock;
 pub mod stream;
 pub mod tls;

@@ -2,7 +2,7 @@
 //!
 //! To Python they are protocols like any other; a transport that does not know them calls their `data_received`.
 
-use std::sync::OnceLock;
+use parking_lot::Mutex;
 
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -11,19 +11,23 @@ use pyo3::prelude::*;
 pub type Receive = fn(&Bound<'_, PyAny>, &[u8]) -> PyResult<()>;
 
 /// How the objects of a type receive.
+#[derive(Clone, Copy)]
 struct Known {
     is_one: fn(*mut ffi::PyObject) -> bool,
     receive: Receive,
 }
 
-static KNOWN: OnceLock<Known> = OnceLock::new();
+/// Added to by the module's init, and asked where a transport gets a protocol.
+static KNOWN: Mutex<Vec<Known>> = Mutex::new(Vec::new());
 
-/// Makes a type known; called once by the module's init.
+/// Makes a type known; called by the module's init.
 pub fn register(is_one: fn(*mut ffi::PyObject) -> bool, receive: Receive) {
-    let _ = KNOWN.set(Known { is_one, receive });
+    KNOWN.lock().push(Known { is_one, receive });
 }
 
 /// How to hand bytes to `protocol`, if it is one of these.
 pub fn receiver(protocol: &Bound<'_, PyAny>) -> Option<Receive> {
-    KNOWN.get().filter(|known| (known.is_one)(protocol.as_ptr())).map(|known| known.receive)
+    // A copy, since what is asked may wait for another thread.
+    let known = KNOWN.lock().clone();
+    known.iter().find(|known| (known.is_one)(protocol.as_ptr())).map(|known| known.receive)
 }

@@ -2,9 +2,11 @@
 
 use std::io;
 
-use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::exceptions::{PyDeprecationWarning, PyOSError, PyTypeError, PyValueError};
+use pyo3::ffi;
 use pyo3::prelude::*;
 
+use super::{imports, raw};
 use crate::sys;
 
 /// `OSError(errno, strerror)`: Python picks the subclass by the number. An error of Rust's own making, which has no
@@ -26,4 +28,55 @@ impl<T> OrOsError<T> for io::Result<T> {
     fn or_os_error(self) -> PyResult<T> {
         self.map_err(os_error)
     }
+}
+
+/// The exception that an awaitable's `throw(exception)` was given, or the deprecated `throw(type, value, traceback)`.
+///
+/// # Safety
+/// Attached; `nargs` arguments, all alive.
+pub unsafe fn thrown(py: Python<'_>, args: *const *mut ffi::PyObject, nargs: isize) -> PyResult<PyErr> {
+    raw::expect_args("throw", nargs, 1, 3)?;
+    let given = |index: isize| {
+        // SAFETY: promised.
+        (index < nargs).then(|| unsafe { Bound::<PyAny>::from_borrowed_ptr(py, *args.offset(index)) })
+    };
+    if nargs > 1 {
+        let text =
+            "the (type, exc, tb) signature of throw() is deprecated, use the single-arg signature instead.";
+        imports::warn(py)?.call1((text, py.get_type::<PyDeprecationWarning>()))?;
+    }
+    let kind = given(0).expect("checked");
+    let value = given(1).filter(|value| !value.is_none());
+    let traceback = given(2).filter(|traceback| !traceback.is_none());
+    // SAFETY: only types are looked at.
+    let (is_class, is_instance, is_traceback) = unsafe {
+        (
+            ffi::PyExceptionClass_Check(kind.as_ptr()) != 0,
+            ffi::PyExceptionInstance_Check(kind.as_ptr()) != 0,
+            traceback.as_ref().is_none_or(|traceback| ffi::PyTraceBack_Check(traceback.as_ptr()) != 0),
+        )
+    };
+    if !is_traceback {
+        return Err(PyTypeError::new_err("throw() third argument must be a traceback"));
+    }
+    let error = if is_class {
+        match value {
+            Some(value) if value.is_instance(&kind)? => value,
+            Some(value) => kind.call1((value,))?,
+            None => kind.call0()?,
+        }
+    } else if is_instance {
+        if value.is_some() {
+            return Err(PyTypeError::new_err("instance exception may not have a separate value"));
+        }
+        kind
+    } else {
+        return Err(PyTypeError::new_err(
+            "exceptions must be classes deriving BaseException or instances of such a class",
+        ));
+    };
+    if let Some(traceback) = traceback {
+        error.setattr("__traceback__", traceback)?;
+    }
+    Ok(PyErr::from_value(error))
 }

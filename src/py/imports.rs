@@ -41,6 +41,9 @@ imports! {
     asyncio_read_transport = "asyncio"."ReadTransport";
     asyncio_write_transport = "asyncio"."WriteTransport";
     buffered_protocol = "asyncio"."BufferedProtocol";
+    stream_reader = "asyncio"."StreamReader";
+    incomplete_read_error = "asyncio"."IncompleteReadError";
+    limit_overrun_error = "asyncio"."LimitOverrunError";
     iscoroutine = "asyncio.coroutines"."iscoroutine";
     iscoroutinefunction = "inspect"."iscoroutinefunction";
     coroutines = "asyncio"."coroutines";

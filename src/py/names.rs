@@ -59,6 +59,7 @@ names! {
     set_result set_exception done result throw value add_done_callback
     _loop _asyncio_future_blocking
     fileno close gettimeout _is_debug_mode
+    is_closing exception feed_data _drain_helper
 }
 
 static NAMES: OnceLock<Names> = OnceLock::new();

@@ -28,6 +28,9 @@ pub fn add_method(class: &Bound<'_, PyAny>, definition: ffi::PyMethodDef) -> PyR
     }
 }
 
+/// The slot `am_send` (`Include/typeslots.h`), which pyo3 does not name.
+pub const AM_SEND: c_int = 81;
+
 /// What a C function pointer of a type returns; `FAILED` with an exception set means an error.
 pub trait Returned: Copy {
     const FAILED: Self;

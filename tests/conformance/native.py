@@ -1,4 +1,4 @@
-"""CPython's tests of the Future and Task of `_asyncio`, made again for the subject's own types.
+"""CPython's tests of the Future and Task of `_asyncio`, and of streams, made again for the subject's own types.
 
 The classes for the C types come a second time: `CTask_PyFuture_Tests` also as `NativeTask_PyFuture_Tests`. Where the subject
 has no types of its own, as asyncio's loop that it is compared with, they test asyncio's.
@@ -33,6 +33,7 @@ CLASSES: dict[str, dict[str, str]] = {
         "PyTask_CFuture_Tests": "PyTask_NativeFuture_Tests",
         "CCurrentLoopTests": "NativeCurrentLoopTests",
     },
+    "test_streams": {"StreamTests": "NativeStreamTests"},
     "test_eager_task_factory": {
         "CEagerTaskFactoryLoopTests": "NativeEagerTaskFactoryLoopTests",
         "NonEagerCTaskTests": "NonEagerNativeTaskTests",
@@ -61,6 +62,8 @@ def _remade(module: types.ModuleType, original: type[Any], name: str) -> type[An
     bases: tuple[type[Any], ...] = original.__bases__ if of_subclasses else (original,)
     if own_types()[0] is not asyncio.Future:
         bases = (_OnSubject, *bases)
+    if name == "NativeStreamTests":
+        bases = (_WithOwnStreams, *bases)
     made = type(name, bases, body)
     return module.add_subclass_tests(made) if of_subclasses else made  # type: ignore[no-any-return]
 
@@ -106,3 +109,26 @@ class _OnSubject:
         loop = loop_class(asyncio.SelectorEventLoop)(gen)
         self.set_event_loop(loop)  # type: ignore[attr-defined]
         return loop
+
+
+class _WithOwnStreams:
+    """asyncio's classes and functions of streams are the subject's, where it has its own."""
+
+    NAMES = (
+        "StreamReader",
+        "StreamReaderProtocol",
+        "StreamWriter",
+        "open_connection",
+        "open_unix_connection",
+        "start_server",
+        "start_unix_server",
+    )
+
+    def setUp(self) -> None:
+        package = sys.modules[asyncio.SelectorEventLoop.__module__.partition(".")[0]]
+        for name in self.NAMES:
+            own = getattr(package, name, None)
+            if own is not None:
+                setattr(asyncio, name, own)
+                setattr(asyncio.streams, name, own)
+        super().setUp()  # type: ignore[misc]

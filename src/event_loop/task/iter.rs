@@ -8,12 +8,13 @@ use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::sync::OnceLock;
 
-use pyo3::exceptions::{PyDeprecationWarning, PyStopIteration};
+use pyo3::exceptions::PyStopIteration;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
 use super::{FutureKind, Kind, State, TaskKind, exact_future, future, peek, take, types};
-use crate::py::{Owned, imports, raw};
+use crate::py::errors::thrown;
+use crate::py::{Owned, raw};
 
 #[repr(C)]
 struct FutureIter {
@@ -204,63 +205,11 @@ unsafe extern "C" fn throw(
     // SAFETY: called by Python, attached, with a FutureIter and `nargs` arguments.
     unsafe {
         raw::enter::<*mut ffi::PyObject>(|py| {
-            raw::expect_args("throw", nargs, 1, 3)?;
-            let given = |index: isize| {
-                (index < nargs).then(|| Bound::<PyAny>::from_borrowed_ptr(py, *args.offset(index)))
-            };
-            if nargs > 1 {
-                let text = "the (type, exc, tb) signature of throw() is deprecated, use the single-arg signature instead.";
-                imports::warn(py)?.call1((text, py.get_type::<PyDeprecationWarning>()))?;
-            }
-            let error = thrown(py, given(0).expect("checked"), given(1), given(2))?;
+            let error = thrown(py, args, nargs)?;
             drop(take(&(*object.cast::<FutureIter>()).future));
             Err(error)
         })
     }
-}
-
-/// The exception that `throw` was asked for.
-fn thrown(
-    py: Python<'_>,
-    kind: Bound<'_, PyAny>,
-    value: Option<Bound<'_, PyAny>>,
-    traceback: Option<Bound<'_, PyAny>>,
-) -> PyResult<PyErr> {
-    use pyo3::exceptions::PyTypeError;
-    let value = value.filter(|value| !value.is_none());
-    let traceback = traceback.filter(|traceback| !traceback.is_none());
-    // SAFETY: only types are looked at.
-    let (is_class, is_instance, is_traceback) = unsafe {
-        (
-            ffi::PyExceptionClass_Check(kind.as_ptr()) != 0,
-            ffi::PyExceptionInstance_Check(kind.as_ptr()) != 0,
-            traceback.as_ref().is_none_or(|traceback| ffi::PyTraceBack_Check(traceback.as_ptr()) != 0),
-        )
-    };
-    if !is_traceback {
-        return Err(PyTypeError::new_err("throw() third argument must be a traceback"));
-    }
-    let error = if is_class {
-        match value {
-            Some(value) if value.is_instance(&kind)? => value,
-            Some(value) => kind.call1((value,))?,
-            None => kind.call0()?,
-        }
-    } else if is_instance {
-        if value.is_some() {
-            return Err(PyTypeError::new_err("instance exception may not have a separate value"));
-        }
-        kind
-    } else {
-        return Err(PyTypeError::new_err(
-            "exceptions must be classes deriving BaseException or instances of such a class",
-        ));
-    };
-    if let Some(traceback) = traceback {
-        error.setattr("__traceback__", traceback)?;
-    }
-    let _ = py;
-    Ok(PyErr::from_value(error))
 }
 
 unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {

@@ -9,6 +9,7 @@
 //! | `create`      | `create_future`, `create_task` and the types' `__init__`                    |
 //! | `begin`       | what starts coroutines for others: begin, be told of the end, ask how it ended |
 //! | `object`      | life of the objects: allocation, collection, finalisers                     |
+//! | `wake`        | futures that others make for coroutines to wait for                          |
 //! | `unseen`      | exceptions that nobody has retrieved, in garbage                            |
 //! | `iter`        | what `await` sees                                                           |
 //! | `future_type`, `task_type` | the Python faces                                               |
@@ -43,6 +44,7 @@ pub mod registry;
 pub(super) mod step;
 mod task_type;
 mod unseen;
+mod wake;
 
 use std::cell::Cell;
 use std::ptr;
@@ -60,6 +62,7 @@ use crate::sync::ownership::Foreign;
 use crate::sys::thread;
 
 pub use create::{add_methods, create_future};
+pub use wake::wake;
 
 /// A future's lifecycle, as in asyncio.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -125,6 +125,21 @@ pub fn has_ended(object: &Bound<'_, PyAny>) -> PyResult<bool> {
     if is_stream(object) { Transport::new(object).with(|stream| stream.eof_received) } else { Ok(false) }
 }
 
+/// Whether a stream transport of ours is closing; None for any other object. Any thread.
+pub fn closing_of(object: &Bound<'_, PyAny>) -> Option<bool> {
+    is_stream(object).then(|| public_of(object.as_ptr()).closing.load(Ordering::Relaxed))
+}
+
+/// `transport.write(data)`; null with an exception set on failure.
+///
+/// # Safety
+/// Attached; a stream transport of ours ([`is_stream`]) and an object, both alive.
+#[inline]
+pub unsafe fn write_to(object: *mut ffi::PyObject, data: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: promised.
+    unsafe { write_method(object, data) }
+}
+
 #[inline]
 pub(super) fn public_of<'a>(object: *mut ffi::PyObject) -> &'a Public {
     derived::public_of::<Stream>(object)

@@ -47,7 +47,7 @@ use crate::py::names::names;
 use crate::py::{Owned, context, imports};
 use crate::sys;
 
-pub use class::{has_ended, init, is_stream};
+pub use class::{closing_of, has_ended, init, is_stream, write_to};
 pub use extra::Extra;
 pub use file::{turn, wait_for_turn};
 use read::Delivery;

@@ -1,0 +1,186 @@
+//! What a reader was fed and nobody has read.
+//!
+//! Most often that is one piece, kept as the `bytes` object that it came in: a read that takes all of it takes the object. What comes
+//! on top of an unread piece goes with it into a bytearray, asyncio's `_buffer`. Whoever asks for that attribute gets
+//! this bytearray, and from then on everything goes through it.
+
+use std::slice;
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+use crate::py::Owned;
+
+/// None of its methods runs Python code: what it drops are exact `bytes` and bytearrays.
+#[derive(Default)]
+pub struct Buffer {
+    /// An exact `bytes` object that is not read to its end; then `array` is empty.
+    piece: Option<Owned>,
+    /// How much of the piece is read.
+    start: usize,
+    /// An exact bytearray.
+    array: Option<Owned>,
+    /// Somebody else has the array and may change it.
+    shown: bool,
+}
+
+impl Buffer {
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: alive with `self`, and of the type. A bytearray is changed by this reader only, or by who asked for it, in the
+        // loop's thread.
+        unsafe {
+            if let Some(piece) = &self.piece {
+                &contents(piece)[self.start..]
+            } else if let Some(array) = &self.array {
+                let start = ffi::PyByteArray_AsString(array.as_ptr()).cast::<u8>();
+                slice::from_raw_parts(start, ffi::PyByteArray_Size(array.as_ptr()) as usize)
+            } else {
+                &[]
+            }
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.bytes().len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether a piece would be kept as the object that it is.
+    pub fn keeps_pieces(&self) -> bool {
+        !self.shown && self.is_empty()
+    }
+
+    /// Adds an exact `bytes` object that is not empty.
+    pub fn add_piece(&mut self, py: Python<'_>, piece: Owned) -> PyResult<()> {
+        if self.keeps_pieces() {
+            self.piece = Some(piece);
+            self.start = 0;
+            return Ok(());
+        }
+        // SAFETY: alive, exact `bytes`.
+        self.extend(py, unsafe { contents(&piece) })
+    }
+
+    /// Adds a copy. BufferError where somebody has a view of the bytearray.
+    pub fn extend(&mut self, py: Python<'_>, data: &[u8]) -> PyResult<()> {
+        if self.keeps_pieces() {
+            self.piece = Some(new_bytes(py, data)?);
+            self.start = 0;
+            return Ok(());
+        }
+        let array = self.fold(py)?;
+        append(py, &array, data)
+    }
+
+    /// Takes the first `count` bytes, of which there are as many.
+    pub fn take(&mut self, py: Python<'_>, count: usize) -> PyResult<Owned> {
+        if self.start == 0
+            // SAFETY: alive, exact `bytes`.
+            && let Some(piece) = self.piece.take_if(|piece| unsafe { contents(piece) }.len() == count)
+        {
+            return Ok(piece);
+        }
+        let taken = new_bytes(py, &self.bytes()[..count])?;
+        self.discard(py, count)?;
+        Ok(taken)
+    }
+
+    pub fn take_all(&mut self, py: Python<'_>) -> PyResult<Owned> {
+        self.take(py, self.len())
+    }
+
+    /// Lets go of the first `count` bytes, of which there are as many.
+    pub fn discard(&mut self, py: Python<'_>, count: usize) -> PyResult<()> {
+        let left = self.len() - count;
+        if self.piece.is_some() {
+            self.start += count;
+            if left == 0 {
+                self.piece = None;
+            }
+            return Ok(());
+        }
+        let Some(array) = &self.array else { return Ok(()) };
+        // SAFETY: attached, an exact bytearray: deleting its beginning moves where it begins.
+        let result = unsafe {
+            if left == 0 {
+                ffi::PyByteArray_Resize(array.as_ptr(), 0)
+            } else {
+                ffi::PySequence_DelSlice(array.as_ptr(), 0, count as isize)
+            }
+        };
+        if result == 0 { Ok(()) } else { Err(PyErr::fetch(py)) }
+    }
+
+    /// The bytearray, which holds everything from now on.
+    pub fn show(&mut self, py: Python<'_>) -> PyResult<Owned> {
+        let array = self.fold(py)?;
+        self.shown = true;
+        Ok(array)
+    }
+
+    /// Puts another bytearray in the place of all there is.
+    pub fn replace(&mut self, array: Owned) {
+        *self = Self { array: Some(array), shown: true, ..Self::default() };
+    }
+
+    /// The bytearray with everything in it.
+    fn fold(&mut self, py: Python<'_>) -> PyResult<Owned> {
+        let array = match &self.array {
+            Some(array) => array.clone_ref(py),
+            None => {
+                // SAFETY: attached; a new reference or null with an exception set.
+                let array = unsafe { ffi::PyByteArray_FromStringAndSize(std::ptr::null(), 0) };
+                // SAFETY: as said.
+                let array = unsafe { Owned::steal_or_err(py, array)? };
+                self.array = Some(array.clone_ref(py));
+                array
+            }
+        };
+        if let Some(piece) = self.piece.take() {
+            // SAFETY: alive, exact `bytes`.
+            if let Err(error) = append(py, &array, unsafe { &contents(&piece)[self.start..] }) {
+                self.piece = Some(piece);
+                return Err(error);
+            }
+        }
+        Ok(array)
+    }
+
+    pub fn visit<E>(&self, see: &mut impl FnMut(&Owned) -> Result<(), E>) -> Result<(), E> {
+        self.piece.iter().chain(&self.array).try_for_each(see)
+    }
+}
+
+/// # Safety
+/// An exact `bytes` object.
+pub unsafe fn contents(bytes: &Owned) -> &[u8] {
+    // SAFETY: promised; it does not change and lives as long as the reference.
+    unsafe {
+        let start = ffi::PyBytes_AsString(bytes.as_ptr()).cast::<u8>();
+        slice::from_raw_parts(start, ffi::PyBytes_Size(bytes.as_ptr()) as usize)
+    }
+}
+
+pub fn new_bytes(py: Python<'_>, data: &[u8]) -> PyResult<Owned> {
+    // SAFETY: attached; a new reference or null with MemoryError set.
+    unsafe {
+        let bytes = ffi::PyBytes_FromStringAndSize(data.as_ptr().cast(), data.len() as isize);
+        Owned::steal_or_err(py, bytes)
+    }
+}
+
+fn append(py: Python<'_>, array: &Owned, data: &[u8]) -> PyResult<()> {
+    // SAFETY: an exact bytearray; after the resize there is room for the data, which is no part of it.
+    unsafe {
+        let before = ffi::PyByteArray_Size(array.as_ptr()) as usize;
+        if ffi::PyByteArray_Resize(array.as_ptr(), (before + data.len()) as isize) != 0 {
+            return Err(PyErr::fetch(py));
+        }
+        let start = ffi::PyByteArray_AsString(array.as_ptr()).cast::<u8>();
+        std::ptr::copy_nonoverlapping(data.as_ptr(), start.add(before), data.len());
+    }
+    Ok(())
+}
