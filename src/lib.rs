@@ -11,6 +11,7 @@
 //! | L4    | `event_loop`                              | the loop itself                                        |
 //! | L5    | `net`                                     | transports, listeners, descriptors, names, signals     |
 //! | L6    | `pool`                                    | worker threads with a loop each, work across loops     |
+//! | L6    | `executor`                                | threads for blocking calls                             |
 //! | L6    | `streams`                                 | stream readers, writers and their protocol             |
 //! | L7    | `observe`                                 | tracing                                                |
 //!
@@ -27,6 +28,8 @@ pub mod timer;
 
 #[cfg(feature = "python")]
 mod event_loop;
+#[cfg(feature = "python")]
+mod executor;
 #[cfg(feature = "python")]
 mod module;
 #[cfg(feature = "python")]

@@ -3,7 +3,7 @@
 use pyo3::prelude::*;
 
 use crate::event_loop::{self, binding};
-use crate::{net, pool, py, streams};
+use crate::{executor, net, pool, py, streams};
 
 #[pymodule(gil_used = false)]
 fn _tokioloop(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -19,6 +19,7 @@ fn _tokioloop(module: &Bound<'_, PyModule>) -> PyResult<()> {
     net::datagram::init(module)?;
     pool::init(module)?;
     streams::init(module)?;
+    module.add_class::<executor::ThreadQueue>()?;
     module.add_class::<net::balance::Balance>()?;
     module.add_class::<net::tls::ServerConfig>()?;
     module.add_class::<net::tls::ClientConfig>()?;

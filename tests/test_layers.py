@@ -18,13 +18,13 @@ LAYERS = [
     {"py"},
     {"event_loop"},
     {"net"},
-    {"pool"},
+    {"pool", "streams", "executor"},
     {"observe"},
     {"module"},
 ]
 WITHOUT_PYTHON = {"sync", "sys", "driver", "proto", "inbox", "timer", "runtime", "metrics"}
-UNSAFE = {"sync", "sys", "driver", "py", "event_loop", "net", "pool"}
-RAW_FFI = {"py", "event_loop", "net", "pool"}
+UNSAFE = {"sync", "sys", "driver", "py", "event_loop", "net", "pool", "streams", "executor"}
+RAW_FFI = {"py", "event_loop", "net", "pool", "streams", "executor"}
 
 LIBC_CALL = re.compile(r"\blibc::[a-z_0-9]+\s*\(")
 

@@ -17,7 +17,7 @@ from typing import Any, cast
 from weakref import WeakSet
 
 from . import _tokioloop
-from ._exit import before_joining
+from ._joining import before_joining
 from ._pool_server import PoolServer
 from .loop import TokioLoop
 

@@ -1,4 +1,4 @@
-"""Blocking calls: run_in_executor and the default thread pool."""
+"""Blocking calls: run_in_executor and the default executor."""
 
 import asyncio
 from asyncio import Future, wrap_future
@@ -9,19 +9,20 @@ from inspect import iscoroutinefunction
 from threading import Thread
 from warnings import warn
 
+from ._threads import LoopThreads
 from ._tokioloop import EventLoop
 
 
 class Executor(EventLoop):
     """The default executor's life: made at first use, replaceable, shut down once."""
 
-    _default_executor: ThreadPoolExecutor | None = None
+    _default_executor: LoopThreads | ThreadPoolExecutor | None = None
     _executor_shutdown_called: bool = False
 
     def run_in_executor[T, *Ts](
         self, executor: futures.Executor | None, func: Callable[[*Ts], T], *args: *Ts
     ) -> Future[T]:
-        """Run ``func(*args)`` in *executor*, or in the loop's own thread pool for None.
+        """Run ``func(*args)`` in *executor*, or in one of the loop's own threads for None.
 
         Raises RuntimeError on a closed loop, from another thread than the running loop's, and for the
         default executor once it was shut down.
@@ -33,9 +34,15 @@ class Executor(EventLoop):
         if executor is None:
             if self._executor_shutdown_called:
                 raise RuntimeError("Executor shutdown has been called")
-            executor = self._default_executor
-            if executor is None:
-                executor = self._default_executor = ThreadPoolExecutor(thread_name_prefix="asyncio")
+            own = self._default_executor
+            if own is None:
+                # A loop that makes asyncio's futures can't see from another thread whether one was cancelled.
+                native = self._makes_native_futures()
+                own = LoopThreads() if native else ThreadPoolExecutor(thread_name_prefix="asyncio")
+                self._default_executor = own
+            if isinstance(own, LoopThreads):
+                return own.call(self, func, args)
+            executor = own
         return wrap_future(executor.submit(func, *args), loop=self)  # type: ignore[arg-type]
 
     def set_default_executor(self, executor: ThreadPoolExecutor) -> None:
@@ -72,7 +79,7 @@ class Executor(EventLoop):
         else:
             joiner.join()
 
-    def _join_executor(self, executor: ThreadPoolExecutor, joined: "Future[None]") -> None:
+    def _join_executor(self, executor: LoopThreads | ThreadPoolExecutor, joined: "Future[None]") -> None:
         # In a thread of its own. After a timeout nobody waits for it, and the loop may be closed.
         try:
             executor.shutdown(wait=True)

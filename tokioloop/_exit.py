@@ -6,18 +6,14 @@ be cut off in the middle of a callback. ``atexit`` is too late for both: its fun
 
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import thread as _executor_threads
 from contextlib import suppress
 
+from ._joining import before_joining
 from ._tokioloop import _begin_exit
 from .loop import TokioLoop
 
 # In seconds: how long all loops together may take to leave their runs. One in a callback that blocks is left behind.
 PATIENCE = 1.0
-
-# Its hook waits for executors' threads, which may run loops; hooks run in reverse order, so ours must come after.
-assert _executor_threads
 
 
 def _stop_loops() -> None:
@@ -46,15 +42,6 @@ def _is_to_be_stopped(loop: TokioLoop) -> bool:
     thread = threading._active.get(ident)  # type: ignore[attr-defined]
     # A thread that `threading` does not know is not waited for either.
     return thread is None or thread.daemon or not loop._has_goal()
-
-
-def before_joining(hook: Callable[[], None]) -> None:
-    """Have *hook* called before the interpreter waits for its threads, and before those that were given earlier.
-
-    Nothing happens if that has begun: the threads have been joined then, and none starts any more.
-    """
-    with suppress(RuntimeError):
-        threading._register_atexit(hook)  # type: ignore[attr-defined]
 
 
 before_joining(_stop_loops)

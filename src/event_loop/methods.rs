@@ -202,6 +202,11 @@ impl EventLoop {
 
     // ---- debug mode -----------------------------------------------------------------------------------
 
+    /// Whether futures and tasks are of our own types (see the class). Any thread.
+    fn _makes_native_futures(&self) -> bool {
+        self.shared.has_native_tasks()
+    }
+
     /// Whether debug mode is on. Any thread.
     fn get_debug(&self) -> bool {
         self.shared.is_debug()

@@ -1,10 +1,18 @@
 """run_in_executor and the default executor's end."""
 
 import asyncio
+import contextvars
+import gc
+import os
 import threading
+import warnings
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import pytest
+
+import tokioloop
+
+from ..loop.support import PATIENCE, python
 
 
 def test_runs_in_another_thread_and_returns_the_result(loop, run):
@@ -124,3 +132,213 @@ def test_close_leaves_the_executor_to_itself(loop, run):
             pool.submit(print)
     with pytest.raises(RuntimeError, match="^Event loop is closed$"):
         loop.run_in_executor(None, print)
+
+
+# The threads of the default executor.
+
+
+def most() -> int:
+    return min(32, (os.process_cpu_count() or 1) + 4)
+
+
+def test_a_thread_is_started_only_when_none_is_free(loop, run):
+    async def main():
+        return [await loop.run_in_executor(None, threading.current_thread) for _ in range(100)]
+
+    threads = set(run(main()))
+    # Who gives the answer is not waiting again yet when the next call may come.
+    assert 1 <= len(threads) <= 2
+    assert {thread.name for thread in threads} <= {"asyncio_0", "asyncio_1"}
+
+
+def test_there_are_so_many_threads_and_no_more(loop, run):
+    count = most()
+    barrier = threading.Barrier(count)
+
+    def meet():
+        barrier.wait(PATIENCE)
+        return threading.current_thread().name
+
+    async def main():
+        calls = [loop.run_in_executor(None, meet) for _ in range(3 * count)]
+        return await asyncio.gather(*calls)
+
+    assert set(run(main())) == {f"asyncio_{n}" for n in range(count)}
+
+
+def test_what_waits_is_called_in_its_order(loop, run):
+    """All threads but one are kept busy, so that this one calls the rest."""
+    release, order = threading.Event(), []
+
+    async def main():
+        blocking = [loop.run_in_executor(None, release.wait, PATIENCE) for _ in range(most() - 1)]
+        await asyncio.gather(*(loop.run_in_executor(None, order.append, n) for n in range(100)))
+        release.set()
+        await asyncio.gather(*blocking)
+
+    run(main())
+    assert order == list(range(100))
+
+
+def test_each_answer_is_its_own(loop, run):
+    async def main():
+        return await asyncio.gather(*(loop.run_in_executor(None, divmod, n, 7) for n in range(10_000)))
+
+    assert run(main()) == [divmod(n, 7) for n in range(10_000)]
+
+
+def test_what_was_cancelled_before_it_began_is_not_called(loop, run):
+    release, called = threading.Event(), []
+
+    async def main():
+        blocking = [loop.run_in_executor(None, release.wait, PATIENCE) for _ in range(most())]
+        waiting = [loop.run_in_executor(None, called.append, n) for n in range(10)]
+        for future in waiting[::2]:
+            future.cancel()
+        release.set()
+        await asyncio.gather(*blocking, *waiting, return_exceptions=True)
+        assert [future.cancelled() for future in waiting] == [True, False] * 5
+
+    run(main())
+    assert sorted(called) == [1, 3, 5, 7, 9]
+
+
+def test_what_is_cancelled_while_it_is_called_goes_on_unheard(loop, run, contexts):
+    began, release, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def work():
+        began.set()
+        release.wait(PATIENCE)
+        ended.set()
+        return 1 // 0
+
+    async def main():
+        future = loop.run_in_executor(None, work)
+        await loop.run_in_executor(None, began.wait, PATIENCE)
+        future.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await future
+        release.set()
+        await loop.run_in_executor(None, ended.wait, PATIENCE)
+        await loop.shutdown_default_executor()
+
+    run(main())
+    assert contexts == []
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (ZeroDivisionError("error"), ZeroDivisionError),
+        (StopIteration(1), RuntimeError),
+        (asyncio.CancelledError("message"), asyncio.CancelledError),
+    ],
+)
+def test_whatever_is_raised_is_the_futures(loop, run, error, raised):
+    def fails():
+        raise error
+
+    async def main():
+        with pytest.raises(raised) as caught:
+            await loop.run_in_executor(None, fails)
+        assert caught.value is error or caught.value.__cause__ is error
+        return await loop.run_in_executor(None, str, "the thread lives on")
+
+    assert run(main()) == "the thread lives on"
+
+
+def test_a_thread_keeps_what_is_its_own(loop, run):
+    local = threading.local()
+    variable = contextvars.ContextVar("variable", default="of the thread")
+
+    def count():
+        local.calls = getattr(local, "calls", 0) + 1
+        return threading.get_ident(), local.calls, variable.get()
+
+    async def main():
+        variable.set("of the caller")
+        return [await loop.run_in_executor(None, count) for _ in range(50)]
+
+    seen: dict[int, int] = {}
+    for ident, calls, value in run(main()):
+        seen[ident] = seen.get(ident, 0) + 1
+        # As with asyncio: it is `to_thread` that takes the caller's context along.
+        assert (calls, value) == (seen[ident], "of the thread")
+
+
+def test_to_thread_takes_the_context_along(run):
+    variable = contextvars.ContextVar("variable")
+
+    async def main():
+        variable.set(7)
+        return await asyncio.to_thread(variable.get)
+
+    assert run(main()) == 7
+
+
+def test_a_thread_that_cannot_be_started(loop, run, monkeypatch):
+    def fails(thread):
+        raise RuntimeError("can't start new thread")
+
+    async def main():
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", fails)
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                loop.run_in_executor(None, int)
+        return await loop.run_in_executor(None, str, "now there is one")
+
+    assert run(main()) == "now there is one"
+
+
+def test_the_threads_end_with_their_loop():
+    loop = tokioloop.TokioLoop()
+    thread = loop.run_until_complete(loop.run_in_executor(None, threading.current_thread))
+    del loop
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+
+
+def test_a_loop_with_asyncios_futures_has_asyncios_executor():
+    loop = tokioloop.TokioLoop(tasks="asyncio")
+    try:
+        assert loop.run_until_complete(loop.run_in_executor(None, str, 1)) == "1"
+        assert isinstance(loop._default_executor, ThreadPoolExecutor)
+    finally:
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+
+
+def test_what_was_submitted_is_done_when_the_interpreter_ends():
+    done = python(
+        """
+        import asyncio, atexit, threading, tokioloop
+
+        async def main():
+            loop = asyncio.get_running_loop()
+            for n in range(20):
+                loop.run_in_executor(None, sink.append, n)
+            return loop
+
+        sink = []
+        loop = tokioloop.TokioLoop()
+        loop.run_until_complete(main())
+
+        def late():
+            print(sorted(sink) == list(range(20)))
+            try:
+                loop.run_in_executor(None, int)
+            except RuntimeError as error:
+                print(error)
+            loop.close()
+
+        atexit.register(late)
+        """
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (
+        0,
+        "True\ncannot schedule new futures after interpreter shutdown\n",
+        "",
+    )

@@ -62,7 +62,7 @@ use crate::sync::ownership::Foreign;
 use crate::sys::thread;
 
 pub use create::{add_methods, create_future};
-pub use wake::wake;
+pub use wake::{is_cancelled, wake};
 
 /// A future's lifecycle, as in asyncio.
 #[derive(Clone, Copy, PartialEq, Eq)]

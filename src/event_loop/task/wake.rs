@@ -3,9 +3,15 @@
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use super::{FutureKind, Kind, State, future, types};
+use super::{FutureKind, Kind, State, exact_future, future, types};
 use crate::py::names::names;
 use crate::py::{Owned, call};
+
+/// Whether a native future was cancelled. Any thread; that it was not may be over the next moment.
+pub fn is_cancelled(future: &Owned) -> bool {
+    // SAFETY: alive.
+    unsafe { exact_future(future.as_ptr()) }.is_some_and(|state| state.state() == State::Cancelled)
+}
 
 /// Ends a future with None; one that is done already (cancelled) stays so. On its loop's thread.
 #[inline]

@@ -1,0 +1,187 @@
+//! The native half of a loop's default executor: what waits to be called, and the threads that wait for it.
+//!
+//! A thread attaches once, when Python starts it, and lets go of the interpreter only while it waits. What a function returns goes
+//! to the loop's inbox in one message; no `concurrent.futures.Future` is made.
+//!
+//! The lock guards the queue and the counts. Nothing under it calls Python or drops a reference.
+
+use std::collections::VecDeque;
+
+use parking_lot::{Condvar, Mutex};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+use pyo3::{PyTraverseError, PyVisit};
+
+use crate::event_loop::post::Post;
+use crate::event_loop::task::begin::{self, End};
+use crate::event_loop::{EventLoop, task};
+use crate::inbox::InboxSender;
+use crate::py::Owned;
+
+struct Job {
+    function: Owned,
+    /// A tuple.
+    args: Owned,
+    /// A future of the loop whose inbox that is; only its state is looked at here.
+    future: Owned,
+    inbox: InboxSender<Post>,
+}
+
+#[derive(Default)]
+struct Inner {
+    jobs: VecDeque<Job>,
+    /// Threads that wait and were not woken for a job.
+    idle: usize,
+    threads: usize,
+    closed: bool,
+}
+
+/// Functions for threads to call, first come, first served.
+#[pyclass(frozen, subclass, module = "tokioloop._tokioloop")]
+pub struct ThreadQueue {
+    most: usize,
+    inner: Mutex<Inner>,
+    came: Condvar,
+}
+
+#[pymethods]
+impl ThreadQueue {
+    /// For up to `most` threads.
+    #[new]
+    fn new(most: usize) -> Self {
+        Self { most, inner: Mutex::default(), came: Condvar::new() }
+    }
+
+    /// Have `function(*args)` called in one of the threads: the future of the loop that gets what comes of it, and whether the caller is to
+    /// start a thread for it. On the loop's thread. RuntimeError once closed.
+    fn _submit(
+        &self,
+        event_loop: &Bound<'_, EventLoop>,
+        function: &Bound<'_, PyAny>,
+        args: &Bound<'_, PyTuple>,
+    ) -> PyResult<(Py<PyAny>, bool)> {
+        let py = event_loop.py();
+        let future = task::create_future(event_loop)?;
+        let job = Job {
+            function: Owned::for_another_thread(function),
+            args: Owned::for_another_thread(args),
+            future: Owned::for_another_thread(&future.bind(py)),
+            inbox: event_loop.get().shared.inbox.clone(),
+        };
+        let (refused, wake, wants_thread) = self.add(job);
+        if wake {
+            self.came.notify_one();
+        }
+        if refused.is_some() {
+            return Err(PyRuntimeError::new_err("cannot schedule new futures after shutdown"));
+        }
+        Ok((future.into_bound(py).unbind(), wants_thread))
+    }
+
+    /// A thread's work, until the queue is closed and empty. Called once in each thread that was asked for.
+    fn _work(&self, py: Python<'_>) {
+        while let Some(job) = self.next(py) {
+            job.perform(py);
+        }
+    }
+
+    /// Take no more; what waits is still done, or with `drop_waiting` cancelled: how many that were. Any thread.
+    #[pyo3(signature = (drop_waiting = false))]
+    fn _close(&self, py: Python<'_>, drop_waiting: bool) -> usize {
+        let dropped = {
+            let mut inner = self.inner.lock();
+            inner.closed = true;
+            if drop_waiting { std::mem::take(&mut inner.jobs) } else { VecDeque::new() }
+        };
+        self.came.notify_all();
+        let count = dropped.len();
+        for job in dropped {
+            job.answer(py, End::Cancelled);
+        }
+        count
+    }
+
+    /// A thread that was asked for could not be started.
+    fn _lost_thread(&self) {
+        self.inner.lock().threads -= 1;
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        // SAFETY: the collector has stopped every thread, none of them inside the lock.
+        for job in unsafe { &*self.inner.data_ptr() }.jobs.iter() {
+            for object in [&job.function, &job.args, &job.future] {
+                visit.call(object.as_py())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ThreadQueue {
+    /// The job back if it was refused; whether to wake a thread, and whether to start one.
+    fn add(&self, job: Job) -> (Option<Job>, bool, bool) {
+        let mut inner = self.inner.lock();
+        if inner.closed {
+            return (Some(job), false, false);
+        }
+        inner.jobs.push_back(job);
+        if inner.idle > 0 {
+            inner.idle -= 1;
+            return (None, true, false);
+        }
+        let wants_thread = inner.threads < self.most;
+        inner.threads += usize::from(wants_thread);
+        (None, false, wants_thread)
+    }
+
+    fn next(&self, py: Python<'_>) -> Option<Job> {
+        if let Some(job) = self.inner.lock().jobs.pop_front() {
+            return Some(job);
+        }
+        py.detach(|| {
+            let mut inner = self.inner.lock();
+            loop {
+                // Of one that a thread was woken for, another may have come first.
+                if let Some(job) = inner.jobs.pop_front() {
+                    return Some(job);
+                }
+                if inner.closed {
+                    return None;
+                }
+                inner.idle += 1;
+                // Whoever wakes it has taken it off `idle`.
+                self.came.wait(&mut inner);
+            }
+        })
+    }
+}
+
+impl Job {
+    fn perform(self, py: Python<'_>) {
+        if task::is_cancelled(&self.future) {
+            return;
+        }
+        // SAFETY: attached; a callable, or what says that it is none, and a tuple.
+        let result = unsafe {
+            Owned::steal_or_err(
+                py,
+                ffi::PyObject_Call(self.function.as_ptr(), self.args.as_ptr(), std::ptr::null_mut()),
+            )
+        };
+        let end = match result {
+            Ok(value) => End::Result(Owned::for_another_thread(&value.bind(py))),
+            Err(error) => End::Error(Owned::for_another_thread(error.value(py))),
+        };
+        self.answer(py, end);
+    }
+
+    /// Sends the end to the loop. One that is closed needs no answer.
+    fn answer(self, _py: Python<'_>, end: End) {
+        let Self { future, inbox, .. } = self;
+        drop(inbox.post(Post::Finished(Box::new(move |event_loop| {
+            begin::pass_on(event_loop.py(), &future, &end)
+        }))));
+    }
+}
