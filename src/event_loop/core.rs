@@ -51,6 +51,13 @@ impl Ready {
     }
 }
 
+/// Something of an object's that must not outlast the turn: a transport's held writes. On the loop's thread, inside a run; only
+/// errors that must leave the loop are returned.
+pub struct AtEnd {
+    pub call: fn(&Bound<'_, PyAny>) -> PyResult<()>,
+    pub object: Owned,
+}
+
 pub struct Core {
     /// What to run, oldest first.
     pub ready: VecDeque<Ready>,
@@ -66,6 +73,8 @@ pub struct Core {
     pub pending: SlotMap<PendingKey, Owned>,
     /// What others want to hear of the loop's end by, when it is dropped.
     pub kept: SlotMap<KeptKey, Box<dyn Native>>,
+    /// What is to be done once more before the turn is over, in this order.
+    pub at_end: VecDeque<AtEnd>,
     /// A worker's share of its pool. Counted by whoever has the claim.
     pub feed: Option<Rc<dyn Feed>>,
     /// The feed may have more to give.
@@ -105,6 +114,7 @@ impl Core {
             driver: None,
             pending: SlotMap::with_key(),
             kept: SlotMap::with_key(),
+            at_end: VecDeque::new(),
             feed: None,
             hungry: false,
             closed: false,
@@ -189,8 +199,8 @@ impl Core {
                 Ready::Task(task) => visit(task)?,
             }
         }
-        for future in self.pending.values() {
-            visit(future)?;
+        for object in self.pending.values().chain(self.at_end.iter().map(|late| &late.object)) {
+            visit(object)?;
         }
         let mut result = Ok(());
         let mut see = |object: &Owned| {
@@ -236,6 +246,7 @@ impl Core {
             _pending: self.pending.drain().map(|(_, future)| future).collect(),
             _factory: self.task_factory.take(),
             _kept: self.kept.drain().map(|(_, kept)| kept).collect(),
+            _at_end: std::mem::take(&mut self.at_end),
             _feed: self.feed.take(),
             _signals: self.signals.take(),
         }
@@ -252,6 +263,7 @@ struct Remains {
     _pending: Vec<Owned>,
     _factory: Option<Owned>,
     _kept: Vec<Box<dyn Native>>,
+    _at_end: VecDeque<AtEnd>,
     _feed: Option<Rc<dyn Feed>>,
     _signals: Option<Subscription>,
 }

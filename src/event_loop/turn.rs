@@ -1,14 +1,14 @@
 //! One turn of the loop, and the run that repeats it.
 //!
 //! A turn polls the driver and dispatches what is done there, drains the inbox, moves due timers to the ready queue,
-//! runs what was ready when that began, and takes some of what its feed gives. What callbacks schedule runs in the next turn.
+//! runs what was ready when that began, takes some of what its feed gives, and sends what transports held back. What callbacks schedule runs in the next turn.
 
 use std::time::Duration;
 
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use super::core::Ready;
+use super::core::{AtEnd, Ready};
 use super::feed::Fed;
 use super::handle::HandleRef;
 use super::post::RemoteCall;
@@ -41,6 +41,12 @@ const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 
 /// Runs turns until the loop is stopped or an error must leave it.
 pub(super) fn run(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
+    let result = repeat(event_loop);
+    // The turn that an error has cut short has its end too.
+    result.and(end(event_loop))
+}
+
+fn repeat(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
     let py = event_loop.py();
     let lp = event_loop.get();
     let mut last_poll = 0;
@@ -54,6 +60,7 @@ pub(super) fn run(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
         move_due_timers(lp);
         run_ready(event_loop)?;
         feed(event_loop)?;
+        end(event_loop)?;
         // SAFETY: owned while running.
         if unsafe { lp.core_mut() }.stopping {
             return Ok(());
@@ -250,6 +257,17 @@ fn run_ready(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
             Some(Ready::Remote(call)) => run_remote(event_loop, &call)?,
             None => break,
         }
+    }
+    Ok(())
+}
+
+/// Does what was put off to the turn's end.
+#[inline]
+fn end(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
+    let lp = event_loop.get();
+    // SAFETY: owned while running; the borrow ends with the statement.
+    while let Some(AtEnd { call, object }) = unsafe { lp.core_mut() }.at_end.pop_front() {
+        call(&object.into_bound(event_loop.py()))?;
     }
     Ok(())
 }

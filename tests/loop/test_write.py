@@ -366,3 +366,132 @@ def test_a_writing_protocol_in_connection_made(loop, run, link):
         await protocol.lost()
 
     run(main())
+
+
+# Several writes of one turn.
+
+
+def test_a_turns_first_write_goes_at_once_and_the_others_together_at_its_end(loop, run, link):
+    async def main():
+        transport, far = await link(Recorder())
+        await asyncio.sleep(0)
+        for piece in (b"first", b"second", bytearray(b"third"), memoryview(b"fourth")):
+            transport.write(piece)
+        transport.writelines([b"fifth", b"sixth"])
+        assert transport.get_write_buffer_size() == len(b"secondthirdfourthfifthsixth")
+        assert far.recv(100) == b"first"
+        await asyncio.sleep(0)
+        assert transport.get_write_buffer_size() == 0
+        assert far.recv(100) == b"secondthirdfourthfifthsixth"
+        transport.close()
+
+    run(main())
+
+
+def test_what_changes_after_a_write_was_held_was_copied(loop, run, link):
+    async def main():
+        transport, far = await link(Recorder())
+        await asyncio.sleep(0)
+        changes = bytearray(b"before")
+        transport.write(b"first ")
+        transport.write(changes)
+        changes[:] = b"after!"
+        await asyncio.sleep(0)
+        assert far.recv(100) == b"first before"
+        transport.close()
+
+    run(main())
+
+
+def test_long_pieces_and_much_are_not_held(loop, run, link):
+    async def main():
+        transport, far = await link(Recorder())
+        await asyncio.sleep(0)
+        transport.write(b"first")
+        long = pattern(17 * 1024)
+        transport.write(long)
+        assert transport.get_write_buffer_size() == 0
+        assert await receive_exactly(far, 5 + len(long)) == b"first" + long
+        await asyncio.sleep(0)
+        transport.write(b"first")
+        piece = pattern(10_000)
+        sizes = []
+        for _ in range(7):
+            transport.write(piece)
+            sizes.append(transport.get_write_buffer_size())
+        assert sizes == [10_000 * n for n in range(1, 7)] + [0]
+        assert await receive_exactly(far, 5 + 70_000) == b"first" + 7 * piece
+        transport.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize("end", ["close", "abort", "write_eof"])
+def test_what_is_held_is_sent_before_the_end(loop, run, link, end):
+    async def main():
+        transport, far = await link(Recorder())
+        await asyncio.sleep(0)
+        transport.write(b"first ")
+        transport.write(b"second")
+        getattr(transport, end)()
+        assert await receive_all(far) == b"first second"
+        transport.close()
+
+    run(main())
+
+
+def test_what_is_held_is_sent_when_the_run_ends(loop, run, link):
+    async def write():
+        await asyncio.sleep(0)
+        transport.write(b"first ")
+        transport.write(b"second")
+
+    async def interrupted():
+        await write()
+        raise KeyboardInterrupt
+
+    transport, far = run(link(Recorder()))
+    for ends in (write, interrupted):
+        with contextlib.suppress(KeyboardInterrupt):
+            loop.run_until_complete(ends())
+        assert transport.get_write_buffer_size() == 0
+        assert far.recv(100) == b"first second"
+    # Outside of a run there is no turn.
+    transport.write(b"third ")
+    transport.write(b"fourth")
+    assert far.recv(100) == b"third fourth"
+    transport.close()
+    run(asyncio.sleep(0))
+
+
+def test_a_limit_of_nothing_holds_nothing(loop, run, link):
+    async def main():
+        protocol = Recorder()
+        transport, far = await link(protocol)
+        transport.set_write_buffer_limits(high=0)
+        await asyncio.sleep(0)
+        for _ in range(3):
+            transport.write(b"piece ")
+            assert transport.get_write_buffer_size() == 0
+        assert far.recv(100) == 3 * b"piece "
+        assert "pause" not in protocol.log
+        transport.close()
+
+    run(main())
+
+
+def test_a_reset_is_told_once_though_more_is_held(loop, run, link, contexts):
+    async def main():
+        protocol = Recorder()
+        transport, far = await link(protocol)
+        await asyncio.sleep(0)
+        transport.write(b"unread")
+        await asyncio.sleep(0)
+        reset(far)
+        transport.write(b"first")
+        transport.write(b"second")
+        await protocol.lost()
+        assert len(protocol.lost_with) == 1
+
+    run(main())
+    assert contexts == []

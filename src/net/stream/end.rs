@@ -37,8 +37,9 @@ impl<'py> Transport<'_, 'py> {
         if empty { self.lose(None) } else { self.apply_read_mode() }
     }
 
-    /// Ends at once; what is queued is thrown away.
+    /// Ends at once; what the kernel did not take is thrown away.
     pub(super) fn abort(self) -> PyResult<()> {
+        self.flush_held()?;
         self.lose(None)
     }
 

@@ -163,6 +163,10 @@ pub struct Stream {
     /// Set while a file is sent; nothing else is sent meanwhile.
     sender: Option<file::Sender>,
     eof_requested: bool,
+    /// The turn (by the loop's count) in which something was last sent at once.
+    written_in: u64,
+    /// Later writes of the same turn wait for its end in the queue, to be sent together.
+    held: bool,
     /// The peer has ended its direction, and the protocol was told.
     eof_received: bool,
     /// Writes since the connection was lost.
@@ -337,6 +341,8 @@ fn assemble<'py>(
         flow,
         sender: None,
         eof_requested: false,
+        written_in: u64::MAX,
+        held: false,
         eof_received: false,
         lost_writes: 0,
         rests: false,

@@ -1,6 +1,7 @@
 //! From the protocol to the kernel.
 //!
-//! A write is tried at once. What the kernel does not take is queued, and the driver reports when it takes more.
+//! A turn's first write is tried at once. Small ones that follow in the same turn are held in the queue and sent together at its end: one
+//! system call for all. What the kernel does not take is queued, and the driver reports when it takes more.
 
 use std::io::{self, IoSlice};
 
@@ -9,6 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyMemoryView};
 
 use super::{Chunk, Kind, Phase, Transport};
+use crate::event_loop::core::AtEnd;
 use crate::event_loop::endpoint::{Endpoint, with_driver};
 use crate::event_loop::{self, turn};
 use crate::proto::flow::FlowChange;
@@ -21,6 +23,12 @@ use crate::sys;
 
 /// From this many writes into a lost connection on, each is logged.
 pub const LOG_LOST_WRITES: u32 = 5;
+
+/// The longest piece that is held back, in bytes: of longer ones a system call of their own is no great part of the cost.
+const HELD_PIECE: usize = 16 * 1024;
+
+/// When so much is held, in bytes, it does not wait for the turn's end.
+const HELD_MOST: usize = 64 * 1024;
 
 /// A piece of `writelines`, as the caller gave it: `bytes` are kept, what may change is copied if it must wait.
 pub enum Data<'py> {
@@ -84,7 +92,7 @@ pub(super) unsafe fn send_at_once(object: *mut pyo3::ffi::PyObject, data: &[u8])
         if !event_loop.shared.is_mine() || data.is_empty() {
             return None;
         }
-        let stream = &*stream;
+        let stream = &mut *stream;
         if stream.phase != Phase::Open
             || stream.eof_requested
             || stream.sender.is_some()
@@ -92,7 +100,13 @@ pub(super) unsafe fn send_at_once(object: *mut pyo3::ffi::PyObject, data: &[u8])
         {
             return None;
         }
-        let driver = event_loop.core_mut().driver.as_mut()?;
+        let core = event_loop.core_mut();
+        if std::mem::replace(&mut stream.written_in, core.counters.turns) == core.counters.turns
+            && data.len() <= HELD_PIECE
+        {
+            return None;
+        }
+        let driver = core.driver.as_mut()?;
         Some(match driver.send(stream.token?, data) {
             Ok(sent) if sent == data.len() => Sent::All,
             Ok(sent) => Sent::Rest(sent),
@@ -130,9 +144,16 @@ pub(super) enum Sent {
 /// What a write finds.
 enum Gate {
     Send,
+    /// Until the turn's end, with what else comes.
+    Hold,
     Queue,
     Ignore,
     Log,
+}
+
+/// The turn is over.
+fn flush_held(object: &Bound<'_, PyAny>) -> PyResult<()> {
+    Transport::new(object).flush_held()
 }
 
 impl<'py> Transport<'_, 'py> {
@@ -171,10 +192,10 @@ impl<'py> Transport<'_, 'py> {
 
     /// Tries to send at once. Calls no Python: the bytes may be a view that is held meanwhile.
     fn try_send(self, data: &[u8]) -> PyResult<Sent> {
-        match self.gate(data.is_empty(), "write")? {
+        match self.gate(data.len(), "write")? {
             Gate::Ignore => Ok(Sent::All),
             Gate::Log => Ok(Sent::Lost),
-            Gate::Queue => Ok(Sent::Rest(0)),
+            Gate::Queue | Gate::Hold => Ok(Sent::Rest(0)),
             Gate::Send => Ok(match self.send(|driver, token| driver.send(token, data))? {
                 Ok(sent) if sent == data.len() => Sent::All,
                 Ok(sent) => Sent::Rest(sent),
@@ -200,10 +221,11 @@ impl<'py> Transport<'_, 'py> {
                 pieces.push(data);
             }
         }
-        match self.gate(pieces.is_empty(), "writelines")? {
+        let len = pieces.iter().map(|piece| piece.bytes().len()).sum();
+        match self.gate(len, "writelines")? {
             Gate::Ignore => return Ok(()),
             Gate::Log => return self.log_lost_write(),
-            Gate::Queue => {}
+            Gate::Queue | Gate::Hold => {}
             Gate::Send => {
                 let slices: Vec<_> =
                     pieces.iter().take(MAX_SLICES).map(|piece| IoSlice::new(piece.bytes())).collect();
@@ -233,46 +255,73 @@ impl<'py> Transport<'_, 'py> {
         if rest.is_empty() {
             return Ok(());
         }
-        let (flush_now, change) = self.with(|stream| {
+        let flush_now = self.with(|stream| {
             // More pieces than one call takes, and the kernel took all of those: nothing will report `Writable`.
             let flush_now = stream.queue.is_empty() && sent == 0 && pieces.len() > MAX_SLICES;
             for (chunk, gone) in rest {
                 stream.queue.push(chunk, gone);
             }
-            stream.publish_size();
-            (flush_now, stream.flow.grown(stream.queue.len()))
+            flush_now
         })?;
+        self.queued(flush_now)
+    }
+
+    fn enqueue(self, chunk: Chunk, sent: usize) -> PyResult<()> {
+        self.with(|stream| stream.queue.push(chunk, sent))?;
+        self.queued(false)
+    }
+
+    /// Something was put into the queue: sends it where there is reason to, and tells the protocol when there is much.
+    fn queued(self, flush_now: bool) -> PyResult<()> {
+        let full = self.with(|stream| {
+            stream.publish_size();
+            let (_, high) = stream.flow.limits();
+            stream.held && stream.queue.len() >= HELD_MOST.min(high)
+        })?;
+        if full {
+            self.flush()?;
+        }
+        let change = self.with(|stream| stream.flow.grown(stream.queue.len()))?;
         self.keep_or_rest()?;
         self.tell(change)?;
         if flush_now { self.flush() } else { Ok(()) }
     }
 
-    fn enqueue(self, chunk: Chunk, sent: usize) -> PyResult<()> {
-        let change = self.with(|stream| {
-            stream.queue.push(chunk, sent);
-            stream.publish_size();
-            stream.flow.grown(stream.queue.len())
-        })?;
-        self.keep_or_rest()?;
-        self.tell(change)
+    /// Sends what is held, now.
+    pub(super) fn flush_held(self) -> PyResult<()> {
+        if self.with(|stream| std::mem::take(&mut stream.held))? { self.flush() } else { Ok(()) }
     }
 
-    fn gate(self, empty: bool, method: &str) -> PyResult<Gate> {
-        let (eof, sending, gate) = self.with(|stream| {
+    /// What is to become of so many bytes, now.
+    fn gate(self, len: usize, method: &str) -> PyResult<Gate> {
+        let lp = self.event_loop();
+        let runs = lp.get().shared.is_mine();
+        let (eof, sending, gate) = lp.get().with(self.py(), |core| {
+            // SAFETY: the same claim covers the loop's core and its transports; two different objects.
+            let stream = unsafe { &mut *super::class::stream_of(self.object.as_ptr()) };
             // The end of a pipe takes nothing more once it is closing.
             let over = match stream.public.kind {
                 Kind::Socket => matches!(stream.phase, Phase::Lost | Phase::Closed),
                 _ => stream.phase != Phase::Open,
             };
-            let gate = if stream.eof_requested || stream.sender.is_some() || empty {
+            let gate = if stream.eof_requested || stream.sender.is_some() || len == 0 {
                 Gate::Ignore
             } else if over {
                 stream.lost_writes += 1;
                 if stream.lost_writes > LOG_LOST_WRITES { Gate::Log } else { Gate::Ignore }
-            } else if stream.queue.is_empty() {
-                Gate::Send
-            } else {
+            } else if !stream.queue.is_empty() {
                 Gate::Queue
+            } else if runs
+                && stream.public.kind == Kind::Socket
+                && std::mem::replace(&mut stream.written_in, core.counters.turns) == core.counters.turns
+                && len <= HELD_PIECE
+            {
+                if !std::mem::replace(&mut stream.held, true) {
+                    core.at_end.push_back(AtEnd { call: flush_held, object: self.object.into() });
+                }
+                Gate::Hold
+            } else {
+                Gate::Send
             };
             (stream.eof_requested, stream.sender.is_some(), gate)
         })?;
