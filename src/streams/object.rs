@@ -202,11 +202,31 @@ pub unsafe fn init_arguments<'py, const N: usize>(
     Ok(values)
 }
 
-/// A future of the loop: made natively where the loop is ours.
-pub fn new_future(py: Python<'_>, event_loop: &Owned) -> PyResult<Owned> {
-    match event_loop.bind(py).cast::<EventLoop>() {
-        Ok(event_loop) => task::create_future(&event_loop),
-        Err(_) => Ok(event_loop.bind(py).call_method0("create_future")?.into()),
+/// Whose futures a reader waits for.
+pub struct Loop {
+    pub object: Owned,
+    /// An `EventLoop`: found out once, since asking what a class derives from takes a walk.
+    ours: bool,
+}
+
+impl Loop {
+    pub fn new(object: &Bound<'_, PyAny>) -> Self {
+        Self { object: object.into(), ours: object.is_instance_of::<EventLoop>() }
+    }
+
+    pub fn clone_ref(&self, py: Python<'_>) -> Self {
+        Self { object: self.object.clone_ref(py), ours: self.ours }
+    }
+
+    /// A future: made natively where the loop is ours.
+    pub fn new_future(&self, py: Python<'_>) -> PyResult<Owned> {
+        let object = self.object.bind(py);
+        if self.ours {
+            // SAFETY: as was found when this was made.
+            let event_loop = unsafe { object.cast_unchecked::<EventLoop>() };
+            return task::create_future(&event_loop);
+        }
+        Ok(object.call_method0("create_future")?.into())
     }
 }
 

@@ -378,6 +378,23 @@ unsafe extern "C" fn send_slot(
     }
 }
 
+/// A step as `await` makes it: what is yielded, or null with the result as StopIteration, which None goes without.
+unsafe extern "C" fn next(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: called by Python, attached, with an operation.
+    unsafe {
+        raw::enter_hot(|py| match Turn::take(object)?.step(py)? {
+            Step::Yield(value) => Ok(value),
+            Step::Return(value) => {
+                if value.as_ptr() != ffi::Py_None() {
+                    // Bytes: never a tuple or an exception, which would be taken apart.
+                    ffi::PyErr_SetObject(ffi::PyExc_StopIteration, value.as_ptr());
+                }
+                Ok(ptr::null_mut())
+            }
+        })
+    }
+}
+
 /// A step as a function: what is yielded, or StopIteration with the result.
 unsafe fn as_iteration(
     object: *mut ffi::PyObject,
@@ -387,15 +404,9 @@ unsafe fn as_iteration(
     unsafe {
         raw::enter(|py| match step(py, &Turn::take(object)?)? {
             Step::Yield(value) => Ok(value),
-            // Bytes or None: never a tuple or an exception, which would be taken apart.
             Step::Return(value) => Err(PyStopIteration::new_err((value.into_bound(py).unbind(),))),
         })
     }
-}
-
-unsafe extern "C" fn next(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: as promised to it.
-    unsafe { as_iteration(object, |py, turn| turn.step(py)) }
 }
 
 unsafe extern "C" fn send(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {

@@ -14,7 +14,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use super::buffer::{Buffer, contents, new_bytes};
-use super::object::{self, State, Type, attribute, flag_attribute, function, object_attribute};
+use super::object::{self, Loop, State, Type, attribute, flag_attribute, function, object_attribute};
 use super::operation::{self, Ask};
 use crate::event_loop::task;
 use crate::py::buffer as view;
@@ -26,7 +26,7 @@ use crate::py::{Owned, call, imports, raw};
 pub const LIMIT: usize = 1 << 16;
 
 pub struct Inner {
-    event_loop: Option<Owned>,
+    event_loop: Option<Loop>,
     pub buffer: Buffer,
     /// Half of what may be buffered before the transport is paused; the longest line.
     pub limit: usize,
@@ -170,7 +170,7 @@ impl Reader {
     pub fn wait(&self, py: Python<'_>, name: &str) -> PyResult<Owned> {
         enum Found {
             Waiting,
-            Free { event_loop: Option<Owned>, to_resume: Option<Owned> },
+            Free { event_loop: Option<Loop>, to_resume: Option<Owned> },
         }
         let found = self.with(|inner| {
             if inner.waiter.is_some() {
@@ -191,7 +191,7 @@ impl Reader {
             call::method0(py, &transport, names().resume_reading)?;
         }
         let event_loop = event_loop.ok_or_else(|| PyRuntimeError::new_err("StreamReader has no loop"))?;
-        let waiter = object::new_future(py, &event_loop)?;
+        let waiter = event_loop.new_future(py)?;
         let kept = waiter.clone_ref(py);
         let former = self.with(|inner| inner.waiter.replace(kept));
         drop(former);
@@ -235,10 +235,8 @@ impl State for Reader {
         // SAFETY: the collector has stopped every thread, none of them inside the lock.
         let inner = unsafe { &*self.0.data_ptr() };
         inner.buffer.visit(see)?;
-        [&inner.event_loop, &inner.exception, &inner.transport, &inner.waiter]
-            .into_iter()
-            .flatten()
-            .try_for_each(see)
+        inner.event_loop.iter().try_for_each(|event_loop| see(&event_loop.object))?;
+        [&inner.exception, &inner.transport, &inner.waiter].into_iter().flatten().try_for_each(see)
     }
 
     fn take_all(&self) -> impl Sized + use<> {
@@ -403,8 +401,7 @@ unsafe extern "C" fn initialise(
                 let traceback = imports::extract_stack(py)?.call1((frame,))?;
                 Bound::<PyAny>::from_borrowed_ptr(py, object).setattr("_source_traceback", traceback)?;
             }
-            let event_loop = Owned::from(event_loop);
-            let fresh = Inner { limit, event_loop: Some(event_loop), ..Inner::default() };
+            let fresh = Inner { limit, event_loop: Some(Loop::new(&event_loop)), ..Inner::default() };
             let former = TYPE.of(object).with(|inner| std::mem::replace(inner, fresh));
             drop(former);
             Ok(0)
@@ -412,7 +409,13 @@ unsafe extern "C" fn initialise(
     }
 }
 
-object_attribute!(get_loop, set_loop, event_loop);
+attribute!(get_loop, set_loop, py, inner, value;
+    Ok(inner.event_loop.as_ref().map_or_else(|| raw::none(py), |found| found.object.clone_ref(py).into_ptr()));
+    {
+        let new = Some(Loop::new(&value));
+        move |inner| std::mem::replace(&mut inner.event_loop, new)
+    }
+);
 object_attribute!(get_transport, set_transport, transport);
 object_attribute!(get_waiter, set_waiter, waiter);
 object_attribute!(get_exception, set_exception_attribute, exception);
