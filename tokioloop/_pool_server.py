@@ -146,7 +146,7 @@ class Share(Server):
         self.close_clients()
         for _ in range(CLOSING_TURNS):
             await sleep(0)
-        left = len(self._clients)
+        left = len(self._alive())
         self.abort_clients()
         return left
 

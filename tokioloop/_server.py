@@ -5,7 +5,7 @@ from asyncio.trsock import TransportSocket
 from collections.abc import Callable
 from socket import socket
 from typing import TYPE_CHECKING
-from weakref import WeakSet
+from weakref import ref
 
 if TYPE_CHECKING:
     from ._serve import Serve
@@ -32,8 +32,8 @@ class Server(AbstractServer):
         self._protocol_factory = protocol_factory
         self._backlog = backlog
         self._security = security
-        # Weak, so that a transport nobody uses can still be collected, and warn.
-        self._clients: WeakSet[Transport] = WeakSet()
+        # By their ids. Weak, so that a transport nobody uses can still be collected, and warn.
+        self._clients: dict[int, ref[Transport]] = {}
         self._waiters: list[Future[None]] | None = []
         self._serving = False
         self._serving_forever: Future[None] | None = None
@@ -44,15 +44,17 @@ class Server(AbstractServer):
     # Connections, reported by the native transports.
 
     def _attach(self, transport: Transport) -> None:
-        self._clients.add(transport)
+        self._clients[id(transport)] = ref(transport)
 
     def _detach(self, transport: Transport) -> None:
-        self._clients.discard(transport)
+        self._clients.pop(id(transport), None)
         if self._sockets is None and not self._clients:
             self._wake()
 
     def _collected(self) -> None:
         """A connection that nobody closed, and nobody referred to any more, is gone."""
+        for key in [key for key, client in self._clients.items() if client() is None]:
+            del self._clients[key]
         if self._sockets is None and not self._clients:
             self._wake()
 
@@ -138,16 +140,19 @@ class Server(AbstractServer):
         if not self._clients:
             self._wake()
 
+    def _alive(self) -> list[Transport]:
+        return [transport for client in self._clients.values() if (transport := client()) is not None]
+
     def close_clients(self) -> None:
         """Close every connection of this server, sending first what is buffered."""
         self._loop._check_thread()
-        for transport in list(self._clients):
+        for transport in self._alive():
             transport.close()
 
     def abort_clients(self) -> None:
         """Close every connection of this server at once, dropping what is buffered."""
         self._loop._check_thread()
-        for transport in list(self._clients):
+        for transport in self._alive():
             transport.abort()
 
     async def wait_closed(self) -> None:

@@ -56,10 +56,12 @@ pub fn begin<'py>(
         if let Some(settings) = settings {
             protocol = tls::over(event_loop, &settings, &protocol, None, false)?;
         }
+        // A stream socket of an IP family is TCP's (or something over it, which knows the option too).
+        let (family, is_tcp) = (i32::from(peer.family()), peer.is_ipv4() || peer.is_ipv6());
         let extra = Extra { peer: Some(peer), ..Extra::default() };
         let server = server.map(|server| server.into_bound(py));
         let parts = Parts { fd: socket.as_raw_fd(), owned: Some(socket), protocol, context, server, extra };
-        let transport = stream::make(event_loop, parts)?;
+        let transport = stream::make_known(event_loop, parts, family, is_tcp)?;
         *made = Some(transport.clone());
         stream::start(&transport, None)
     });

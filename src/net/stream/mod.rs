@@ -309,9 +309,20 @@ pub struct Parts<'py> {
 
 /// Makes a transport and registers its socket; `start` comes next.
 pub fn make<'py>(event_loop: &Bound<'py, EventLoop>, parts: Parts<'py>) -> PyResult<Bound<'py, PyAny>> {
+    let (family, kind, protocol_number) = sys::socket::kind(parts.fd).or_os_error()?;
+    let is_tcp = kind == libc::SOCK_STREAM && protocol_number == libc::IPPROTO_TCP;
+    make_known(event_loop, parts, family, is_tcp)
+}
+
+/// The same of a socket of which it is known what it is.
+pub fn make_known<'py>(
+    event_loop: &Bound<'py, EventLoop>,
+    parts: Parts<'py>,
+    family: i32,
+    is_tcp: bool,
+) -> PyResult<Bound<'py, PyAny>> {
     let fd = parts.fd;
-    let (family, kind, protocol_number) = sys::socket::kind(fd).or_os_error()?;
-    if kind == libc::SOCK_STREAM && protocol_number == libc::IPPROTO_TCP {
+    if is_tcp {
         // As asyncio: small writes are not held back. A socket that is gone already shows that at the first read.
         let _ = sys::socket::set_nodelay(fd);
     }
