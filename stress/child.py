@@ -4,8 +4,10 @@ Events: ``{"at": seconds, "phase": name}``, ``{"at", "ops", "p50", "p99"}`` some
 quantiles in seconds of those since the last event), and at the end ``{"at", "result": {...}}``.
 """
 
+import asyncio
 import faulthandler
 import gc
+import importlib
 import json
 import os
 import signal
@@ -79,6 +81,10 @@ def serve(scenario: Scenario, settings: Settings, fd: int) -> int:
     """Run *scenario*, telling what happens on *fd*; 0 once its result is told, whatever it is."""
     faulthandler.enable()
     faulthandler.register(STACKS_SIGNAL, all_threads=True, chain=False)
+    if settings.loop == "tokioloop":
+        # Scenarios use asyncio's functions of streams: here they make the loop's own.
+        for name in ("open_connection", "start_server", "open_unix_connection", "start_unix_server"):
+            setattr(asyncio, name, getattr(importlib.import_module("tokioloop"), name))
     events = Events(fd)
     result = attempt(scenario, settings, events)
     events.tell(result=result)

@@ -154,12 +154,25 @@ def collected(reference: weakref.ref[Any]) -> bool:
     return reference() is None
 
 
+# A pool's warning of the GIL has tests of its own.
+NO_GIL_WARNING = "ignore:this build of Python has the GIL"
+
+
 def python(code: str, *args: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run *code* in a fresh interpreter that must end by itself, with exit code 0."""
     done = subprocess.run(
-        # A pool's warning of the GIL has tests of its own.
-        [sys.executable, "-X", "faulthandler", "-W", "error", "-W", "ignore:this build of Python has the GIL"]
-        + ["-c", textwrap.dedent(code), *args],
+        [
+            sys.executable,
+            "-X",
+            "faulthandler",
+            "-W",
+            "error",
+            "-W",
+            NO_GIL_WARNING,
+            "-c",
+            textwrap.dedent(code),
+            *args,
+        ],
         env=os.environ | {"PYTHONPATH": str(ROOT)} | environ,
         capture_output=True,
         text=True,
