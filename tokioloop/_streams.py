@@ -71,6 +71,15 @@ class StreamReaderProtocol(_tokioloop.StreamReaderProtocol, asyncio.StreamReader
             self._task.add_done_callback(partial(self._callback_ended, transport))
         self._strong_reader = None
 
+    def connection_lost(self: Any, exc: Exception | None) -> None:
+        """End: the reader is told, and whoever waits for the end or for room."""
+        super().connection_lost(exc)
+        closed = self._closed
+        if closed.done() and not closed.cancelled():
+            # Nobody need ask `wait_closed` what ended the connection. asyncio's class sees to that when it goes, which is too late
+            # where the collector finds the future first.
+            closed.exception()
+
     def _callback_ended(self: Any, transport: Transport, task: "asyncio.Task[None]") -> None:
         if task.cancelled():
             transport.close()

@@ -449,6 +449,24 @@ def test_a_connection_that_nobody_holds_is_closed_with_a_warning(loop, run):
     run(main())
 
 
+def test_what_ended_a_connection_need_not_be_asked_for(loop, run, contexts):
+    async def main():
+        ours, theirs = socket.socketpair()
+        with theirs:
+            reader, writer = await tokioloop.open_connection(sock=ours)
+            protocol = writer._protocol
+            protocol.cycle = protocol
+            writer.transport._force_close(ConnectionResetError("reset"))
+            with pytest.raises(ConnectionResetError):
+                await reader.read()
+        del reader, writer, protocol
+
+    run(main())
+    gc.collect()
+    run(asyncio.sleep(0))
+    assert contexts == []
+
+
 def test_errors_of_a_servers_callback_are_reported_and_close_the_connection(loop, run, contexts):
     async def fails(reader, writer):
         raise LookupError("callback")
