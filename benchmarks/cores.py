@@ -1,4 +1,4 @@
-"""Places threads and processes on cores, so that a row is always measured in the same setting.
+"""Places threads and processes on cores and raises the limit of descriptors, so that a row is always measured in the same setting.
 
 Left to itself the scheduler now runs two threads in turn on one core and now side by side. An echo costs half as
 much CPU again side by side as in turn, a wake several times as much: without a place, figures jump between the two.
@@ -7,8 +7,10 @@ much CPU again side by side as in turn, a wake several times as much: without a 
 from __future__ import annotations
 
 import os
+import resource
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 #: The cores this process was given, as it was imported; empty where the system places nothing.
 GIVEN = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
@@ -38,3 +40,12 @@ def others() -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, own)
+
+
+def descriptors() -> int:
+    """Raises this process's limit of open descriptors as far as it may, for what it starts too, and returns it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    now, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if now == resource.RLIM_INFINITY else now

@@ -38,7 +38,7 @@ def per_operation(ops: int, wall: float, cpu: float) -> Measurement:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What tokioloop is to reach in a row.
+    """What tokioloop is to reach in a row: all that is given.
 
     `times` is how many times less than uvloop's figure (2.4 means at most 1/2.4 of it), or, where `than` names
     another row, than tokioloop's own in that row; `floor` how many times the floor's figure at most; `below` an
@@ -51,11 +51,12 @@ class Target:
     below: float | None = None
 
     def __str__(self) -> str:
-        if self.times is not None:
-            return f"{self.than or 'uvloop'} / {self.times:g}"
-        if self.floor is not None:
-            return f"floor x {self.floor:g}"
-        return f"< {self.below:g}"
+        parts = [
+            "" if self.times is None else f"{self.than or 'uvloop'} / {self.times:g}",
+            "" if self.floor is None else f"floor x {self.floor:g}",
+            "" if self.below is None else f"< {self.below:g}",
+        ]
+        return ", ".join(part for part in parts if part)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ from .rows import ROWS, split, variants
 SUBJECT = "tokioloop"
 REFERENCE = "uvloop"
 FLOOR = "floor"
+#: tokioloop is to be no worse than these in any row, where they run.
+RIVALS = ("rloop", "zuvloop")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,18 +85,34 @@ class Summary:
         return self.ratio((row.name, loop), (row.name, FLOOR), row.figure)
 
     def met(self, row: Row) -> bool | None:
-        """Whether tokioloop reaches the row's target; None where there is no target or no measurement."""
+        """Whether tokioloop reaches all of the row's target; None where there is none or a part was not measured."""
         target: Target | None = row.target
         if target is None:
             return None
+        parts: list[bool | None] = []
         if target.times is not None:
             times = self.times_than(row) if target.than else self.times(row)
-            return None if times is None else times >= target.times
+            parts.append(None if times is None else times >= target.times)
         if target.floor is not None:
             over = self.over_floor(row)
-            return None if over is None else over <= target.floor
-        cell = self.cell(row.name, SUBJECT, row.figure)
-        return None if cell is None or target.below is None else cell.median < target.below
+            parts.append(None if over is None else over <= target.floor)
+        if target.below is not None:
+            cell = self.cell(row.name, SUBJECT, row.figure)
+            parts.append(None if cell is None else cell.median < target.below)
+        return False if False in parts else None if None in parts else True
+
+    def beaten_by(self, variant: str) -> dict[str, float]:
+        """The rivals whose figure in a variant is less than tokioloop's -> tokioloop's over theirs."""
+        row, threads = split(variant)
+        figure = row.figure if threads == 1 else "cpu_us"
+        ratios = {name: self.ratio((variant, SUBJECT), (variant, name), figure) for name in RIVALS}
+        return {name: ratio for name, ratio in ratios.items() if ratio is not None and ratio > 1}
+
+    def falls_short(self, variant: str) -> bool:
+        """Whether a variant failed, misses its target, or a rival does better."""
+        row, threads = split(variant)
+        met = self.met(row) if threads == 1 else self.met_together(variant)
+        return met is False or bool(self.beaten_by(variant)) or self.failure(variant, SUBJECT) is not None
 
     def together(self, variant: str) -> tuple[float | None, float | None]:
         """The rate of a variant with several threads: over uvloop's in the same, and over that of one thread."""
@@ -131,6 +149,7 @@ class Summary:
                     "times_better_than_row": self.times_than(row),
                     "target": str(row.target) if row.target else None,
                     "met": self.met(row),
+                    "beaten_by": self.beaten_by(variant),
                 }
             elif row.together and threads == 2:
                 over_uvloop, over_one = self.together(variant)

@@ -162,7 +162,7 @@ ROWS = (
         20_000,
         body=call_soon_chain,
         two_threads=True,
-        target=Target(times=2.4),
+        target=Target(times=3.0),
     ),
     Row(
         "call_soon_burst",
@@ -171,7 +171,7 @@ ROWS = (
         20_000,
         body=call_soon_burst,
         two_threads=True,
-        target=Target(times=2.0),
+        target=Target(times=3.0),
         together=Together(times=3.0, scale=1.85),
     ),
     Row(
@@ -180,7 +180,7 @@ ROWS = (
         "scheduling",
         20_000,
         body=timer_cancel,
-        target=Target(times=2.2),
+        target=Target(times=3.0),
     ),
     Row(
         "timer_fire",
@@ -189,7 +189,7 @@ ROWS = (
         20_000,
         body=timer_fire,
         two_threads=True,
-        target=Target(times=3.0),
+        target=Target(times=4.0),
     ),
     Row(
         "sleep0_1",
@@ -248,5 +248,6 @@ ROWS = (
         1_000,
         body=executor,
         one_core=True,
+        target=Target(times=2.0),
     ),
 )

@@ -151,6 +151,7 @@ async def serve_sock(loop: Loop, listener: socket) -> Callable[[], None]:
 
 
 ECHO = ("echo", "--size", "1024", "--connections", "64")
+ECHO_100K = ("echo", "--size", "102400", "--connections", "64")
 
 ROWS = (
     Row(
@@ -161,7 +162,16 @@ ROWS = (
         load=ECHO,
         floor=(),
         two_threads=True,
-        target=Target(floor=1.08),
+        target=Target(times=1.05, floor=1.06),
+    ),
+    Row(
+        "echo_protocol_1000",
+        "echo of 1 KiB, Protocol, 1000 connections",
+        "network",
+        serve=serve_echo,
+        load=("echo", "--size", "1024", "--connections", "1000"),
+        floor=(),
+        target=Target(times=1.15, floor=1.06),
     ),
     Row(
         "echo_buffered",
@@ -170,7 +180,7 @@ ROWS = (
         serve=serve_buffered,
         load=ECHO,
         floor=(),
-        target=Target(floor=1.12),
+        target=Target(times=1.15, floor=1.08),
     ),
     Row(
         "echo_streams",
@@ -179,6 +189,25 @@ ROWS = (
         serve=serve_streams,
         load=ECHO,
         floor=(),
+        target=Target(times=2.0, floor=1.3),
+    ),
+    Row(
+        "echo_100k",
+        "echo of 100 KiB, Protocol, 64 connections",
+        "network",
+        serve=serve_echo,
+        load=ECHO_100K,
+        floor=(),
+        target=Target(times=1.05),
+    ),
+    Row(
+        "echo_100k_streams",
+        "echo of 100 KiB, streams, 64 connections",
+        "network",
+        serve=serve_streams,
+        load=ECHO_100K,
+        floor=(),
+        target=Target(times=1.8),
     ),
     Row(
         "echo_sock",
@@ -187,7 +216,7 @@ ROWS = (
         serve=serve_sock,
         load=ECHO,
         floor=(),
-        target=Target(times=1.5),
+        target=Target(times=3.3, floor=1.25),
     ),
     Row(
         "unix_protocol",
@@ -197,6 +226,7 @@ ROWS = (
         load=ECHO,
         over="unix",
         floor=(),
+        target=Target(times=1.15, floor=1.08),
     ),
     Row(
         "udp_echo",
@@ -206,7 +236,7 @@ ROWS = (
         load=("udp", "--size", "1024", "--connections", "32", "--under-way", "2"),
         over="udp",
         floor=(),
-        target=Target(times=1.3),
+        target=Target(times=1.5, floor=1.0),
     ),
     Row(
         "connect",
@@ -215,6 +245,7 @@ ROWS = (
         serve=serve_echo_once,
         load=("connect", "--closer", "server", "--connections", "16"),
         floor=("--once",),
+        target=Target(times=1.05, floor=1.06),
     ),
     Row(
         "http",
@@ -222,6 +253,8 @@ ROWS = (
         "network",
         serve=serve_http,
         load=("http", "--connections", "64"),
+        floor=("--http",),
         two_threads=True,
+        target=Target(times=1.15, floor=1.2),
     ),
 )

@@ -134,7 +134,7 @@ ROWS = (
         20_000,
         body=threadsafe_burst,
         one_core=True,
-        target=Target(times=4.0),
+        target=Target(times=5.0),
     ),
     Row(
         "threadsafe_latency",
@@ -143,7 +143,7 @@ ROWS = (
         20_000,
         special=threadsafe_latency,
         one_core=True,
-        target=Target(times=1.5),
+        target=Target(times=1.6),
     ),
     Row(
         "threadsafe_burst_apart",

@@ -50,7 +50,7 @@ ROWS = (
         serve=serving(Echo, of_ssl),
         load=ECHO,
         two_threads=True,
-        target=Target(times=1.35),
+        target=Target(times=1.45),
     ),
     Row(
         "tls_echo_rustls",
@@ -68,7 +68,7 @@ ROWS = (
         "tls",
         serve=serving(Echo, of_ssl),
         load=ECHO_64K,
-        target=Target(times=1.3),
+        target=Target(times=1.35),
     ),
     Row(
         "tls_echo_64k_rustls",

@@ -2,8 +2,10 @@
 //!
 //! Edge-triggered epoll, one receive into one hot buffer, one send straight back. What the kernel does not take
 //! waits in the connection's own buffer, and nothing more is read from that connection until it is gone. With
-//! `once` the server closes a connection after its first echo, as the row for short connections wants it.
+//! `Manner::Once` the server closes a connection after its first echo, as the row for short connections wants it; with
+//! `Manner::Http` it answers each request's end with one fixed reply and looks at nothing else in it.
 
+use std::borrow::Cow;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -25,11 +27,24 @@ pub enum Listen {
     Datagrams(u16),
 }
 
+/// What a server does with what it receives.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Manner {
+    Echo,
+    Once,
+    Http,
+}
+
+/// What ends a request without a body, and the answer; the same as the row `http` gives.
+const HEAD_END: &[u8; 4] = b"\r\n\r\n";
+const RESPONSE: &[u8] =
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 14\r\n\r\nHello, World!\n";
+
 const LISTENER: Token = Token(usize::MAX);
 const END: Token = Token(usize::MAX - 1);
 
 /// Serves until SIGTERM, SIGINT, the end of stdin or `limit`. Prints where it listens, and at the end its CPU time.
-pub fn serve(listen: &Listen, once: bool, limit: Duration) -> io::Result<()> {
+pub fn serve(listen: &Listen, manner: Manner, limit: Duration) -> io::Result<()> {
     let poll = Poll::new()?;
     let end = Arc::new(Waker::new(poll.registry(), END)?);
     cpu::hold_end_signals();
@@ -47,7 +62,7 @@ pub fn serve(listen: &Listen, once: bool, limit: Duration) -> io::Result<()> {
             let mut listener = TcpListener::bind(([127, 0, 0, 1], *port).into())?;
             poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
             println!("{}", json!({"port": listener.local_addr()?.port(), "pid": std::process::id()}));
-            run(poll, once, limit, || {
+            run(poll, manner, limit, || {
                 let (stream, _) = listener.accept()?;
                 stream.set_nodelay(true)?;
                 Ok(stream)
@@ -57,7 +72,7 @@ pub fn serve(listen: &Listen, once: bool, limit: Duration) -> io::Result<()> {
             let mut listener = UnixListener::bind(path)?;
             poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
             println!("{}", json!({"unix": path, "pid": std::process::id()}));
-            let ended = run(poll, once, limit, || Ok(listener.accept()?.0));
+            let ended = run(poll, manner, limit, || Ok(listener.accept()?.0));
             std::fs::remove_file(path).ok();
             ended
         }
@@ -110,11 +125,13 @@ struct Connection<S> {
     stream: S,
     unsent: Vec<u8>,
     sent: usize,
+    /// How much of `HEAD_END` the last bytes received were.
+    ending: usize,
 }
 
 fn run<S: Stream>(
     mut poll: Poll,
-    once: bool,
+    manner: Manner,
     limit: Duration,
     mut accept: impl FnMut() -> io::Result<S>,
 ) -> io::Result<()> {
@@ -146,17 +163,17 @@ fn run<S: Stream>(
                     });
                     let interests = Interest::READABLE | Interest::WRITABLE;
                     poll.registry().register(&mut stream, Token(index), interests)?;
-                    connections[index] = Some(Connection { stream, unsent: Vec::new(), sent: 0 });
+                    connections[index] = Some(Connection { stream, unsent: Vec::new(), sent: 0, ending: 0 });
                 },
                 Token(index) => {
                     let Some(connection) = &mut connections[index] else {
                         continue;
                     };
                     let readable = event.is_readable() || event.is_read_closed() || event.is_error();
-                    match connection.serve(&mut buffer, readable) {
+                    match connection.serve(&mut buffer, readable, manner) {
                         Ok(received) => {
                             requests += received;
-                            if once && received > 0 && connection.unsent.is_empty() {
+                            if manner == Manner::Once && received > 0 && connection.unsent.is_empty() {
                                 connections[index] = None;
                                 closed.push(index);
                             }
@@ -182,7 +199,7 @@ fn end(receives: u64) -> io::Result<()> {
 
 impl<S: Stream> Connection<S> {
     /// Sends what waits, then echoes until the kernel has no more. The value is the number of receives.
-    fn serve(&mut self, buffer: &mut [u8], readable: bool) -> io::Result<u64> {
+    fn serve(&mut self, buffer: &mut [u8], readable: bool, manner: Manner) -> io::Result<u64> {
         let waited = !self.unsent.is_empty();
         while self.sent < self.unsent.len() {
             match self.stream.write(&self.unsent[self.sent..]) {
@@ -206,13 +223,20 @@ impl<S: Stream> Connection<S> {
                 Err(error) => return Err(error),
             };
             received += 1;
-            let sent = match self.stream.write(&buffer[..n]) {
+            let out = match manner {
+                Manner::Echo | Manner::Once => Cow::Borrowed(&buffer[..n]),
+                Manner::Http => answers(heads(&buffer[..n], &mut self.ending)),
+            };
+            if out.is_empty() {
+                continue;
+            }
+            let sent = match self.stream.write(&out) {
                 Ok(sent) => sent,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
                 Err(error) => return Err(error),
             };
-            if sent < n {
-                self.unsent.extend_from_slice(&buffer[sent..n]);
+            if sent < out.len() {
+                self.unsent.extend_from_slice(&out[sent..]);
                 break;
             }
             // A short read has drained the socket: what comes later is a new edge.
@@ -221,5 +245,40 @@ impl<S: Stream> Connection<S> {
             }
         }
         Ok(received)
+    }
+}
+
+/// How many requests end within `received`; `ending` carries over an end that comes in pieces.
+fn heads(received: &[u8], ending: &mut usize) -> usize {
+    let mut found = 0;
+    for byte in received {
+        *ending = match *ending {
+            at if *byte == HEAD_END[at] => at + 1,
+            _ => usize::from(*byte == HEAD_END[0]),
+        };
+        if *ending == HEAD_END.len() {
+            *ending = 0;
+            found += 1;
+        }
+    }
+    found
+}
+
+fn answers(count: usize) -> Cow<'static, [u8]> {
+    if count == 1 { Cow::Borrowed(RESPONSE) } else { Cow::Owned(RESPONSE.repeat(count)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads_are_counted_however_they_come() {
+        let requests = b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\n\r\r\n\r\n";
+        for size in 1..=requests.len() {
+            let mut ending = 0;
+            let found: usize = requests.chunks(size).map(|piece| heads(piece, &mut ending)).sum();
+            assert_eq!((found, ending), (2, 0), "in pieces of {size}");
+        }
     }
 }

@@ -33,7 +33,7 @@ loadgen http    --addr HOST:PORT [--path /] [--body TEXT | --length BYTES]    HT
 loadgen echo    --addr HOST:PORT | --unix PATH  [--size 1024]                 send, check every byte of the echo
 loadgen connect --addr HOST:PORT | --unix PATH  [--closer client|server]      connect, echo of one byte, close
 loadgen udp     --addr HOST:PORT  [--size 1024] [--under-way 1]               datagrams, every echo checked
-loadgen floor   --port PORT [--udp] | --unix PATH  [--seconds 600] [--once]   the plain-Rust echo server
+loadgen floor   --port PORT [--udp] | --unix PATH  [--seconds 600] [--once | --http]   the plain-Rust server
 
 of the first four:  [--connections 64] (udp: sockets, each with so many under way)
                     [--threads 1] [--seconds 1 | --requests N] [--warm-up 0.2]
@@ -59,6 +59,7 @@ struct Options {
     progress: bool,
     json: bool,
     once: bool,
+    http: bool,
     tls: Option<PathBuf>,
     udp: bool,
     under_way: usize,
@@ -82,6 +83,7 @@ fn parse() -> Result<Options, String> {
         progress: false,
         json: false,
         once: false,
+        http: false,
         tls: None,
         udp: false,
         under_way: 1,
@@ -135,6 +137,7 @@ fn read(parser: &mut lexopt::Parser, options: &mut Options) -> Result<(), lexopt
             Long("udp") => options.udp = true,
             Long("under-way") => options.under_way = parser.value()?.parse()?,
             Long("once") => options.once = true,
+            Long("http") => options.http = true,
             Long("json") => options.json = true,
             Long("help") => {
                 println!("{USAGE}");
@@ -170,7 +173,13 @@ fn serve_floor(options: &Options) -> Result<ExitCode, String> {
         _ => return Err("floor takes either --port or --unix".to_owned()),
     };
     let limit = Duration::from_secs_f64(options.seconds.unwrap_or(600.0));
-    match floor::serve(&listen, options.once, limit) {
+    let manner = match (options.once, options.http) {
+        (true, true) => return Err("--once and --http exclude each other".to_owned()),
+        (true, false) => floor::Manner::Once,
+        (false, true) => floor::Manner::Http,
+        (false, false) => floor::Manner::Echo,
+    };
+    match floor::serve(&listen, manner, limit) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) => {
             eprintln!("loadgen floor: {error}");
