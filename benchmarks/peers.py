@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from .model import LoopFactory
 
@@ -16,9 +17,12 @@ FACTORIES = {
     "uvloop": ("uvloop", "new_event_loop"),
     "rloop": ("rloop", "new_event_loop"),
     "zuvloop": ("zuvloop", "new_event_loop"),
+    "aiofastnet": ("benchmarks.fastnet", "new_event_loop"),
     "tokioloop": ("tokioloop", "new_event_loop"),
 }
 FLOOR = "floor"
+#: Peers that differ from another peer in these groups only, and are measured in no other.
+ONLY = {"aiofastnet": ("tls",)}
 
 _PROBE = """
 import importlib, json, sys
@@ -67,6 +71,7 @@ def probe(name: str) -> Presence:
             text=True,
             timeout=30,
             check=False,
+            cwd=Path(__file__).parent.parent,
         )
     except subprocess.TimeoutExpired:
         return Presence(False, why="hangs when it is imported or run")

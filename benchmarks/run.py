@@ -18,8 +18,6 @@ from . import loadgen, peers
 from .model import Measurement
 from .rows import split
 
-#: A measurement that takes longer is a hang.
-LIMIT = 20.0
 #: So many failures of a row on a loop, or one hang, and the further rounds leave it out.
 PATIENCE = 2
 
@@ -36,6 +34,10 @@ class Plan:
     loops: list[str]
     rounds: int
     seconds: float
+    #: Seconds after which nothing more is begun; None: no limit.
+    limit: float | None = None
+    #: A measurement that takes longer is a hang.
+    hang: float = 20.0
 
 
 def run(plan: Plan) -> dict[str, Any]:
@@ -52,8 +54,13 @@ def run(plan: Plan) -> dict[str, Any]:
     failures: list[dict[str, Any]] = []
     failed: Counter[tuple[str, str]] = Counter()
     begun = time.monotonic()
+    cut: list[str] = []
     for round_ in range(plan.rounds):
         for number, variant in enumerate(chosen):
+            if plan.limit is not None and time.monotonic() - begun > plan.limit:
+                if round_ == 0:
+                    cut.append(f"{split(variant)[0].title}: no time left")
+                continue
             runners = [name for name in _runners(variant, loops) if failed[variant, name] < PATIENCE]
             # None stands always first or always behind the same neighbour.
             turn = (round_ + number) % max(1, len(runners))
@@ -61,7 +68,7 @@ def run(plan: Plan) -> dict[str, Any]:
                 done = f"round {round_ + 1}/{plan.rounds}, row {number + 1}/{len(chosen)}"
                 _tell(f"\r\x1b[K{time.monotonic() - begun:4.0f} s  {done}  {variant} {name}")
                 try:
-                    found = _measure(variant, name, plan.seconds)
+                    found = _measure(variant, name, plan)
                 except RuntimeError as error:
                     failed[variant, name] += PATIENCE if isinstance(error, HangError) else 1
                     failures.append({"row": variant, "loop": name, "round": round_, "why": str(error)})
@@ -75,6 +82,7 @@ def run(plan: Plan) -> dict[str, Any]:
         "peers": {name: asdict(peer) for name, peer in present.items()},
         "measurements": measurements,
         "failures": failures,
+        "left_out": cut,
     }
 
 
@@ -90,13 +98,17 @@ def _possible(variants: list[str]) -> list[str]:
 
 def _runners(variant: str, loops: list[str]) -> list[str]:
     row, threads = split(variant)
-    able = [name for name in loops if row.loops is None or name in row.loops]
+    able = [
+        name
+        for name in loops
+        if (row.loops is None or name in row.loops) and row.group in peers.ONLY.get(name, (row.group,))
+    ]
     return [*able, peers.FLOOR] if row.floor is not None and threads == 1 else able
 
 
-def _measure(variant: str, name: str, seconds: float) -> Measurement:
+def _measure(variant: str, name: str, plan: Plan) -> Measurement:
     """One measurement in a process of its own. Raises RuntimeError that says how it failed."""
-    command = [sys.executable, "-m", "benchmarks.worker", variant, name, "--seconds", str(seconds)]
+    command = [sys.executable, "-m", "benchmarks.worker", variant, name, "--seconds", str(plan.seconds)]
     child = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -106,12 +118,12 @@ def _measure(variant: str, name: str, seconds: float) -> Measurement:
         cwd=Path(__file__).parent.parent,
     )
     try:
-        out, err = child.communicate(timeout=LIMIT)
+        out, err = child.communicate(timeout=plan.hang)
     except subprocess.TimeoutExpired:
         # The session is the child's own: its load generator ends with it.
         os.killpg(child.pid, signal.SIGKILL)
         child.communicate()
-        raise HangError(f"hung for {LIMIT:.0f} s") from None
+        raise HangError(f"hung for {plan.hang:.0f} s") from None
     if child.returncode < 0:
         raise RuntimeError(f"crashed with {signal.Signals(-child.returncode).name}")
     if child.returncode > 0:

@@ -27,6 +27,8 @@ from .model import Loop, LoopFactory, Measurement, Row, Serve
 #: A row that is held against the floor is measured in so many slices, each followed by one of the floor.
 SLICES = 4
 WARM_UP = 0.1
+#: The load generator makes all its connections at once; one that finds no room waits a second or more.
+BACKLOG = 4096
 
 type Report = dict[str, float]
 
@@ -56,6 +58,7 @@ class Load:
 def alone(row: Row, serve: Serve, make: LoopFactory, seconds: float) -> Measurement:
     """Serves on this thread with no other thread in the process."""
     cores.take_last()
+    cores.descriptors()
     with ExitStack() as stack:
         path = _unix_path(row, stack)
         [listener] = _listeners(1, row, path, stack)
@@ -101,6 +104,7 @@ def beside(row: Row, serve: Serve, make: LoopFactory, seconds: float, threads: i
 def floor(row: Row, seconds: float) -> Measurement:
     """The plain-Rust server in a server's place. Raises LookupError where it cannot stand in."""
     cores.take_last()
+    cores.descriptors()
     with ExitStack() as stack:
         return merged([_floor(row, stack).run(seconds)])
 
@@ -143,7 +147,7 @@ def _listeners(count: int, row: Row, path: Path | None, stack: ExitStack) -> lis
             listener.bind(("127.0.0.1", port))
             port = listener.getsockname()[1]
         if kind == SOCK_STREAM:
-            listener.listen(1024)
+            listener.listen(BACKLOG)
         listener.setblocking(False)
         listeners.append(listener)
     return listeners

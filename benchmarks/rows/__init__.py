@@ -5,6 +5,7 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 
 from ..model import Row
+from .growth import ROWS as GROWTH
 from .loops import ROWS as LOOPS
 from .pools import ROWS as POOLS
 from .processes import ROWS as PROCESSES
@@ -30,9 +31,9 @@ def variants() -> list[str]:
 
 
 def split(variant: str) -> tuple[Row, int]:
-    """The row and the number of threads that `variant` names. Raises KeyError for an unknown row."""
+    """The row, of the tables or of a growth chart, and the number of threads that `variant` names. Raises KeyError for an unknown row."""
     name, _, threads = variant.partition("@")
-    return ROWS[name], int(threads or 1)
+    return ROWS.get(name) or GROWTH[name], int(threads or 1)
 
 
 def select(patterns: str) -> list[str]:
