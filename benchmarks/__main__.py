@@ -1,4 +1,4 @@
-"""`python -m benchmarks [run]`, `list` and `render`."""
+"""`python -m benchmarks [bench]`, `run`, `growth`, `performance`, `list` and `render`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from . import chart, peers, rows, table
-from .run import Plan, run
+from . import chart, growth, growth_chart, peers, performance, rows, table
+from .performance import GROWTH, RESULTS, interpreter
+from .run import Plan, environment, run
 from .summary import Summary
 
-LOOPS = "asyncio,uvloop,rloop,zuvloop,tokioloop"
-OUT = "benchmarks/results"
+LOOPS = ",".join(peers.FACTORIES)
+OUT = Path("benchmarks/results")
 
 
 def main() -> int:
@@ -21,29 +22,62 @@ def main() -> int:
         prog="python -m benchmarks", description="Benchmarks of tokioloop and its peers."
     )
     commands = parser.add_subparsers(dest="command")
-    running = commands.add_parser("run", help="measure; this is what happens without a command too")
-    running.add_argument(
-        "--rows", default="all", help="names or shell patterns, comma-separated (default: all)"
+    everything = commands.add_parser(
+        "bench",
+        help="run, growth and performance, as without a command; only run where some --rows are named",
     )
-    running.add_argument("--loops", default=LOOPS, help=f"comma-separated (default: {LOOPS})")
-    running.add_argument("--rounds", type=int, help="default 5, with --quick 3")
-    running.add_argument("--seconds", type=float, help="of one measurement; default 0.3, with --quick 0.1")
-    running.add_argument("--quick", action="store_true", help="two to three minutes instead of ten; rougher")
-    running.add_argument(
-        "--out", type=Path, default=Path(OUT), help=f"directory to write to (default: {OUT})"
-    )
+    running = commands.add_parser("run", help="measure the rows")
+    growing = commands.add_parser("growth", help="measure how cost grows: three minutes at most")
+    for one in (everything, running):
+        one.add_argument(
+            "--rows", default="all", help="names or shell patterns, comma-separated (default: all)"
+        )
+        one.add_argument("--loops", default=LOOPS, help=f"comma-separated (default: {LOOPS})")
+        one.add_argument("--seconds", type=float, help="of one measurement; default 0.3, with --quick 0.1")
+    for one in (everything, running, growing):
+        one.add_argument("--rounds", type=int, help="of rows: default 5, with --quick 3; of growth: 2, 1")
+        one.add_argument("--quick", action="store_true", help="a fourth of the time; rougher")
+        one.add_argument(
+            "--out", type=Path, help=f"directory to write to (default: {OUT}/, then the interpreter)"
+        )
+    writing = commands.add_parser("performance", help=f"write {performance.DOCUMENT} from results")
+    writing.add_argument("results", type=Path, nargs="*", help=f"files (default: {OUT}/3*/{RESULTS})")
+    writing.add_argument("--out", type=Path, default=performance.DOCUMENT)
     commands.add_parser("list", help="rows and loops")
-    rendering = commands.add_parser("render", help="make tables and charts again from results.json")
+    rendering = commands.add_parser("render", help=f"make tables and charts again from {RESULTS}")
     rendering.add_argument("out", type=Path)
     arguments = sys.argv[1:]
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
-        arguments.insert(0, "run")
+        arguments.insert(0, "bench")
     options = parser.parse_args(arguments)
-    if options.command == "list":
-        return _list()
-    if options.command == "render":
-        return _render(json.loads((options.out / "results.json").read_text()), options.out)
-    return _run(options, parser)
+    match options.command:
+        case "list":
+            return _list()
+        case "render":
+            return _render(json.loads((options.out / RESULTS).read_text()), options.out)
+        case "performance":
+            return _performance(options.results, options.out, parser)
+        case "growth":
+            return _growth(options)
+        case "run":
+            return _run(options, parser)
+    status = _run(options, parser)
+    if _whole(options):
+        status |= _growth(options)
+        # What is written elsewhere is not told of in the tree's document.
+        if options.out is None:
+            status |= _performance([], performance.DOCUMENT, parser)
+    return status
+
+
+def _whole(options: argparse.Namespace) -> bool:
+    return bool(options.rows == "all" and options.loops == LOOPS)
+
+
+def _directory(options: argparse.Namespace, *, whole: bool) -> Path:
+    """Where results go: those of some rows alone never where the document looks for a whole run."""
+    out: Path | None = options.out
+    return out or OUT / (interpreter(environment()) if whole else "some-rows")
 
 
 def _run(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
@@ -56,7 +90,7 @@ def _run(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         parser.error(str(error))
     rounds = options.rounds or (3 if options.quick else 5)
     seconds = options.seconds or (0.1 if options.quick else 0.3)
-    return _render(run(Plan(chosen, loops, rounds, seconds)), options.out)
+    return _render(run(Plan(chosen, loops, rounds, seconds)), _directory(options, whole=_whole(options)))
 
 
 def _render(document: dict[str, Any], out: Path) -> int:
@@ -64,12 +98,40 @@ def _render(document: dict[str, Any], out: Path) -> int:
     summary = Summary(document)
     text = table.markdown(summary)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "results.json").write_text(json.dumps(document | {"summary": summary.as_json()}, indent=1) + "\n")
+    (out / RESULTS).write_text(json.dumps(document | {"summary": summary.as_json()}, indent=1) + "\n")
     (out / "results.md").write_text(text)
     for name, svg in chart.charts(summary).items():
         (out / name).write_text(svg)
     print(text)
-    print(f"Written to {out}/: results.md, results.json and the charts.", file=sys.stderr)
+    print(f"Written to {out}/: results.md, {RESULTS} and the charts.", file=sys.stderr)
+    return _status(document)
+
+
+def _growth(options: argparse.Namespace) -> int:
+    document = growth.measure(options.rounds, quick=options.quick)
+    out = _directory(options, whole=True)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / GROWTH).write_text(json.dumps(document, indent=1) + "\n")
+    for name, svg in growth_chart.charts(Summary(document)).items():
+        (out / name).write_text(svg)
+    print(f"Written to {out}/: {GROWTH} and its charts.", file=sys.stderr)
+    return _status(document)
+
+
+def _performance(results: list[Path], out: Path, parser: argparse.ArgumentParser) -> int:
+    results = results or sorted(OUT.glob(f"3*/{RESULTS}"))
+    if not results:
+        parser.error(f"no results in {OUT}; `make bench` makes them")
+    try:
+        runs = performance.load(results)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    performance.write(runs, out)
+    print(f"Written: {out}, from {', '.join(str(path) for path in results)}.", file=sys.stderr)
+    return 0
+
+
+def _status(document: dict[str, Any]) -> int:
     return int(any(failure["loop"] == "tokioloop" for failure in document["failures"]))
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import cast
+from importlib.metadata import version
 
 import aiofastnet  # type: ignore[import-not-found, unused-ignore]
 import uvloop
 
 from .model import Loop
 
-__version__ = f"{aiofastnet.__version__} on uvloop {uvloop.__version__}"
+__version__ = f"{version('aiofastnet')} on uvloop {version('uvloop')}"
 
 
 def new_event_loop() -> Loop:
-    return cast(Loop, aiofastnet.patch_loop(uvloop.new_event_loop()))
+    loop: Loop = aiofastnet.patch_loop(uvloop.new_event_loop())
+    return loop

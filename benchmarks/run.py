@@ -77,7 +77,7 @@ def run(plan: Plan) -> dict[str, Any]:
                     measurements.append(found | {"round": round_})
     _tell(f"\r\x1b[K{len(measurements)} measurements in {time.monotonic() - begun:.0f} s\n")
     return {
-        "environment": _environment(),
+        "environment": environment(),
         "plan": asdict(plan),
         "peers": {name: asdict(peer) for name, peer in present.items()},
         "measurements": measurements,
@@ -132,7 +132,8 @@ def _measure(variant: str, name: str, plan: Plan) -> Measurement:
     return found
 
 
-def _environment() -> dict[str, Any]:
+def environment() -> dict[str, Any]:
+    """The machine and the interpreter, as of now."""
     model = next(
         (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
         platform.machine(),

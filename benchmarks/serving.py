@@ -70,8 +70,15 @@ def alone(row: Row, serve: Serve, make: LoopFactory, seconds: float) -> Measurem
         reports = _serve_loads(serve, make(), listener, iter(each * SLICES))
         own, floor = merged(reports[::2]), merged(reports[1::2])
         pairs = zip(reports[::2], reports[1::2], strict=True)
-        over = median(one["cpu_us_per_request"] / other["cpu_us_per_request"] for one, other in pairs)
-        return own | {"floor_cpu_us": floor["cpu_us"], "over_floor": over}
+        # On a busy machine a side may get no core, and so spend nothing, in the whole of a short slice.
+        over = [
+            one["cpu_us_per_request"] / other["cpu_us_per_request"]
+            for one, other in pairs
+            if one["cpu_us_per_request"] and other["cpu_us_per_request"]
+        ]
+        if not over:
+            raise RuntimeError("no slice in which both the server and the floor ran")
+        return own | {"floor_cpu_us": floor["cpu_us"], "over_floor": median(over)}
 
 
 def beside(row: Row, serve: Serve, make: LoopFactory, seconds: float, threads: int) -> Measurement:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
+from operator import ge, le, lt
 from statistics import median
 from typing import Any
 
-from .model import Measurement, Row, Target
+from .model import Measurement, Row
 from .rows import ROWS, split, variants
 
 SUBJECT = "tokioloop"
@@ -30,6 +32,28 @@ class Cell:
     def spread(self) -> float:
         """Half the range, as a part of the median."""
         return (self.high - self.low) / 2 / self.median if self.median else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One thing that tokioloop is held against in a row; `met` is None where it was not measured."""
+
+    wanted: str
+    reached: str
+    met: bool | None
+
+
+def _verdict(
+    wanted: str, value: float | None, form: str, holds: Callable[[float, float], bool], bound: float
+) -> Verdict:
+    if value is None:
+        return Verdict(wanted, "not measured", None)
+    return Verdict(wanted, form.format(value), holds(value, bound))
+
+
+def _all(verdicts: list[Verdict]) -> bool | None:
+    found = [verdict.met for verdict in verdicts]
+    return False if False in found else True if found and None not in found else None
 
 
 class Summary:
@@ -86,33 +110,69 @@ class Summary:
 
     def met(self, row: Row) -> bool | None:
         """Whether tokioloop reaches all of the row's target; None where there is none or a part was not measured."""
-        target: Target | None = row.target
+        return _all(self._of_target(row))
+
+    def verdicts(self, variant: str) -> list[Verdict]:
+        """All that a variant is held against: its target's parts, and each rival that runs."""
+        row, threads = split(variant)
+        found = self._of_target(row) if threads == 1 else self._of_together(variant)
+        if why := self.failure(variant, SUBJECT):
+            found.append(Verdict("to run", f"failed: {why}", False))
+        for name, ratio in self._rivals(variant).items():
+            found.append(Verdict(f"no worse than {name}", f"{ratio:.2f} of its figure", ratio <= 1))
+        return found
+
+    def _of_target(self, row: Row) -> list[Verdict]:
+        target, found = row.target, []
         if target is None:
-            return None
-        parts: list[bool | None] = []
+            return []
         if target.times is not None:
             times = self.times_than(row) if target.than else self.times(row)
-            parts.append(None if times is None else times >= target.times)
+            wanted = f"{target.than or REFERENCE} / {target.times:g}"
+            found.append(_verdict(wanted, times, "{:.2f}x", ge, target.times))
         if target.floor is not None:
             over = self.over_floor(row)
-            parts.append(None if over is None else over <= target.floor)
+            wanted = f"{FLOOR} x {target.floor:g}"
+            found.append(_verdict(wanted, over, "x {:.2f}", le, target.floor))
         if target.below is not None:
             cell = self.cell(row.name, SUBJECT, row.figure)
-            parts.append(None if cell is None else cell.median < target.below)
-        return False if False in parts else None if None in parts else True
+            value = cell.median if cell else None
+            wanted = f"< {target.below:.4g} {row.unit}"
+            found.append(_verdict(wanted, value, "{:.4g}", lt, target.below))
+        return found
 
-    def beaten_by(self, variant: str) -> dict[str, float]:
-        """The rivals whose figure in a variant is less than tokioloop's -> tokioloop's over theirs."""
+    def _of_together(self, variant: str) -> list[Verdict]:
+        row, threads = split(variant)
+        if row.together is None or threads != 2:
+            return []
+        over_uvloop, over_one = self.together(variant)
+        return [
+            _verdict(f"{of} x {want:g}", got, "x {:.2f}", ge, want)
+            for of, want, got in (
+                (f"{REFERENCE}'s rate", row.together.times, over_uvloop),
+                ("one thread's rate", row.together.scale, over_one),
+            )
+            if want is not None
+        ]
+
+    def _rivals(self, variant: str) -> dict[str, float]:
+        """tokioloop's figure over each rival's that has one."""
         row, threads = split(variant)
         figure = row.figure if threads == 1 else "cpu_us"
         ratios = {name: self.ratio((variant, SUBJECT), (variant, name), figure) for name in RIVALS}
-        return {name: ratio for name, ratio in ratios.items() if ratio is not None and ratio > 1}
+        return {name: ratio for name, ratio in ratios.items() if ratio is not None}
 
-    def falls_short(self, variant: str) -> bool:
-        """Whether a variant failed, misses its target, or a rival does better."""
-        row, threads = split(variant)
-        met = self.met(row) if threads == 1 else self.met_together(variant)
-        return met is False or bool(self.beaten_by(variant)) or self.failure(variant, SUBJECT) is not None
+    def beaten_by(self, variant: str) -> list[str]:
+        """The rivals whose figure in a variant is less than tokioloop's."""
+        return [name for name, ratio in self._rivals(variant).items() if ratio > 1]
+
+    def shortfalls(self) -> dict[str, list[Verdict]]:
+        """The variants that miss something they are held against -> what they miss."""
+        missed = {
+            variant: [verdict for verdict in self.verdicts(variant) if verdict.met is False]
+            for variant in self.variants
+        }
+        return {variant: verdicts for variant, verdicts in missed.items() if verdicts}
 
     def together(self, variant: str) -> tuple[float | None, float | None]:
         """The rate of a variant with several threads: over uvloop's in the same, and over that of one thread."""
@@ -124,14 +184,7 @@ class Summary:
 
     def met_together(self, variant: str) -> bool | None:
         """Whether several threads reach the row's target; None where there is no target or no measurement."""
-        row, threads = split(variant)
-        if row.together is None or threads != 2:
-            return None
-        wanted = (row.together.times, row.together.scale)
-        pairs = [(got, want) for got, want in zip(self.together(variant), wanted, strict=True) if want]
-        if any(got is None for got, _ in pairs):
-            return None
-        return all(got is not None and got >= want for got, want in pairs)
+        return _all(self._of_together(variant))
 
     def as_json(self) -> dict[str, Any]:
         """The figures of all tables, by row and loop."""

@@ -9,7 +9,7 @@ from .summary import FLOOR, SUBJECT, Summary
 
 def markdown(summary: Summary) -> str:
     """The whole report."""
-    parts = [_head(summary), _cpu(summary), _wall(summary), _threads(summary), _failures(summary)]
+    parts = [_head(summary), _cpu(summary), _wall(summary), several(summary), failures(summary)]
     return "\n".join(part for part in parts if part)
 
 
@@ -21,36 +21,45 @@ def number(value: float) -> str:
 
 
 def _head(summary: Summary) -> str:
+    return "\n".join(["# Benchmarks", "", *run(summary), "", *(f"- {peer}" for peer in peers(summary)), ""])
+
+
+def run(summary: Summary) -> list[str]:
+    """Where and when a run was made, and how; a line each."""
     where, plan = summary.document["environment"], summary.document["plan"]
     threading = "free-threaded" if where["free_threaded"] else "with GIL"
-    lines = [
-        "# Benchmarks",
-        "",
+    return [
         f"CPython {where['python']} ({threading}), {where['system']}, {where['cpu']}, {where['cores']} cores,"
         f" load average {where['load_average'][0]} at the end; {where['date']} UTC.",
         f"Medians of {plan['rounds']} rounds of {plan['seconds']:g} s; ± is half the range over the rounds. Ratios are"
         " medians of each round's ratio.",
-        "",
     ]
+
+
+def peers(summary: Summary) -> list[str]:
+    """Each loop's version, or why it was left out."""
+    where, lines = summary.document["environment"], []
     for name, peer in summary.document["peers"].items():
         text = peer["version"] or "of this interpreter" if peer["present"] else f"left out: {peer['why']}"
         if peer["present"] and peer["gil"] and where["free_threaded"]:
             text += " (turns the GIL on)"
-        lines.append(f"- {name}: {text}")
-    return "\n".join([*lines, ""])
+        lines.append(f"{name}: {text}")
+    return lines
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
+def grid(head: list[str], rows: list[list[str]]) -> str:
+    """A table whose columns but the first are set to the right."""
     rule = ["---"] + ["---:"] * (len(head) - 1)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, rule, *rows]) + "\n"
 
 
-def _cell(summary: Summary, variant: str, loop: str, field: str, *, spread: bool = False) -> str:
-    cell = summary.cell(variant, loop, field)
-    if cell is None:
+def cell(summary: Summary, variant: str, loop: str, field: str, *, spread: bool = False) -> str:
+    """A figure, or why there is none."""
+    found = summary.cell(variant, loop, field)
+    if found is None:
         return "failed" if summary.failure(variant, loop) else "-"
-    text = number(cell.median)
-    return f"{text} ±{cell.spread:.0%}" if spread and cell.rounds > 1 else text
+    text = number(found.median)
+    return f"{text} ±{found.spread:.0%}" if spread and found.rounds > 1 else text
 
 
 def _columns(summary: Summary) -> list[str]:
@@ -66,23 +75,23 @@ def _cpu(summary: Summary) -> str:
         head += ["better than uvloop", "over the floor", "target", "reached"]
     rows = []
     for row in summary.rows():
-        cells = [_named(row), *(_cell(summary, row.name, loop, row.figure, spread=True) for loop in columns)]
+        cells = [_named(row), *(cell(summary, row.name, loop, row.figure, spread=True) for loop in columns)]
         if subject:
             times, over, met = summary.times(row), summary.over_floor(row), summary.met(row)
             cells += [
                 "-" if times is None else f"{times:.2f}x",
                 "-" if over is None else f"{over - 1:+.0%}",
-                _target(summary, row),
-                _verdict(
+                target(summary, row),
+                verdict(
                     met, failed=row.target is not None and summary.failure(row.name, SUBJECT) is not None
                 ),
             ]
         rows.append(cells)
     title = "## CPU time per operation, microseconds (user and system; memory rows: bytes)\n\n"
-    return title + _table(head, rows) if rows else ""
+    return title + grid(head, rows) if rows else ""
 
 
-def _target(summary: Summary, row: Row) -> str:
+def target(summary: Summary, row: Row) -> str:
     """The target; with what was reached where no other column says it."""
     if row.target is None:
         return ""
@@ -90,7 +99,8 @@ def _target(summary: Summary, row: Row) -> str:
     return str(row.target) if times is None else f"{row.target} ({times:.2f}x)"
 
 
-def _verdict(met: bool | None, *, failed: bool) -> str:
+def verdict(met: bool | None, *, failed: bool) -> str:
+    """The column `reached`."""
     if failed or met is False:
         return "**failed**" if failed else "**no**"
     return "yes" if met else ""
@@ -107,17 +117,18 @@ def _wall(summary: Summary) -> str:
         if any(summary.cell(row.name, loop, "rate") for loop in columns):
             cells = []
             for loop in columns:
-                text = _cell(summary, row.name, loop, "rate")
+                text = cell(summary, row.name, loop, "rate")
                 p50, p99 = (summary.cell(row.name, loop, field) for field in ("p50_us", "p99_us"))
                 if p50 and p99:
                     text += f" ({number(p50.median)} / {number(p99.median)})"
                 cells.append(text)
             rows.append([f"`{row.name}`", *cells])
     title = "## Operations a second by the wall clock (p50 / p99 in microseconds)\n\n"
-    return title + _table(["Row", *columns], rows) if rows else ""
+    return title + grid(["Row", *columns], rows) if rows else ""
 
 
-def _threads(summary: Summary) -> str:
+def several(summary: Summary, heading: str = "##") -> str:
+    """What several threads with a loop each reach."""
     rows = []
     for variant in summary.variants:
         row, threads = split(variant)
@@ -127,7 +138,7 @@ def _threads(summary: Summary) -> str:
         for loop in summary.loops:
             over, under = (variant, loop), (row.name, loop)
             rate, cpu = summary.ratio(over, under, "rate"), summary.ratio(over, under, "cpu_us")
-            text = _cell(summary, variant, loop, "cpu_us")
+            text = cell(summary, variant, loop, "cpu_us")
             if rate is not None and cpu is not None:
                 text += f" (CPU x{cpu:.2f}, rate x{rate:.2f})"
             cells.append(text)
@@ -136,7 +147,7 @@ def _threads(summary: Summary) -> str:
             cells += [
                 "-" if times is None else f"{times:.2f}x",
                 str(row.together or "") if threads == 2 else "",
-                _verdict(summary.met_together(variant), failed=False),
+                verdict(summary.met_together(variant), failed=False),
             ]
         rows.append([f"`{variant}`", *cells])
     if not rows:
@@ -144,17 +155,18 @@ def _threads(summary: Summary) -> str:
     head = ["Row", *summary.loops]
     if SUBJECT in summary.loops:
         head += ["rate over uvloop's", "target", "reached"]
-    title = "## Several threads, a loop each: CPU per operation (and against one thread)\n\n"
+    title = f"{heading} Several threads, a loop each: CPU per operation (and against one thread)\n\n"
     note = (
         "\nCPU x1.00 means that the threads take nothing from each other. The rate of a served row is bounded by the"
         " load generator, which needs a core too.\n"
     )
-    return title + _table(head, rows) + note
+    return title + grid(head, rows) + note
 
 
-def _failures(summary: Summary) -> str:
-    failures = summary.document["failures"]
-    if not failures:
+def failures(summary: Summary, heading: str = "##") -> str:
+    """Which measurements failed, and how."""
+    failed = summary.document["failures"]
+    if not failed:
         return ""
-    lines = sorted({f"- `{f['row']}` on {f['loop']}: {f['why']}" for f in failures})
-    return "\n".join(["## Failures", "", *lines, ""])
+    lines = sorted({f"- `{f['row']}` on {f['loop']}: {f['why']}" for f in failed})
+    return "\n".join([f"{heading} Failures", "", *lines, ""])
