@@ -64,7 +64,7 @@ conformance: ## CPython's own asyncio tests on TokioLoop
 	@echo "==> Conformance: CPython's own asyncio tests on TokioLoop (some minutes)"
 	@$(PY) -m tests.conformance $(CONFORMANCE_ARGS)
 
-bench: ## the benchmarks, side by side with asyncio and uvloop; ARGS go to the harness
+bench: ## the benchmarks, side by side with asyncio and uvloop, and docs/performance.md from them; ARGS go to the harness
 	@$(ENVIRONMENT) --peers peers --peers bench --extension release
 	@$(MAKE) loadgen
 	@TOKIOLOOP_LOADGEN=$(abspath $(LOADGEN)) $(PY) -m benchmarks $(ARGS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from textwrap import wrap
 
 from . import svg
 from .model import Row
@@ -21,6 +22,8 @@ GROUPS = {
 LABELS, BARS, VALUES = 330, 420, 130
 WIDTH = LABELS + BARS + VALUES
 BAR, GAP, HEAD = 14, 12, 66
+#: Characters of a title that fit beside the bars in the widest of the fonts a viewer may have.
+WORDS = 52
 #: Bars are cut off at so many times uvloop's figure.
 MOST = 3.0
 
@@ -46,8 +49,10 @@ def _chart(summary: Summary, title: str, rows: list[Row]) -> str:
     y = HEAD
     for row in rows:
         found = bars[row.name]
-        body.append(svg.text(12, y + BAR * len(found) / 2 - 2, row.name, "name"))
-        body.append(svg.text(12, y + BAR * len(found) / 2 + 12, row.title, "title"))
+        titles = wrap(row.title, WORDS, max_lines=2, placeholder=" ...")
+        middle = y + BAR * len(found) / 2 - 6 * len(titles) + 4
+        body.append(svg.text(12, middle, row.name, "name"))
+        body += [svg.text(12, middle + 12 * (i + 1), line, "title") for i, line in enumerate(titles)]
         for loop, ratio, value in found:
             length = max(1.0, min(ratio, most) * scale)
             body.append(

@@ -33,7 +33,6 @@ WHY = {
         "A third of the time is the interpreter making the Handle, the context and the calls in two threads; tokioloop,"
         " the C allocator and the kernel share the rest. Left: one allocation per post instead of two"
     ),
-    "executor": "The default executor is `ThreadPoolExecutor`, whose queue and locks both loops pay for",
     "pool_10us": "The producer needs the same two cores as the workers",
     "echo_protocol@2": _LOAD_GENERATOR,
     "http@2": _LOAD_GENERATOR,
