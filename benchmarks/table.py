@@ -83,7 +83,9 @@ def _cpu(summary: Summary) -> str:
                 "-" if over is None else f"{over - 1:+.0%}",
                 target(summary, row),
                 verdict(
-                    met, failed=row.target is not None and summary.failure(row.name, SUBJECT) is not None
+                    met,
+                    failed=row.target is not None and summary.failure(row.name, SUBJECT) is not None,
+                    wanted=row.target is not None,
                 ),
             ]
         rows.append(cells)
@@ -99,11 +101,11 @@ def target(summary: Summary, row: Row) -> str:
     return str(row.target) if times is None else f"{row.target} ({times:.2f}x)"
 
 
-def verdict(met: bool | None, *, failed: bool) -> str:
+def verdict(met: bool | None, *, failed: bool, wanted: bool) -> str:
     """The column `reached`."""
     if failed or met is False:
         return "**failed**" if failed else "**no**"
-    return "yes" if met else ""
+    return "yes" if met else "not measured" if wanted else ""
 
 
 def _named(row: Row) -> str:
@@ -147,7 +149,11 @@ def several(summary: Summary, heading: str = "##") -> str:
             cells += [
                 "-" if times is None else f"{times:.2f}x",
                 str(row.together or "") if threads == 2 else "",
-                verdict(summary.met_together(variant), failed=False),
+                verdict(
+                    summary.met_together(variant),
+                    failed=False,
+                    wanted=row.together is not None and threads == 2,
+                ),
             ]
         rows.append([f"`{variant}`", *cells])
     if not rows:

@@ -99,6 +99,15 @@ def test_all_rows_stand_in_their_group_with_all_columns(written, run):
     assert cells(section(text, "### Loops"), "new_loop_bytes")[1:4] == ["350,000", "777", "450.45x"]
 
 
+def test_a_target_that_could_not_be_judged_says_so(written, results):
+    _, text = written((results().measured("connect", tokioloop=5.0, floor=4.0), None))
+    assert cells(section(text, "### Network"), "connect")[-5:] == [
+        *("4.00", "-", "+25%", "uvloop / 1.05, floor x 1.06", "**no**"),
+    ]
+    _, text = written((results().measured("connect", tokioloop=4.0, floor=4.0), None))
+    assert cells(section(text, "### Network"), "connect")[-1] == "not measured"
+
+
 def test_the_run_says_where_when_and_with_what_it_was_made(written, run):
     _, text = written((run, None))
     about = section(text, "## The runs")
