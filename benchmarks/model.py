@@ -54,7 +54,7 @@ class Target:
         parts = [
             "" if self.times is None else f"{self.than or 'uvloop'} / {self.times:g}",
             "" if self.floor is None else f"floor x {self.floor:g}",
-            "" if self.below is None else f"< {self.below:g}",
+            "" if self.below is None else f"< {self.below:.4g}",
         ]
         return ", ".join(part for part in parts if part)
 

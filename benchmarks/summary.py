@@ -119,7 +119,7 @@ class Summary:
         if why := self.failure(variant, SUBJECT):
             found.append(Verdict("to run", f"failed: {why}", False))
         for name, ratio in self._rivals(variant).items():
-            found.append(Verdict(f"no worse than {name}", f"{ratio:.2f} of its figure", ratio <= 1))
+            found.append(Verdict(f"no worse than {name}", f"{ratio:.3f} of its figure", ratio <= 1))
         return found
 
     def _of_target(self, row: Row) -> list[Verdict]:
@@ -129,11 +129,11 @@ class Summary:
         if target.times is not None:
             times = self.times_than(row) if target.than else self.times(row)
             wanted = f"{target.than or REFERENCE} / {target.times:g}"
-            found.append(_verdict(wanted, times, "{:.2f}x", ge, target.times))
+            found.append(_verdict(wanted, times, "{:.3f}x", ge, target.times))
         if target.floor is not None:
             over = self.over_floor(row)
             wanted = f"{FLOOR} x {target.floor:g}"
-            found.append(_verdict(wanted, over, "x {:.2f}", le, target.floor))
+            found.append(_verdict(wanted, over, "x {:.3f}", le, target.floor))
         if target.below is not None:
             cell = self.cell(row.name, SUBJECT, row.figure)
             value = cell.median if cell else None
@@ -147,7 +147,7 @@ class Summary:
             return []
         over_uvloop, over_one = self.together(variant)
         return [
-            _verdict(f"{of} x {want:g}", got, "x {:.2f}", ge, want)
+            _verdict(f"{of} x {want:g}", got, "x {:.3f}", ge, want)
             for of, want, got in (
                 (f"{REFERENCE}'s rate", row.together.times, over_uvloop),
                 ("one thread's rate", row.together.scale, over_one),

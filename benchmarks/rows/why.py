@@ -15,14 +15,14 @@ _LOAD_GENERATOR = "The load generator needs one of the two cores"
 
 WHY = {
     "echo_buffered": (
-        "The row's protocol makes two calls and a slice per request; the interpreter takes several times as much of the"
-        " server's time as tokioloop"
+        "The row's protocol makes two calls and a slice per request; the interpreter takes more of the"
+        " server's time than tokioloop"
     ),
     "call_soon_burst@2": (
         "uvloop scales here too. On 3.14t a function that both threads run has its references counted by both"
     ),
     "gather_100k": (
-        "Half of the time is the collector, which walks all tasks, coroutines and contexts; the rest is `gather()`'s own"
+        "Much of the time is the collector, which walks all tasks, coroutines and contexts; the rest is `gather()`'s own"
         " Python code"
     ),
     "gather_100k@2": "The collector stops both threads",
@@ -30,7 +30,7 @@ WHY = {
     "create_task@2": _SECOND_CORE,
     "future_wakeup@2": _SECOND_CORE,
     "threadsafe_burst": (
-        "A third of the time is the interpreter making the Handle, the context and the calls in two threads; tokioloop,"
+        "The largest part of the time is the interpreter making the Handle, the context and the calls in two threads; tokioloop,"
         " the C allocator and the kernel share the rest. Left: one allocation per post instead of two"
     ),
     "pool_10us": "The producer needs the same two cores as the workers",

@@ -72,10 +72,10 @@ def test_shortfalls_stand_first_with_what_was_reached_and_the_reason(written, ru
     assert "### 3.13t: 3 of 5 rows" in short
     assert cells(short, "echo_protocol")[1:] == [
         "uvloop / 1.05; floor x 1.06",
-        "0.50x; x 1.50",
+        "0.500x; x 1.500",
         "not profiled yet",
     ]
-    assert cells(short, "call_soon_chain")[1:3] == ["no worse than rloop", "2.00 of its figure"]
+    assert cells(short, "call_soon_chain")[1:3] == ["no worse than rloop", "2.000 of its figure"]
     assert "collector" in cells(short, "gather_100k")[3]
     assert "`http`" not in short
 

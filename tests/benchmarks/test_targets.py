@@ -107,7 +107,7 @@ def test_two_threads_are_held_against_uvloops_two_and_against_one(results):
     twice = {"uvloop": 100.0, "tokioloop": 700.0}
     found.measured("create_task@2", rate=twice, uvloop=10.0, tokioloop=2.5)
     missed = summary(found).shortfalls()["create_task@2"]
-    assert [(v.wanted, v.reached) for v in missed] == [("one thread's rate x 1.85", "x 1.75")]
+    assert [(v.wanted, v.reached) for v in missed] == [("one thread's rate x 1.85", "x 1.750")]
 
 
 def test_every_reason_is_a_rows_and_the_rest_is_said_to_be_unknown():
