@@ -111,7 +111,8 @@ async def serve_alone(port: int) -> None:
     await ended.wait()
     loop.remove_reader(sys.stdin)
     server.close()
-    server.close_clients()
+    if hasattr(server, "close_clients"):  # uvloop's server has none
+        server.close_clients()
     await server.wait_closed()
 
 

@@ -93,3 +93,22 @@ def test_http_server_refuses_what_is_not_http(port: int) -> None:
         client.sendall(b"nonsense\r\n\r\n")
         received = b"".join(iter(lambda: client.recv(4096), b""))
     assert received.startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop", "tokioloop"])
+def test_http_server_ends_when_asked_whatever_its_loop(loop: str, tmp_path: Path) -> None:
+    """The demo's comparison: one thread, after a request."""
+    pytest.importorskip(loop)
+    command = [sys.executable, str(EXAMPLES / "threaded_http.py"), "--serve", loop, "--threads", "1"]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, text=True, **pipes) as server:  # type: ignore[call-overload]
+        try:
+            port = int(server.stdout.readline())
+            client = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+            client.request("GET", "/")
+            assert client.getresponse().read() == BODY
+            client.close()
+            server.stdin.close()
+            assert (server.wait(timeout=30), server.stderr.read()) == (0, "")
+        finally:
+            server.kill()
