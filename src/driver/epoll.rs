@@ -1,8 +1,9 @@
 //! The readiness backend, on mio: one epoll instance and its event buffer.
 //!
 //! Streams and listeners are registered edge-triggered through mio, once for their whole life. Watches
-//! (`add_reader` and the `sock_*` calls) must be level-triggered or one-shot, which mio does not offer; they are
-//! armed on mio's own instance through `sys::epoll`, and mio's wait reports them with the rest.
+//! (`add_reader` and the `sock_*` calls) are level-triggered or one-shot, which mio does not offer, or edge-triggered in
+//! one direction and later in both; they are armed on mio's own instance through `sys::epoll`, and mio's wait reports them with
+//! the rest.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -96,8 +97,8 @@ impl Epoll {
         self.poll.registry().reregister(&mut SourceFd(&fd), encode(token), interest)
     }
 
-    pub fn arm(&mut self, fd: RawFd, token: Token, interest: Interest) -> io::Result<()> {
-        epoll::arm(self.poll.as_raw_fd(), fd, interest, encode(token).0 as u64)
+    pub fn arm(&mut self, fd: RawFd, token: Token, interest: Interest, new: bool) -> io::Result<()> {
+        epoll::arm(self.poll.as_raw_fd(), fd, interest, encode(token).0 as u64, new)
     }
 
     /// Registers a listening socket that other instances wait for too; one of those that sleep is woken.

@@ -17,6 +17,7 @@ mod epoll;
 mod source;
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;
@@ -65,16 +66,41 @@ pub enum Completion {
     Polled {
         readable: bool,
         writable: bool,
+        /// The peer will send no more, sent urgent data, or is gone: a short read does not mean that there is no more to read.
+        more: bool,
     },
 }
 
 /// Size of the buffer that all streams of a loop receive into: stays within a core's L2 cache.
 const RECEIVE_BUFFER: usize = 256 * 1024;
 
+/// The fewest registrations after which it is worth looking for sources that nobody needs.
+const SWEEP_AFTER: usize = 64;
+
+/// Descriptors are small numbers that the kernel hands out: spreading them is enough.
+#[derive(Default)]
+struct NumberHasher(u64);
+
+impl Hasher for NumberHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.write_i32(byte.into()));
+    }
+
+    fn write_i32(&mut self, number: i32) {
+        self.0 = (self.0 ^ number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
 pub struct Driver<T> {
     epoll: Epoll,
     sources: SlotMap<Token, Source<T>>,
-    by_fd: HashMap<RawFd, Token>,
+    by_fd: HashMap<RawFd, Token, BuildHasherDefault<NumberHasher>>,
+    /// How many more are registered before it is next looked for those that nobody needs.
+    until_sweep: usize,
     queue: VecDeque<Token>,
     buffer: Box<[u8]>,
     /// For the next batch of datagrams; None while one is out.
@@ -86,7 +112,8 @@ impl<T> Driver<T> {
         Ok(Self {
             epoll: Epoll::new()?,
             sources: SlotMap::with_key(),
-            by_fd: HashMap::new(),
+            by_fd: HashMap::default(),
+            until_sweep: SWEEP_AFTER,
             queue: VecDeque::new(),
             buffer: Box::default(),
             spare: None,
@@ -170,6 +197,7 @@ impl<T> Driver<T> {
             return Err(error);
         }
         self.by_fd.insert(fd, token);
+        self.until_sweep = self.until_sweep.saturating_sub(1);
         Ok(token)
     }
 
@@ -195,6 +223,24 @@ impl<T> Driver<T> {
             self.by_fd.remove(&source.fd);
         }
         Some(source.data)
+    }
+
+    /// Forgets watches that their owner says are of no use any more, and returns what it left with them. Looks only after as
+    /// many registrations as sources were left the last time, so that it costs little, and the number of sources stays in
+    /// proportion to those in use.
+    pub fn sweep(&mut self, is_useless: impl Fn(&T, bool) -> bool) -> Vec<T> {
+        if self.until_sweep > 0 {
+            return Vec::new();
+        }
+        let by_fd = &self.by_fd;
+        let useless = |(token, source): (Token, &Source<T>)| {
+            let current = by_fd.get(&source.fd) == Some(&token);
+            (matches!(source.kind, Kind::Watch(_)) && is_useless(&source.data, current)).then_some(token)
+        };
+        let tokens: Vec<_> = self.sources.iter().filter_map(useless).collect();
+        let swept = tokens.into_iter().filter_map(|token| self.deregister(token)).collect();
+        self.until_sweep = self.sources.len().max(SWEEP_AFTER);
+        swept
     }
 
     pub fn token(&self, fd: RawFd) -> Option<Token> {
@@ -345,7 +391,7 @@ impl<T> Driver<T> {
             return Err(io::ErrorKind::NotFound.into());
         };
         if interest.readable || interest.writable {
-            self.epoll.arm(*fd, token, interest)?;
+            self.epoll.arm(*fd, token, interest, interest.edge && watch.is_silent())?;
         } else if !watch.is_silent() {
             self.epoll.remove(*fd);
         }

@@ -263,13 +263,14 @@ impl Watch {
     fn notice(&mut self, ready: Ready) {
         self.ready.readable |= ready.readable && self.interest.readable;
         self.ready.writable |= ready.writable && self.interest.writable;
+        self.ready.more |= ready.more;
         if self.interest.oneshot {
             self.interest = Interest::default();
         }
     }
 
     fn complete(&mut self) -> Option<Completion> {
-        let Ready { readable, writable, .. } = std::mem::take(&mut self.ready);
-        (readable || writable).then_some(Completion::Polled { readable, writable })
+        let Ready { readable, writable, more } = std::mem::take(&mut self.ready);
+        (readable || writable).then_some(Completion::Polled { readable, writable, more })
     }
 }

@@ -106,14 +106,20 @@ fn a_level_watch_repeats_and_a_oneshot_does_not() {
     for _ in 0..3 {
         assert!(matches!(
             poll(&mut driver)[..],
-            [(_, Completion::Polled { readable: true, writable: false })]
+            [(_, Completion::Polled { readable: true, writable: false, .. })]
         ));
     }
-    driver.watch(token, Interest { readable: true, writable: true, oneshot: true }).unwrap();
-    assert!(matches!(poll(&mut driver)[..], [(_, Completion::Polled { readable: true, writable: true })]));
+    driver.watch(token, Interest { readable: true, writable: true, oneshot: true, edge: false }).unwrap();
+    assert!(matches!(
+        poll(&mut driver)[..],
+        [(_, Completion::Polled { readable: true, writable: true, .. })]
+    ));
     assert!(poll(&mut driver).is_empty());
-    driver.watch(token, Interest { readable: true, writable: false, oneshot: true }).unwrap();
-    assert!(matches!(poll(&mut driver)[..], [(_, Completion::Polled { readable: true, writable: false })]));
+    driver.watch(token, Interest { readable: true, oneshot: true, ..Interest::default() }).unwrap();
+    assert!(matches!(
+        poll(&mut driver)[..],
+        [(_, Completion::Polled { readable: true, writable: false, .. })]
+    ));
 }
 
 #[test]
@@ -121,12 +127,99 @@ fn a_oneshot_watch_leaves_the_descriptor_free_for_a_stream() {
     let mut driver = Driver::new().unwrap();
     let (ours, mut theirs) = pair();
     let token = driver.register_watch(ours.as_raw_fd(), "watch");
-    driver.watch(token, Interest { writable: true, oneshot: true, readable: false }).unwrap();
+    driver.watch(token, Interest { writable: true, oneshot: true, ..Interest::default() }).unwrap();
     assert_eq!(poll(&mut driver).len(), 1);
     driver.deregister(token);
     stream(&mut driver, &ours, ReadMode::Bytes);
     theirs.write_all(b"abc").unwrap();
     assert!(matches!(poll(&mut driver)[..], [(_, Completion::Received(3))]));
+}
+
+const EDGES: Interest = Interest { readable: true, writable: false, oneshot: false, edge: true };
+
+#[test]
+fn an_edge_watch_reports_each_arrival_once_and_stays() {
+    let mut driver = Driver::new().unwrap();
+    let (ours, mut theirs) = pair();
+    theirs.write_all(b"early").unwrap();
+    let token = driver.register_watch(ours.as_raw_fd(), "watch");
+    driver.watch(token, EDGES).unwrap();
+    for _ in 0..3 {
+        let seen = poll(&mut driver);
+        let [(t, Completion::Polled { readable: true, writable: false, more: false })] = seen[..] else {
+            panic!("{seen:?}");
+        };
+        assert_eq!(t, token);
+        assert!(poll(&mut driver).is_empty(), "nothing new came");
+        theirs.write_all(b"x").unwrap();
+    }
+    assert_eq!(poll(&mut driver).len(), 1);
+    drop(theirs);
+    let seen = poll(&mut driver);
+    assert!(matches!(seen[..], [(_, Completion::Polled { readable: true, more: true, .. })]), "{seen:?}");
+}
+
+#[test]
+fn an_edge_watch_that_is_widened_reports_what_is_ready() {
+    let mut driver = Driver::new().unwrap();
+    let (ours, _theirs) = pair();
+    let token = driver.register_watch(ours.as_raw_fd(), "watch");
+    driver.watch(token, EDGES).unwrap();
+    assert!(poll(&mut driver).is_empty());
+    driver.watch(token, Interest { writable: true, ..EDGES }).unwrap();
+    let seen = poll(&mut driver);
+    assert!(
+        matches!(seen[..], [(_, Completion::Polled { readable: false, writable: true, .. })]),
+        "{seen:?}"
+    );
+    assert!(poll(&mut driver).is_empty());
+}
+
+#[test]
+fn an_edge_watch_leaves_the_descriptor_free_for_a_stream_and_for_the_next_owner_of_its_number() {
+    let mut driver = Driver::new().unwrap();
+    let (ours, mut theirs) = pair();
+    let token = driver.register_watch(ours.as_raw_fd(), "watch");
+    driver.watch(token, EDGES).unwrap();
+    let stream = stream(&mut driver, &ours, ReadMode::Bytes);
+    theirs.write_all(b"abc").unwrap();
+    assert!(matches!(poll(&mut driver)[..], [(t, Completion::Received(3))] if t == stream));
+    assert_eq!(driver.deregister(token), Some("watch"));
+    theirs.write_all(b"abc").unwrap();
+    assert!(matches!(poll(&mut driver)[..], [(t, Completion::Received(3))] if t == stream));
+    driver.deregister(stream);
+
+    let old = driver.register_watch(ours.as_raw_fd(), "old");
+    driver.watch(old, EDGES).unwrap();
+    let (next, mut far) = pair();
+    // SAFETY: two open descriptors; the second becomes the first's file, as when it is closed and its number used again.
+    assert!(unsafe { libc::dup2(next.as_raw_fd(), ours.as_raw_fd()) } >= 0);
+    assert_eq!(driver.abandon(old), Some("old"));
+    let new = driver.register_watch(ours.as_raw_fd(), "new");
+    driver.watch(new, EDGES).unwrap();
+    far.write_all(b"x").unwrap();
+    assert!(matches!(poll(&mut driver)[..], [(t, Completion::Polled { readable: true, .. })] if t == new));
+}
+
+#[test]
+fn useless_watches_are_swept_when_there_are_many() {
+    let mut driver = Driver::new().unwrap();
+    let mut pairs = Vec::new();
+    let (kept, mut theirs) = pair();
+    let lasting = driver.register_watch(kept.as_raw_fd(), "lasting");
+    driver.watch(lasting, EDGES).unwrap();
+    let mut swept = 0;
+    for _ in 0..500 {
+        let (ours, far) = pair();
+        let token = driver.register_watch(ours.as_raw_fd(), "useless");
+        driver.watch(token, EDGES).unwrap();
+        swept += driver.sweep(|&data, current| current && data == "useless").len();
+        assert!(driver.len() <= 70, "{}", driver.len());
+        pairs.push((ours, far));
+    }
+    assert!(swept > 400);
+    theirs.write_all(b"x").unwrap();
+    assert!(matches!(poll(&mut driver)[..], [(t, Completion::Polled { .. })] if t == lasting));
 }
 
 #[test]

@@ -71,6 +71,8 @@ pub struct Core {
     /// Made at first need: a loop that never waits has no descriptors.
     pub driver: Option<Driver<Endpoint>>,
     pub pending: SlotMap<PendingKey, Owned>,
+    /// A future to use again: pending, and nobody else's.
+    pub spare_future: Option<Owned>,
     /// What others want to hear of the loop's end by, when it is dropped.
     pub kept: SlotMap<KeptKey, Box<dyn Native>>,
     /// What is to be done once more before the turn is over, in this order.
@@ -113,6 +115,7 @@ impl Core {
             inbox,
             driver: None,
             pending: SlotMap::with_key(),
+            spare_future: None,
             kept: SlotMap::with_key(),
             at_end: VecDeque::new(),
             feed: None,
@@ -199,7 +202,8 @@ impl Core {
                 Ready::Task(task) => visit(task)?,
             }
         }
-        for object in self.pending.values().chain(self.at_end.iter().map(|late| &late.object)) {
+        let late = self.at_end.iter().map(|late| &late.object);
+        for object in self.pending.values().chain(&self.spare_future).chain(late) {
             visit(object)?;
         }
         let mut result = Ok(());
@@ -243,7 +247,12 @@ impl Core {
             _free: [std::mem::take(&mut self.free), std::mem::take(&mut self.free_timers)],
             _posts: self.inbox.close().collect(),
             _driver: self.driver.take(),
-            _pending: self.pending.drain().map(|(_, future)| future).collect(),
+            _pending: self
+                .pending
+                .drain()
+                .map(|(_, future)| future)
+                .chain(self.spare_future.take())
+                .collect(),
             _factory: self.task_factory.take(),
             _kept: self.kept.drain().map(|(_, kept)| kept).collect(),
             _at_end: std::mem::take(&mut self.at_end),

@@ -29,7 +29,7 @@ impl Native for Child {
 }
 
 /// Once, and after an event that turned out not to be the end, again.
-const ONCE: Interest = Interest { readable: true, writable: false, oneshot: true };
+const ONCE: Interest = Interest { readable: true, writable: false, oneshot: true, edge: false };
 
 /// Watches a child; gives what was registered back on failure, for the caller to drop.
 fn watch(driver: &mut Driver<Endpoint>, child: Child) -> Result<(), (io::Error, Option<Endpoint>)> {

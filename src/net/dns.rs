@@ -94,7 +94,7 @@ fn finish(event_loop: &Bound<'_, EventLoop>, key: PendingKey, outcome: Outcome) 
 
 /// Gives a future its result or exception, unless it is done already.
 pub fn settle(py: Python<'_>, future: &Owned, result: PyResult<Bound<'_, PyAny>>) -> PyResult<()> {
-    if super::watch::is_done(py, future)? {
+    if task::is_done(py, future)? {
         return Ok(());
     }
     match result {

@@ -1,7 +1,10 @@
 //! `add_reader`, `add_writer` and the waits of `sock_*`: descriptors that somebody else reads and writes.
 //!
 //! One watch per descriptor, with a waiter for each direction. A callback waits level-triggered until it is removed; a
-//! `sock_*` operation waits for one event. As in asyncio, a new waiter in a direction replaces the one before.
+//! `sock_*` operation waits for one event. As in asyncio, a new waiter in a direction replaces the one before. For
+//! sockets of the common kinds the registration is kept between such waits: `kept` has the rules.
+
+mod kept;
 
 use std::os::fd::RawFd;
 
@@ -13,11 +16,12 @@ use crate::driver::{Completion, Driver, Interest, Token};
 use crate::event_loop::EventLoop;
 use crate::event_loop::endpoint::{Endpoint, Native, with_driver};
 use crate::event_loop::handle::{self, HandleRef};
-use crate::event_loop::turn;
+use crate::event_loop::{task, turn};
 use crate::py::Owned;
-use crate::py::call;
 use crate::py::errors::os_error;
 use crate::py::names::names;
+use kept::Kept;
+pub use kept::{is_drained, note_short_read, wait_once};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Direction {
@@ -33,7 +37,7 @@ pub enum Waiter {
     /// A callback, run at every readiness until removed, and the file object it was added for, if not for a number: that object
     /// stays alive, and finds the callback when it was closed and knows its number no more.
     Callback(HandleRef, Option<Owned>),
-    /// A `SockCall`, resumed once.
+    /// The future of a `sock_*` operation, done at the next event.
     Once(Owned),
 }
 
@@ -41,6 +45,8 @@ pub enum Waiter {
 pub struct Watch {
     reader: Waiter,
     writer: Waiter,
+    /// The registration is edge-triggered, and stays while nobody waits.
+    kept: Option<Kept>,
 }
 
 impl Watch {
@@ -59,6 +65,7 @@ impl Watch {
             readable: waits(&self.reader),
             writable: waits(&self.writer),
             oneshot: !stays(&self.reader) && !stays(&self.writer),
+            edge: false,
         }
     }
 }
@@ -72,9 +79,10 @@ impl Native for Watch {
                     see(handle.as_object());
                     file.iter().for_each(&mut *see);
                 }
-                Waiter::Once(operation) => see(operation),
+                Waiter::Once(future) => see(future),
             }
         }
+        self.kept.iter().for_each(|kept| see(kept.reference()));
     }
 }
 
@@ -147,19 +155,24 @@ pub fn wait(
         let watch = watch_of(driver, token).expect("found or made above");
         let former = std::mem::replace(watch.slot(direction), waiter);
         let interest = watch.interest();
+        let kept = watch.kept.take();
         match driver.watch(token, interest) {
-            Ok(()) => Ok((token, former)),
+            Ok(()) => Ok((token, former, kept)),
             // Both waiters are handed out: dropping them may run code.
-            Err(error) => Err((error, former, take(driver, token, direction))),
+            Err(error) => Err((error, former, take(driver, token, direction), kept)),
         }
     })?
-    .map_err(|(error, _former, _waiter)| os_error(error))
+    .map(|(token, former, _kept)| (token, former))
+    .map_err(|(error, ..)| os_error(error))
 }
 
-/// Removes the waiter of a direction; the watch goes with its last waiter.
+/// Removes the waiter of a direction; the watch goes with its last waiter, unless it is kept.
 fn take(driver: &mut Driver<Endpoint>, token: Token, direction: Direction) -> Waiter {
     let Some(watch) = watch_of(driver, token) else { return Waiter::Nobody };
     let waiter = std::mem::take(watch.slot(direction));
+    if watch.kept.is_some() {
+        return waiter;
+    }
     let interest = watch.interest();
     if interest.readable || interest.writable {
         // It only takes away: what was registered stays valid, unless the descriptor was closed meanwhile.
@@ -175,12 +188,11 @@ pub fn forget(
     event_loop: &Bound<'_, EventLoop>,
     token: Token,
     direction: Direction,
-    operation: *const (),
+    future: &Owned,
 ) -> PyResult<()> {
     let removed = with_driver(event_loop, |driver| {
         let Some(watch) = watch_of(driver, token) else { return Waiter::Nobody };
-        let waits =
-            matches!(watch.slot(direction), Waiter::Once(it) if it.as_ptr() as *const () == operation);
+        let waits = matches!(watch.slot(direction), Waiter::Once(it) if it.as_ptr() == future.as_ptr());
         if waits { take(driver, token, direction) } else { Waiter::Nobody }
     })?;
     drop(removed);
@@ -189,7 +201,10 @@ pub fn forget(
 
 /// A watched descriptor is ready.
 fn dispatch(event_loop: &Bound<'_, EventLoop>, token: Token, completion: Completion) -> PyResult<()> {
-    let Completion::Polled { readable, writable } = completion else { return Ok(()) };
+    let Completion::Polled { readable, writable, more } = completion else { return Ok(()) };
+    if kept::dispatch(event_loop, token, readable, writable, more)? {
+        return Ok(());
+    }
     if readable {
         resume(event_loop, token, Direction::Read)?;
     }
@@ -207,7 +222,7 @@ fn resume(event_loop: &Bound<'_, EventLoop>, token: Token, direction: Direction)
         };
         match watch.slot(direction) {
             Waiter::Callback(handle, _) => Waiter::Callback(handle.clone_ref(py), None),
-            Waiter::Once(operation) => Waiter::Once(operation.clone_ref(py)),
+            Waiter::Once(future) => Waiter::Once(future.clone_ref(py)),
             Waiter::Nobody => Waiter::Nobody,
         }
     })?;
@@ -217,9 +232,10 @@ fn resume(event_loop: &Bound<'_, EventLoop>, token: Token, direction: Direction)
             Ok(())
         }
         Waiter::Callback(handle, _) => turn::run_handle(event_loop, &handle),
-        Waiter::Once(operation) => {
-            forget(event_loop, token, direction, operation.as_ptr() as *const ())?;
-            super::sock::resume(py, &operation)
+        // The system call is made when the one who awaits runs again, so that a cancellation in between loses nothing.
+        Waiter::Once(future) => {
+            forget(event_loop, token, direction, &future)?;
+            task::wake(py, &future)
         }
         Waiter::Nobody => Ok(()),
     }
@@ -348,9 +364,4 @@ impl EventLoop {
     fn remove_writer(slf: &Bound<'_, Self>, fd: &Bound<'_, PyAny>) -> PyResult<bool> {
         remove(slf, fd, Direction::Write)
     }
-}
-
-/// Whether a future is done (cancelled, most often).
-pub fn is_done(py: Python<'_>, future: &Owned) -> PyResult<bool> {
-    call::method0(py, future, names().done)?.bind(py).is_truthy()
 }

@@ -2,11 +2,11 @@
 
 use std::io;
 
-use pyo3::exceptions::{PyDeprecationWarning, PyOSError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyDeprecationWarning, PyOSError, PyStopIteration, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use super::{imports, raw};
+use super::{Owned, imports, raw};
 use crate::sys;
 
 /// `OSError(errno, strerror)`: Python picks the subclass by the number. An error of Rust's own making, which has no
@@ -28,6 +28,21 @@ impl<T> OrOsError<T> for io::Result<T> {
     fn or_os_error(self) -> PyResult<T> {
         self.map_err(os_error)
     }
+}
+
+/// Raises StopIteration with a value, of whatever kind that is.
+pub fn stop_with(py: Python<'_>, value: Owned) -> PyResult<()> {
+    let object = value.as_ptr();
+    // SAFETY: alive. A tuple would be taken for the arguments, an exception for the instance to raise: those are wrapped first.
+    unsafe {
+        if ffi::PyTuple_Check(object) == 0 && ffi::PyExceptionInstance_Check(object) == 0 {
+            ffi::PyErr_SetObject(ffi::PyExc_StopIteration, object);
+            return Ok(());
+        }
+    }
+    let stop = py.get_type::<PyStopIteration>().call1((value.bind(py),))?;
+    PyErr::from_value(stop).restore(py);
+    Ok(())
 }
 
 /// The exception that an awaitable's `throw(exception)` was given, or the deprecated `throw(type, value, traceback)`.

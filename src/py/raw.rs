@@ -10,9 +10,9 @@ use std::ffi::{CStr, c_int, c_uint, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
-use pyo3::exceptions::PySystemError;
-use pyo3::ffi;
+use pyo3::exceptions::{PySystemError, PyTypeError};
 use pyo3::prelude::*;
+use pyo3::{Borrowed, ffi};
 
 use super::Owned;
 
@@ -25,6 +25,19 @@ pub fn add_method(class: &Bound<'_, PyAny>, definition: ffi::PyMethodDef) -> PyR
         let descriptor = ffi::PyDescr_NewMethod(class.as_ptr().cast(), definition);
         let descriptor = Owned::steal_or_err(class.py(), descriptor)?;
         class.setattr(&*name.to_string_lossy(), descriptor.bind(class.py()))
+    }
+}
+
+/// The C function behind a method descriptor of a type in C, if that takes no arguments.
+pub fn method_without_arguments(descriptor: &Bound<'_, PyAny>) -> Option<ffi::PyCFunction> {
+    // SAFETY: of the type with that layout, as is checked; its flags say which of the kinds of function it is. Definitions of
+    // methods live as long as their type.
+    unsafe {
+        if ffi::Py_TYPE(descriptor.as_ptr()) != &raw mut ffi::PyMethodDescr_Type {
+            return None;
+        }
+        let method = &*(*descriptor.as_ptr().cast::<ffi::PyMethodDescrObject>()).d_method;
+        (method.ml_flags == ffi::METH_NOARGS).then_some(method.ml_meth.PyCFunction)
     }
 }
 
@@ -109,11 +122,73 @@ pub fn boolean(py: Python<'_>, value: bool) -> *mut ffi::PyObject {
 pub fn expect_args(name: &str, nargs: isize, min: isize, max: isize) -> PyResult<()> {
     if nargs < min || nargs > max {
         let wanted = if min == max { format!("{min}") } else { format!("{min} to {max}") };
-        return Err(pyo3::exceptions::PyTypeError::new_err(format!(
+        return Err(PyTypeError::new_err(format!(
             "{name}() takes {wanted} positional arguments but {nargs} were given"
         )));
     }
     Ok(())
+}
+
+/// The arguments of a fast call with keywords whose parameters are `names`, all of them wanted.
+///
+/// # Safety
+/// Attached; the arguments of such a call.
+#[inline]
+pub unsafe fn arguments<'py, const N: usize>(
+    py: Python<'py>,
+    function: &str,
+    names: [&str; N],
+    args: *const *mut ffi::PyObject,
+    nargs: isize,
+    keywords: *mut ffi::PyObject,
+) -> PyResult<[Borrowed<'py, 'py, PyAny>; N]> {
+    // SAFETY: promised: `nargs` objects, and behind them as many as there are keywords.
+    unsafe {
+        if nargs == N as isize && keywords.is_null() {
+            return Ok(std::array::from_fn(|index| Borrowed::from_ptr(py, *args.add(index))));
+        }
+        named_arguments(py, function, names, args, nargs, keywords)
+    }
+}
+
+#[cold]
+unsafe fn named_arguments<'py, const N: usize>(
+    py: Python<'py>,
+    function: &str,
+    names: [&str; N],
+    args: *const *mut ffi::PyObject,
+    nargs: isize,
+    keywords: *mut ffi::PyObject,
+) -> PyResult<[Borrowed<'py, 'py, PyAny>; N]> {
+    let wrong = |text: String| PyTypeError::new_err(format!("{function}() {text}"));
+    if nargs > N as isize {
+        return Err(wrong(format!("takes {N} positional arguments but {nargs} were given")));
+    }
+    let mut found = [None; N];
+    // SAFETY: as for the caller.
+    unsafe {
+        for (index, value) in found.iter_mut().enumerate().take(nargs as usize) {
+            *value = Some(Borrowed::from_ptr(py, *args.add(index)));
+        }
+        let count = if keywords.is_null() { 0 } else { ffi::PyTuple_GET_SIZE(keywords) };
+        for index in 0..count {
+            let keyword = Borrowed::<PyAny>::from_ptr(py, ffi::PyTuple_GET_ITEM(keywords, index));
+            let keyword: String = keyword.extract()?;
+            let Some(place) = names.iter().position(|name| *name == keyword) else {
+                return Err(wrong(format!("got an unexpected keyword argument '{keyword}'")));
+            };
+            let value = Borrowed::from_ptr(py, *args.offset(nargs + index));
+            if found[place].replace(value).is_some() {
+                return Err(wrong(format!("got multiple values for argument '{keyword}'")));
+            }
+        }
+    }
+    for (name, value) in names.iter().zip(&found) {
+        if value.is_none() {
+            return Err(wrong(format!("missing a required argument: '{name}'")));
+        }
+    }
+    Ok(found.map(|value| value.expect("checked")))
 }
 
 pub fn method(
@@ -270,6 +345,40 @@ pub fn referent(_py: Python<'_>, reference: &Owned) -> Option<Owned> {
     unsafe {
         ffi::compat::PyWeakref_GetRef(reference.as_ptr(), &mut object);
         (!object.is_null()).then(|| Owned::steal(object))
+    }
+}
+
+/// Whether anybody made a weak reference to the object.
+///
+/// # Safety
+/// Attached; the object is alive, of a type that takes weak references, and nobody makes one meanwhile.
+#[inline]
+pub unsafe fn has_weak_references(object: *mut ffi::PyObject) -> bool {
+    // SAFETY: promised; the list stands where the type says.
+    unsafe {
+        let offset = (*ffi::Py_TYPE(object)).tp_weaklistoffset;
+        !(*object.byte_offset(offset).cast::<*mut ffi::PyObject>()).is_null()
+    }
+}
+
+/// Whether a weak reference refers to `object`, which is alive. Counts nothing and takes no lock.
+pub fn refers_to(reference: &Owned, object: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: a live weak reference; the field is a word, emptied before the memory of what it names is used again. So whatever
+    // other threads do meanwhile, it names an object that somebody holds only if it refers to that.
+    unsafe {
+        let field = &raw mut (*reference.as_ptr().cast::<ffi::PyWeakReference>()).wr_object;
+        let field = std::sync::atomic::AtomicPtr::from_ptr(field);
+        field.load(std::sync::atomic::Ordering::Relaxed) == object.as_ptr()
+    }
+}
+
+/// Whether what a weak reference referred to is gone. Runs no Python code and drops nothing.
+pub fn is_dead(reference: &Owned) -> bool {
+    // SAFETY: as above. None stands for what is gone.
+    unsafe {
+        let field = &raw mut (*reference.as_ptr().cast::<ffi::PyWeakReference>()).wr_object;
+        let field = std::sync::atomic::AtomicPtr::from_ptr(field);
+        field.load(std::sync::atomic::Ordering::Relaxed) == ffi::Py_None()
     }
 }
 

@@ -1,5 +1,5 @@
-//! Registrations that mio does not offer: level-triggered and one-shot ones, made on mio's own epoll
-//! instance, so that one wait reports both kinds.
+//! Registrations that mio does not offer: level-triggered and one-shot ones, and edge-triggered ones that grow, made on
+//! mio's own epoll instance, so that one wait reports all kinds.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -11,6 +11,8 @@ pub struct Interest {
     pub writable: bool,
     /// Report once, then stay silent until armed again.
     pub oneshot: bool,
+    /// Report changes only: once for what is ready when it is armed, then whenever something new comes of it.
+    pub edge: bool,
 }
 
 impl Interest {
@@ -25,19 +27,31 @@ impl Interest {
         if self.oneshot {
             events |= libc::EPOLLONESHOT;
         }
+        if self.edge {
+            events |= libc::EPOLLET;
+            if self.readable {
+                // A read that stops at urgent data is short, but there is more.
+                events |= libc::EPOLLPRI;
+            }
+        }
         events as u32
     }
 }
 
-/// Adds `fd`, or changes its registration if the instance knows it already (left over, disarmed, from an earlier watch).
-pub fn arm(epoll: RawFd, fd: RawFd, interest: Interest, data: u64) -> io::Result<()> {
+/// Adds `fd`, or changes its registration if the instance knows it already (left over, disarmed, from an earlier watch). `new`
+/// says which of the two to try first.
+pub fn arm(epoll: RawFd, fd: RawFd, interest: Interest, data: u64, new: bool) -> io::Result<()> {
     let mut event = libc::epoll_event { events: interest.events(), u64: data };
     let mut control = |op| {
         // SAFETY: `event` is valid for the call; the kernel checks both descriptors.
         super::check(unsafe { libc::epoll_ctl(epoll, op, fd, &mut event) })
     };
-    match control(libc::EPOLL_CTL_MOD) {
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => control(libc::EPOLL_CTL_ADD).map(drop),
+    let (first, wrong, second) = match new {
+        true => (libc::EPOLL_CTL_ADD, libc::EEXIST, libc::EPOLL_CTL_MOD),
+        false => (libc::EPOLL_CTL_MOD, libc::ENOENT, libc::EPOLL_CTL_ADD),
+    };
+    match control(first) {
+        Err(error) if error.raw_os_error() == Some(wrong) => control(second).map(drop),
         other => other.map(drop),
     }
 }

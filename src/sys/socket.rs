@@ -145,6 +145,17 @@ pub fn kind(fd: RawFd) -> io::Result<(i32, i32, i32)> {
     Ok((i32::from(socket.domain()?), i32::from(socket.r#type()?), protocol))
 }
 
+/// The fewest bytes that make a socket readable (SO_RCVLOWAT).
+pub fn low_water_mark(fd: RawFd) -> io::Result<i32> {
+    let mut value: libc::c_int = 0;
+    let mut size = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: pointers to a number and its size, valid for the call.
+    check(unsafe {
+        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_RCVLOWAT, (&raw mut value).cast(), &mut size)
+    })?;
+    Ok(value)
+}
+
 /// Whether `fd` is open in this process.
 pub fn is_open(fd: RawFd) -> bool {
     // SAFETY: F_GETFD only looks the descriptor up.

@@ -8,12 +8,11 @@ use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::sync::OnceLock;
 
-use pyo3::exceptions::PyStopIteration;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
 use super::{FutureKind, Kind, State, TaskKind, exact_future, future, peek, take, types};
-use crate::py::errors::thrown;
+use crate::py::errors::{stop_with, thrown};
 use crate::py::{Owned, raw};
 
 #[repr(C)]
@@ -143,21 +142,6 @@ unsafe fn advance(
         }
     }
     Ok(std::ptr::null_mut())
-}
-
-/// Raises StopIteration with a value, of whatever kind that is.
-fn stop_with(py: Python<'_>, value: Owned) -> PyResult<()> {
-    let object = value.as_ptr();
-    // SAFETY: alive. A tuple would be taken for the arguments, an exception for the instance to raise: those are wrapped first.
-    unsafe {
-        if ffi::PyTuple_Check(object) == 0 && ffi::PyExceptionInstance_Check(object) == 0 {
-            ffi::PyErr_SetObject(ffi::PyExc_StopIteration, object);
-            return Ok(());
-        }
-    }
-    let stop = py.get_type::<PyStopIteration>().call1((value.bind(py),))?;
-    PyErr::from_value(stop).restore(py);
-    Ok(())
 }
 
 unsafe extern "C" fn next(object: *mut ffi::PyObject) -> *mut ffi::PyObject {

@@ -62,7 +62,7 @@ use crate::sync::ownership::Foreign;
 use crate::sys::thread;
 
 pub use create::{add_methods, create_future};
-pub use wake::{is_cancelled, wake};
+pub use wake::{give_back, is_cancelled, is_done, renewed_future, wake};
 
 /// A future's lifecycle, as in asyncio.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -240,6 +240,16 @@ impl Future {
     #[inline]
     fn set_state(&self, state: State) {
         self.state.store(state as u8, Ordering::Release);
+    }
+
+    /// Whether it is done with None, and nothing was ever asked of it but to be awaited. In the loop's thread.
+    fn is_blank(&self) -> bool {
+        self.state() == State::Finished
+            && !self.has(FAILED)
+            // SAFETY: only compared.
+            && self.value.get() == unsafe { ffi::Py_None() }
+            && [&self.callback, &self.context].iter().all(|field| field.get().is_null())
+            && self.rare.get().is_null()
     }
 
     #[inline]

@@ -1,5 +1,6 @@
 //! Connected and listening sockets.
 
+use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
 
@@ -17,9 +18,19 @@ use crate::sys;
 pub fn receive(py: Python<'_>, fd: RawFd, limit: usize) -> PyResult<Attempt<'_>> {
     // SAFETY: memory of that length.
     let received = receive_bytes(py, limit, |start, len| unsafe {
-        sys::socket::recv_raw(fd, start, len).map(|n| (n, ()))
+        sys::socket::recv_raw(fd, start, len).map(|n| (n, n))
     })?;
-    Attempt::of(received, |(bytes, ())| Ok(bytes.into_any()))
+    match received {
+        Ok((bytes, n)) if 0 < n && n < limit => Ok(Attempt::Short(bytes.into_any())),
+        other => Attempt::of(other, |(bytes, _)| Ok(bytes.into_any())),
+    }
+}
+
+/// The most that is received into the thread's own memory first.
+const SCRATCH: usize = 256 * 1024;
+
+thread_local! {
+    static MEMORY: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Calls `call` with memory for `limit` bytes; what it says it received there becomes `bytes`, beside what else it returned.
@@ -28,17 +39,30 @@ pub fn receive_bytes<T>(
     limit: usize,
     call: impl FnOnce(*mut u8, usize) -> io::Result<(usize, T)>,
 ) -> PyResult<io::Result<(Bound<'_, PyBytes>, T)>> {
-    // Small reads land on the stack and are copied into an exact object; large ones are read in place and cut.
+    // Small reads land on the stack, larger ones in memory that the thread keeps, and are copied into an exact object: what is
+    // asked for is most often far more than what comes, and an object of that size is dear to make and to cut. The largest are
+    // read in place.
     const SMALL: usize = 16 * 1024;
-    if limit > SMALL {
+    if limit > SCRATCH {
         return receive_large(py, limit, call);
     }
-    let mut buffer = std::mem::MaybeUninit::<[u8; SMALL]>::uninit();
-    let start: *mut u8 = buffer.as_mut_ptr().cast();
-    Ok(call(start, limit).map(|(n, other)| {
-        // SAFETY: `limit` bytes fit; only those that the kernel wrote are read.
-        (PyBytes::new(py, unsafe { std::slice::from_raw_parts(start, n) }), other)
-    }))
+    let copied = |start: *mut u8| {
+        call(start, limit).map(|(n, other)| {
+            // SAFETY: `limit` bytes fit; only those that the kernel wrote are read.
+            (PyBytes::new(py, unsafe { std::slice::from_raw_parts(start, n) }), other)
+        })
+    };
+    if limit <= SMALL {
+        let mut buffer = std::mem::MaybeUninit::<[u8; SMALL]>::uninit();
+        return Ok(copied(buffer.as_mut_ptr().cast()));
+    }
+    // Making an exact bytes object runs no Python code, so that the memory is never asked for twice.
+    MEMORY.with_borrow_mut(|memory| {
+        if memory.len() < limit {
+            memory.resize(SCRATCH, 0);
+        }
+        Ok(copied(memory.as_mut_ptr()))
+    })
 }
 
 fn receive_large<T>(
