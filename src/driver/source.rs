@@ -250,6 +250,10 @@ pub struct Watch {
 
 impl Watch {
     pub fn set(&mut self, interest: Interest) {
+        if self.interest.edge != interest.edge {
+            // Armed anew, it is told anew of what is ready; an edge may be past.
+            self.ready = Ready::default();
+        }
         self.interest = interest;
         self.ready.readable &= interest.readable;
         self.ready.writable &= interest.writable;

@@ -176,6 +176,23 @@ fn an_edge_watch_that_is_widened_reports_what_is_ready() {
 }
 
 #[test]
+fn an_edge_that_is_past_is_not_reported_once_levels_are_watched() {
+    let mut driver = Driver::new().unwrap();
+    let (mut ours, mut theirs) = pair();
+    let token = driver.register_watch(ours.as_raw_fd(), "watch");
+    driver.watch(token, EDGES).unwrap();
+    theirs.write_all(b"x").unwrap();
+    driver.wait(Some(Duration::ZERO)).unwrap();
+    driver.collect();
+    ours.read_exact(&mut [0]).unwrap();
+    driver.watch(token, Interest { edge: false, ..EDGES }).unwrap();
+    assert!(driver.next_completion().is_none());
+    assert!(poll(&mut driver).is_empty());
+    theirs.write_all(b"x").unwrap();
+    assert_eq!((poll(&mut driver).len(), poll(&mut driver).len()), (1, 1));
+}
+
+#[test]
 fn an_edge_watch_leaves_the_descriptor_free_for_a_stream_and_for_the_next_owner_of_its_number() {
     let mut driver = Driver::new().unwrap();
     let (ours, mut theirs) = pair();

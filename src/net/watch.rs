@@ -21,7 +21,7 @@ use crate::py::Owned;
 use crate::py::errors::os_error;
 use crate::py::names::names;
 use kept::Kept;
-pub use kept::{is_drained, note_short_read, wait_once};
+pub use kept::{is_drained, note_read, wait_once};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Direction {

@@ -431,6 +431,21 @@ def test_what_nobody_heeds_is_let_go(loop, run, pair):
     run(main())
 
 
+def test_what_is_read_without_waiting_stays_registered(loop, run, pair):
+    near, far = pair
+
+    async def main():
+        await exchange(loop, near, far)
+        for limit in (4, 100):
+            for _ in range(100):
+                far.send(b"data")
+                await asyncio.sleep(0)
+                assert await loop.sock_recv(near, limit) == b"data"
+        assert near.fileno() in registered()
+
+    run(main())
+
+
 def test_mixed_with_callbacks(loop, run, pair):
     near, far = pair
 

@@ -162,9 +162,14 @@ impl<'a> Turn<'a> {
             return self.wait(py, operation, fd);
         }
         match operation.attempt(&event_loop, &sock, fd)? {
-            Attempt::Ready(value) => Ok(Step::Return(value.into())),
+            Attempt::Ready(value) => {
+                if operation.reads_stream() {
+                    watch::note_read(&event_loop, &sock, fd, false);
+                }
+                Ok(Step::Return(value.into()))
+            }
             Attempt::Short(value) => {
-                watch::note_short_read(&event_loop, &sock, fd);
+                watch::note_read(&event_loop, &sock, fd, true);
                 Ok(Step::Return(value.into()))
             }
             Attempt::MustWait => self.wait(py, operation, fd),

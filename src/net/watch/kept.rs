@@ -7,7 +7,7 @@
 //! therefore trusted only for the `socket.socket` object it was made for, which a weak reference names, while that has the same
 //! number: such an object is closed for good, and takes no other file. Any other object, and any other use of the number (a
 //! callback, a transport, a socket of another kind), begins anew, on the kernel's word and not on ours. Known limit: a file put
-//! under a live socket object's number by dup2(2) is not noticed.
+//! under a live object's number behind its back, by dup2(2) or a second `__init__`, is not noticed.
 //!
 //! **Where it ends.** Nothing is kept alive by it. What is left of a socket that is gone goes when its number is used again, or
 //! with others when there are many (`Driver::sweep`); what nobody heeds (the socket is read by other means, or
@@ -77,12 +77,12 @@ pub fn is_drained(event_loop: &Bound<'_, EventLoop>, socket: &Bound<'_, PyAny>, 
     event_loop.get().with_claim(|core| core.driver.as_mut().and_then(look)).ok().flatten().unwrap_or(false)
 }
 
-/// A read got less than it asked for, but something.
-pub fn note_short_read(event_loop: &Bound<'_, EventLoop>, socket: &Bound<'_, PyAny>, fd: RawFd) {
+/// Somebody read; `short` says that it got less than it asked for, but something.
+pub fn note_read(event_loop: &Bound<'_, EventLoop>, socket: &Bound<'_, PyAny>, fd: RawFd, short: bool) {
     let _ = event_loop.get().with_claim(|core| {
         let kept = kept_for(core.driver.as_mut()?, socket, fd)?.1.kept.as_mut()?;
         // Not before the kernel reports reads: it does since one was in vain, so that all there is came with an edge.
-        kept.drained = kept.short_is_all && !kept.more && kept.interest.readable;
+        kept.drained = short && kept.short_is_all && !kept.more && kept.interest.readable;
         kept.unheeded = 0;
         Some(())
     });
