@@ -50,7 +50,11 @@ class Executor(EventLoop):
         self._check_thread()
         if not isinstance(executor, ThreadPoolExecutor):
             raise TypeError("executor must be ThreadPoolExecutor instance")
+        own = self._default_executor
         self._default_executor = executor
+        if isinstance(own, LoopThreads):
+            # Nobody else refers to them: they end once what was submitted is done.
+            own.shutdown(wait=False)
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
         """Refuse new work for the default executor and wait until its threads are done.

@@ -38,7 +38,7 @@ class StreamReader(_tokioloop.StreamReader, asyncio.StreamReader):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         for own, callers in cls._CALLERS.items():
-            if own in cls.__dict__:
+            if getattr(cls, own) is not getattr(StreamReader, own):
                 for name in callers:
                     if getattr(cls, name) is getattr(StreamReader, name):
                         setattr(cls, name, getattr(asyncio.StreamReader, name))

@@ -3,13 +3,14 @@
 //! Nothing happens before it is awaited. Then it looks whether it can be done at once; if so its first step is its last. Else it
 //! awaits what tells it to look again: the reader's waiter, or the protocol's `_drain_helper`.
 //!
-//! One thread at a time may step it, as a coroutine: `busy` refuses others.
+//! One thread at a time may step it, as a coroutine: `used` refuses others. Who only looks keeps nobody from stepping it: the look is short, and a
+//! step waits for its end.
 
 use std::cell::UnsafeCell;
 use std::ffi::{c_int, c_void};
 use std::ptr;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use pyo3::exceptions::{PyRuntimeError, PyRuntimeWarning, PyStopIteration, PyValueError};
 use pyo3::ffi;
@@ -80,10 +81,16 @@ struct State {
     awaited: Option<Owned>,
 }
 
+/// Nobody uses it.
+const FREE: u8 = 0;
+const STEPPED: u8 = 1;
+/// For a few instructions, none of which calls Python.
+const LOOKED_AT: u8 = 2;
+
 #[repr(C)]
 struct Operation {
     header: ffi::PyObject,
-    busy: AtomicBool,
+    used: AtomicU8,
     state: UnsafeCell<State>,
 }
 
@@ -113,7 +120,7 @@ pub unsafe fn make(py: Python<'_>, target: *mut ffi::PyObject, ask: Ask) -> PyRe
         let object = Owned::steal_or_err(py, ffi::PyType_GenericAlloc(kind, 0))?;
         let whole = object.as_ptr().cast::<Operation>();
         let state = State { target: Some(Owned::borrow(target)), ask, work: None, awaited: None };
-        ptr::write(&raw mut (*whole).busy, AtomicBool::new(false));
+        ptr::write(&raw mut (*whole).used, AtomicU8::new(FREE));
         ptr::write(&raw mut (*whole).state, UnsafeCell::new(state));
         Ok(object.into_ptr())
     }
@@ -128,11 +135,14 @@ impl<'a> Turn<'a> {
     unsafe fn take(object: *mut ffi::PyObject) -> PyResult<Self> {
         // SAFETY: promised.
         let operation = unsafe { &*object.cast::<Operation>() };
-        // Acquire: pairs with the Release of whoever stepped it before.
-        if operation.busy.swap(true, Ordering::Acquire) {
-            return Err(PyValueError::new_err("coroutine already executing"));
+        loop {
+            // Acquire: pairs with the Release of whoever used it before.
+            match operation.used.compare_exchange(FREE, STEPPED, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => return Ok(Self(operation)),
+                Err(LOOKED_AT) => std::hint::spin_loop(),
+                Err(_) => return Err(PyValueError::new_err("coroutine already executing")),
+            }
         }
-        Ok(Self(operation))
     }
 
     /// What is inside. The reference must end before Python is called: the collector looks at it.
@@ -276,7 +286,7 @@ impl<'a> Turn<'a> {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         // Release: whoever steps it next sees what this one did.
-        self.0.busy.store(false, Ordering::Release);
+        self.0.used.store(FREE, Ordering::Release);
     }
 }
 
@@ -432,7 +442,9 @@ unsafe extern "C" fn close(object: *mut ffi::PyObject, _: *mut ffi::PyObject) ->
 unsafe extern "C" fn get_running(object: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
     // SAFETY: called by Python, attached, with an operation.
     unsafe {
-        raw::enter(|py| Ok(raw::boolean(py, (*object.cast::<Operation>()).busy.load(Ordering::Relaxed))))
+        raw::enter(|py| {
+            Ok(raw::boolean(py, (*object.cast::<Operation>()).used.load(Ordering::Relaxed) == STEPPED))
+        })
     }
 }
 
@@ -440,8 +452,13 @@ unsafe extern "C" fn get_awaited(object: *mut ffi::PyObject, _: *mut c_void) -> 
     // SAFETY: called by Python, attached, with an operation. One that is being stepped awaits nothing.
     unsafe {
         raw::enter(|py| {
-            let Ok(turn) = Turn::take(object) else { return Ok(raw::none(py)) };
-            let awaited = turn.state().awaited.as_ref().map(|awaited| awaited.clone_ref(py));
+            let operation = &*object.cast::<Operation>();
+            let look = operation.used.compare_exchange(FREE, LOOKED_AT, Ordering::Acquire, Ordering::Relaxed);
+            if look.is_err() {
+                return Ok(raw::none(py));
+            }
+            let awaited = (*operation.state.get()).awaited.as_ref().map(|awaited| awaited.clone_ref(py));
+            operation.used.store(FREE, Ordering::Release);
             Ok(awaited.map_or_else(|| raw::none(py), Owned::into_ptr))
         })
     }

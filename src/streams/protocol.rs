@@ -3,10 +3,11 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
+use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use super::object::{State, Type, function, object_attribute};
+use super::object::{State, Type, attribute, function};
 use super::reader::{self, Data};
 use crate::net::native;
 use crate::py::names::names;
@@ -117,7 +118,16 @@ function!(enter data_received(py, object, protocol, data) {
     Ok(raw::none(py))
 });
 
-object_attribute!(get_reader, set_reader, reader);
+attribute!(get_reader, set_reader, py, inner, value;
+    Ok(inner.reader.as_ref().map_or_else(|| raw::none(py), |found| found.clone_ref(py).into_ptr()));
+    {
+        if !value.is_none() && ffi::PyWeakref_Check(value.as_ptr()) == 0 {
+            return Err(PyTypeError::new_err("a protocol's reader is a weak reference or None"));
+        }
+        let new = Some(value).filter(|value| !value.is_none()).map(Owned::from);
+        move |inner| std::mem::replace(&mut inner.reader, new)
+    }
+);
 
 /// An attribute that is true or false and stands in an atomic.
 macro_rules! atomic_attribute {

@@ -9,7 +9,9 @@
 use std::ffi::{c_int, c_void};
 
 use parking_lot::Mutex;
-use pyo3::exceptions::{PyAssertionError, PyNotImplementedError, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{
+    PyAssertionError, PyNotImplementedError, PyOverflowError, PyRuntimeError, PyTypeError, PyValueError,
+};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
@@ -18,7 +20,7 @@ use super::object::{self, Loop, State, Type, attribute, flag_attribute, function
 use super::operation::{self, Ask};
 use crate::event_loop::task;
 use crate::py::buffer as view;
-use crate::py::method::arguments;
+use crate::py::method::{arguments, required};
 use crate::py::names::names;
 use crate::py::{Owned, call, imports, raw};
 
@@ -127,7 +129,7 @@ impl Reader {
                 Data::Slice(slice) => inner.buffer.extend(py, slice)?,
                 Data::Whole(bytes) => inner.buffer.add_piece(py, bytes)?,
             }
-            let full = !inner.paused && inner.buffer.len() > 2 * inner.limit;
+            let full = !inner.paused && inner.buffer.len() > inner.limit.saturating_mul(2);
             let transport = inner.transport.as_ref().filter(|_| full);
             let to_pause = transport.map(|transport| transport.clone_ref(py));
             Ok::<_, PyErr>(Fed::Done { waiter: inner.waiter.take(), to_pause })
@@ -256,7 +258,7 @@ pub fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         raw::fast_keywords(c"readexactly", readexactly, c"readexactly($self, n)\n--\n\nRead exactly n bytes. IncompleteReadError at an earlier end."),
         raw::fast_keywords(c"readuntil", readuntil, c"readuntil($self, separator=b'\\n')\n--\n\nRead up to and with the separator, or the first of a tuple of them. IncompleteReadError at an earlier end, LimitOverrunError beyond the limit."),
         raw::no_args(c"readline", readline, c"Read a line with its end; what is left at the end of the stream. ValueError beyond the limit."),
-        raw::one_arg(c"feed_data", feed_data, c"Add bytes to what can be read. Called by the protocol."),
+        raw::fast_keywords(c"feed_data", feed_data, c"feed_data($self, data)\n--\n\nAdd bytes to what can be read. Called by the protocol."),
         raw::no_args(c"feed_eof", feed_eof, c"Nothing more comes. Called by the protocol."),
         raw::no_args(c"at_eof", at_eof, c"Whether everything was read and nothing more comes."),
         raw::no_args(c"exception", exception, c"The exception that reads raise, or None."),
@@ -311,14 +313,31 @@ unsafe extern "C" fn next_line(object: *mut ffi::PyObject) -> *mut ffi::PyObject
     unsafe { raw::enter_hot(|py| operation::make(py, object, Ask::NextLine)) }
 }
 
-function!(enter feed_data(py, object, reader, data) {
-    reader.feed(py, Data::of(&data)?)?;
-    Ok(raw::none(py))
-});
+unsafe extern "C" fn feed_data(
+    object: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    nargs: isize,
+    keywords: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: called by Python, attached, with a reader, as a fast call with keywords.
+    unsafe {
+        raw::enter(|py| {
+            let [data] = arguments(py, "feed_data", ["data"], args, nargs, keywords)?;
+            let data = required(data, "feed_data", "data")?;
+            TYPE.of(object).feed(py, Data::of(&data)?)?;
+            Ok(raw::none(py))
+        })
+    }
+}
 
-/// A size in bytes, of any kind that Python takes for a whole number.
+/// A size in bytes. What is beyond any stream is the most, or the least, that there is.
 fn size(value: &Bound<'_, PyAny>) -> PyResult<isize> {
-    value.extract::<isize>()
+    match value.extract::<isize>() {
+        Err(error) if error.is_instance_of::<PyOverflowError>(value.py()) => {
+            Ok(if value.lt(0)? { isize::MIN } else { isize::MAX })
+        }
+        size => size,
+    }
 }
 
 unsafe extern "C" fn read(
@@ -389,7 +408,7 @@ unsafe extern "C" fn initialise(
         raw::enter(|py| {
             let [limit, event_loop] =
                 object::init_arguments(py, "StreamReader", ["limit", "loop"], args, keywords)?;
-            let limit = limit.map_or(Ok(LIMIT as i64), |limit| limit.extract::<i64>())?;
+            let limit = limit.map_or(Ok(LIMIT as isize), |limit| size(&limit))?;
             let limit = usize::try_from(limit).ok().filter(|&limit| limit > 0);
             let limit = limit.ok_or_else(|| PyValueError::new_err("Limit cannot be <= 0"))?;
             let event_loop = match event_loop.filter(|given| !given.is_none()) {

@@ -1,7 +1,7 @@
 //! What each kind of read takes from what was received, or why it has to wait.
 
 use memchr::memmem;
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyRuntimeError, PyStopIteration, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
@@ -263,7 +263,16 @@ impl Failure {
 
     fn make(self, py: Python<'_>) -> PyResult<PyErr> {
         Ok(match self {
-            Failure::Set(error) => PyErr::from_value(error.into_bound(py)),
+            Failure::Set(error) => {
+                let error = PyErr::from_value(error.into_bound(py));
+                if !error.is_instance_of::<PyStopIteration>(py) {
+                    return Ok(error);
+                }
+                // It would be taken for a result; a coroutine refuses it likewise.
+                let refusal = PyRuntimeError::new_err("coroutine raised StopIteration");
+                refusal.set_cause(py, Some(error));
+                refusal
+            }
             Failure::Incomplete { partial, expected } => {
                 let class = imports::incomplete_read_error(py)?;
                 PyErr::from_value(class.call1((partial.bind(py), expected))?)

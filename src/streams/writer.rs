@@ -11,6 +11,7 @@ use super::object::{self, State, Type, function, object_attribute};
 use super::operation::{self, Ask};
 use super::{protocol, reader};
 use crate::net::stream;
+use crate::py::method::{arguments, required};
 use crate::py::names::names;
 use crate::py::{Owned, call, imports, raw};
 
@@ -31,6 +32,15 @@ pub static TYPE: Type<Writer> = Type::new();
 impl Writer {
     fn with<R>(&self, f: impl FnOnce(&mut Inner) -> R) -> R {
         f(&mut self.0.lock())
+    }
+
+    fn write(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<*mut ffi::PyObject> {
+        let transport = self.transport(py)?;
+        if stream::is_stream(&transport.bind(py)) {
+            // SAFETY: a stream transport, alive as the data is.
+            return Ok(unsafe { stream::write_to(transport.as_ptr(), data.as_ptr()) });
+        }
+        call::method1(py, &transport, names().write, data).map(|_| raw::none(py))
     }
 
     fn transport(&self, py: Python<'_>) -> PyResult<Owned> {
@@ -135,7 +145,7 @@ pub fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         c"The native half of tokioloop.StreamWriter.",
         vec![(ffi::Py_tp_init, initialise as *mut c_void)],
         vec![
-            raw::one_arg(c"write", write, c"write($self, data)\n--\n\nSend bytes; what the kernel does not take now is sent later. Await drain() when there is much."),
+            raw::fast_keywords(c"write", write, c"write($self, data)\n--\n\nSend bytes; what the kernel does not take now is sent later. Await drain() when there is much."),
             raw::no_args(c"drain", drain, c"Wait until there is room for more. Raises what ended the connection."),
         ],
         vec![
@@ -147,13 +157,25 @@ pub fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     )
 }
 
-function!(enter_hot write(py, object, writer, data) {
-    let transport = writer.transport(py)?;
-    if stream::is_stream(&transport.bind(py)) {
-        return Ok(stream::write_to(transport.as_ptr(), data.as_ptr()));
+unsafe extern "C" fn write(
+    object: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    nargs: isize,
+    keywords: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: called by Python, attached, with a writer, as a fast call with keywords.
+    unsafe {
+        if nargs != 1 || !keywords.is_null() {
+            return raw::enter(|py| {
+                let [data] = arguments(py, "write", ["data"], args, nargs, keywords)?;
+                let data = required(data, "write", "data")?;
+                TYPE.of(object).write(py, &data)
+            });
+        }
+        raw::enter_hot(|py| TYPE.of(object).write(py, &Bound::from_borrowed_ptr(py, *args)))
     }
-    call::method1(py, &transport, names().write, &data).map(|_| raw::none(py))
-});
+}
+
 function!(enter_hot drain(py, object, writer) {
     let _ = writer;
     operation::make(py, object, Ask::Drain)

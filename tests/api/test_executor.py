@@ -342,3 +342,15 @@ def test_what_was_submitted_is_done_when_the_interpreter_ends():
         "True\ncannot schedule new futures after interpreter shutdown\n",
         "",
     )
+
+
+def test_replaced_threads_end(loop, run):
+    async def main():
+        return await loop.run_in_executor(None, threading.current_thread)
+
+    thread = run(main())
+    with ThreadPoolExecutor(1) as pool:
+        loop.set_default_executor(pool)
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+        assert run(main()) is not thread

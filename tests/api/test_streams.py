@@ -513,3 +513,100 @@ def no_warnings_of_others():
     with warnings.catch_warnings():
         warnings.simplefilter("error", ResourceWarning)
         yield
+
+
+# What a review found.
+
+
+def test_a_method_that_is_inherited_from_beside_is_called(loop):
+    calls = []
+
+    class Beside:
+        async def readuntil(self, separator=b"\n"):
+            calls.append("readuntil")
+            return await super().readuntil(separator)
+
+        def _wakeup_waiter(self):
+            calls.append("_wakeup_waiter")
+            super()._wakeup_waiter()
+
+    class Reader(Beside, tokioloop.StreamReader):
+        pass
+
+    reader = Reader(loop=loop)
+    reader.feed_data(b"a\n")
+    reader.feed_eof()
+    assert at_once(reader.readline()) == b"a\n"
+    assert calls == ["_wakeup_waiter", "_wakeup_waiter", "readuntil"]
+
+
+def test_who_looks_at_a_read_does_not_keep_it_from_being_stepped(loop, run, reader):
+    under_way, end = [], threading.Event()
+
+    def look():
+        while not end.is_set():
+            for read in under_way[-1:]:
+                read.cr_await  # noqa: B018 - that it is looked up is the test
+                read.cr_running  # noqa: B018
+
+    async def main():
+        for n in range(5000):
+            read = reader.readexactly(1)
+            under_way.append(read)
+            task = loop.create_task(read)
+            await asyncio.sleep(0)
+            reader.feed_data(b"%d" % (n % 10))
+            assert await task == b"%d" % (n % 10)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        run(main())
+    finally:
+        end.set()
+        thread.join()
+
+
+def test_a_protocols_reader_is_a_weak_reference(loop, reader):
+    protocol = tokioloop.StreamReaderProtocol(reader, loop=loop)
+    with pytest.raises(TypeError):
+        protocol._stream_reader_wr = lambda: reader
+    protocol.data_received(b"abc")
+    assert at_once(reader.read(10)) == b"abc"
+    protocol._stream_reader_wr = None
+    protocol.data_received(b"nobody reads it")
+
+
+def test_arguments_by_name(loop, run, reader):
+    async def main():
+        ours, theirs = socket.socketpair()
+        with theirs:
+            _reader, writer = await tokioloop.open_connection(sock=ours)
+            writer.write(data=b"by name")
+            assert theirs.recv(100) == b"by name"
+            with pytest.raises(TypeError, match="missing required argument 'data'"):
+                writer.write()
+            writer.close()
+
+    run(main())
+    reader.feed_data(data=b"abc")
+    assert at_once(reader.read(n=10)) == b"abc"
+
+
+def test_sizes_beyond_any_stream(loop):
+    reader = tokioloop.StreamReader(2**80, loop)
+    reader.feed_data(b"abc")
+    assert at_once(reader.read(2**70)) == b"abc"
+    reader.feed_data(b"line\n")
+    assert at_once(reader.readline()) == b"line\n"
+    reader.feed_data(b"all")
+    reader.feed_eof()
+    assert at_once(reader.read(-(2**70))) == b"all"
+    with pytest.raises(asyncio.IncompleteReadError):
+        reader.readexactly(2**70).send(None)
+
+
+def test_a_set_stop_iteration_is_no_result(reader):
+    reader.set_exception(StopIteration("no result"))
+    with pytest.raises(RuntimeError, match="coroutine raised StopIteration"):
+        reader.read(1).send(None)

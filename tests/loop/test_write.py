@@ -3,6 +3,7 @@
 import array
 import asyncio
 import contextlib
+import os
 import random
 
 import pytest
@@ -495,3 +496,47 @@ def test_a_reset_is_told_once_though_more_is_held(loop, run, link, contexts):
 
     run(main())
     assert contexts == []
+
+
+def test_what_is_held_goes_before_what_is_written_to_the_socket_itself(loop, run, link):
+    async def main():
+        transport, far = await link(Recorder())
+        await asyncio.sleep(0)
+        transport.write(b"first ")
+        transport.write(b"second ")
+        os.write(transport.get_extra_info("socket").fileno(), b"third")
+        assert far.recv(100) == b"first second third"
+        transport.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_a_close_does_not_depend_on_what_was_held(loop, run, link, pieces):
+    async def main():
+        protocol = Recorder()
+        transport, far = await link(protocol)
+        await asyncio.sleep(0)
+        for _ in range(pieces):
+            transport.write(b"before ")
+        transport.close()
+        transport.write(b"after")
+        assert await receive_all(far) == pieces * b"before "
+        await protocol.lost()
+
+    run(main())
+
+
+def test_a_new_limit_finds_nothing_held(loop, run, link):
+    async def main():
+        protocol = Recorder()
+        transport, far = await link(protocol)
+        await asyncio.sleep(0)
+        transport.write(b"first ")
+        transport.write(b"second")
+        transport.set_write_buffer_limits(high=0)
+        assert "pause" not in protocol.log and transport.get_write_buffer_size() == 0
+        assert far.recv(100) == b"first second"
+        transport.close()
+
+    run(main())

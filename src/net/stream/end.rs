@@ -23,6 +23,8 @@ impl<'py> Transport<'_, 'py> {
     /// Reads no more, sends what is queued, then ends.
     pub(super) fn close(self) -> PyResult<()> {
         self.event_loop().get().check_open()?;
+        // Whether anything has to wait decides what becomes of later writes.
+        self.flush_held()?;
         let (was_open, empty) = self.with(|stream| {
             let was_open = stream.phase == Phase::Open;
             if was_open {

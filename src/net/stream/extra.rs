@@ -64,7 +64,13 @@ impl<'py> super::Transport<'_, 'py> {
         let known = match name {
             "pipe" => pipe.map(|pipe| pipe.into_bound(py)),
             _ if pipe.is_some() => None,
-            "socket" => self.socket()?,
+            "socket" => {
+                // Whoever writes to the socket itself does so behind what was written before.
+                if self.event_loop().get().shared.is_mine() {
+                    self.flush_held()?;
+                }
+                self.socket()?
+            }
             "sockname" => {
                 let fd = self.fd();
                 let local = self.public(|public| public.objects.lock().extra.local.clone());

@@ -447,6 +447,7 @@ impl<'py> Transport<'_, 'py> {
 
     pub(super) fn set_limits(self, high: Option<i64>, low: Option<i64>) -> PyResult<()> {
         use std::sync::atomic::Ordering;
+        self.flush_held()?;
         let result = self.with(|stream| {
             stream.flow.set_limits(high, low)?;
             let (low, high) = stream.flow.limits();
