@@ -18,6 +18,14 @@ WHY = {
         "The row's protocol makes two calls and a slice per request; the interpreter takes more of the"
         " server's time than tokioloop"
     ),
+    "echo_sock": (
+        "Three fifths of the time is the kernel's, a fifth the interpreter's: on 3.13 `await` takes the result of anything but a"
+        " coroutine as a StopIteration. The rest is spread thinly"
+    ),
+    "connect": (
+        "Half of the time is the kernel's, a tenth the collector's. Left: the epoll_ctl that takes a socket out that is about"
+        " to be closed"
+    ),
     "call_soon_burst@2": (
         "uvloop scales here too. On 3.14t a function that both threads run has its references counted by both"
     ),
