@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import inspect
 import socket
 import threading
 import warnings
@@ -499,7 +500,7 @@ def test_install_makes_asyncios_functions_native_on_our_loops():
     tokioloop.install()
     try:
         assert asyncio.open_connection.__name__ == "open_connection"
-        assert asyncio.iscoroutinefunction(asyncio.open_connection)
+        assert inspect.iscoroutinefunction(asyncio.open_connection)
         assert tokioloop.run(kinds()) == (tokioloop.StreamReader, tokioloop.StreamWriter)
         with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
             assert runner.run(kinds()) == (asyncio.StreamReader, asyncio.StreamWriter)
