@@ -18,7 +18,7 @@ use crate::event_loop::post::Post;
 use crate::event_loop::task::begin::{self, End};
 use crate::event_loop::{EventLoop, task};
 use crate::inbox::InboxSender;
-use crate::py::Owned;
+use crate::py::{Owned, imports};
 
 struct Job {
     function: Owned,
@@ -172,7 +172,7 @@ impl Job {
         };
         let end = match result {
             Ok(value) => End::Result(Owned::for_another_thread(&value.bind(py))),
-            Err(error) => End::Error(Owned::for_another_thread(error.value(py))),
+            Err(error) => End::Error(as_asyncios(py, error)),
         };
         self.answer(py, end);
     }
@@ -183,5 +183,15 @@ impl Job {
         drop(inbox.post(Post::Finished(Box::new(move |event_loop| {
             begin::pass_on(event_loop.py(), &future, &end)
         }))));
+    }
+}
+
+/// What the future gets of an exception: as from `wrap_future`, those of `concurrent.futures` become asyncio's.
+#[cold]
+fn as_asyncios(py: Python<'_>, error: PyErr) -> Owned {
+    let converted = imports::convert_future_exc(py).and_then(|convert| convert.call1((error.value(py),)));
+    match converted {
+        Ok(converted) => Owned::for_another_thread(&converted),
+        Err(failed) => Owned::for_another_thread(failed.value(py)),
     }
 }

@@ -27,6 +27,7 @@ imports! {
     #[cfg(Py_3_14)]
     discard_from_awaited_by = "asyncio.futures"."future_discard_from_awaited_by";
     get_future_loop = "asyncio.futures"."_get_loop";
+    convert_future_exc = "asyncio.futures"."_convert_future_exc";
     future_repr = "asyncio.base_futures"."_future_repr";
     task_repr = "asyncio.base_tasks"."_task_repr";
     task_get_stack = "asyncio.base_tasks"."_task_get_stack";

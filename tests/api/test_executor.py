@@ -1,6 +1,7 @@
 """run_in_executor and the default executor's end."""
 
 import asyncio
+import concurrent.futures
 import contextvars
 import gc
 import os
@@ -246,6 +247,27 @@ def test_whatever_is_raised_is_the_futures(loop, run, error, raised):
         return await loop.run_in_executor(None, str, "the thread lives on")
 
     assert run(main()) == "the thread lives on"
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        (concurrent.futures.CancelledError, asyncio.CancelledError),
+        (concurrent.futures.InvalidStateError, asyncio.InvalidStateError),
+    ],
+)
+def test_what_concurrent_futures_raises_is_asyncios(loop, run, theirs, ours):
+    """A function that waits for such a future, say of `run_coroutine_threadsafe`."""
+
+    def fails():
+        raise theirs("message")
+
+    async def main():
+        with pytest.raises(ours) as caught:
+            await loop.run_in_executor(None, fails)
+        assert type(caught.value) is ours and caught.value.args == ("message",)
+
+    run(main())
 
 
 def test_a_thread_keeps_what_is_its_own(loop, run):
