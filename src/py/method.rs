@@ -133,6 +133,45 @@ pub unsafe fn arguments<'py, const N: usize>(
     Ok(values)
 }
 
+/// The values of arguments that all have to be given, nearly always by position.
+///
+/// # Safety
+/// The arguments are those of a fast call with keywords.
+#[inline]
+pub unsafe fn all_arguments<'py, const N: usize>(
+    py: Python<'py>,
+    method: &str,
+    names: [&str; N],
+    args: *const *mut ffi::PyObject,
+    nargs: isize,
+    keywords: *mut ffi::PyObject,
+) -> PyResult<[Bound<'py, PyAny>; N]> {
+    // SAFETY: promised.
+    unsafe {
+        if nargs == N as isize && keywords.is_null() {
+            return Ok(std::array::from_fn(|index| Bound::from_borrowed_ptr(py, *args.add(index))));
+        }
+        named_arguments(py, method, names, args, nargs, keywords)
+    }
+}
+
+#[cold]
+unsafe fn named_arguments<'py, const N: usize>(
+    py: Python<'py>,
+    method: &str,
+    names: [&str; N],
+    args: *const *mut ffi::PyObject,
+    nargs: isize,
+    keywords: *mut ffi::PyObject,
+) -> PyResult<[Bound<'py, PyAny>; N]> {
+    // SAFETY: as for the caller.
+    let values = unsafe { arguments(py, method, names, args, nargs, keywords)? };
+    if let Some(index) = values.iter().position(Option::is_none) {
+        required(None, method, names[index])?;
+    }
+    Ok(values.map(|value| value.expect("checked")))
+}
+
 /// An argument that has to be given.
 pub fn required<'py>(
     value: Option<Bound<'py, PyAny>>,

@@ -11,8 +11,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
 use pyo3::exceptions::{PySystemError, PyTypeError};
+use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::{Borrowed, ffi};
 
 use super::Owned;
 
@@ -127,68 +127,6 @@ pub fn expect_args(name: &str, nargs: isize, min: isize, max: isize) -> PyResult
         )));
     }
     Ok(())
-}
-
-/// The arguments of a fast call with keywords whose parameters are `names`, all of them wanted.
-///
-/// # Safety
-/// Attached; the arguments of such a call.
-#[inline]
-pub unsafe fn arguments<'py, const N: usize>(
-    py: Python<'py>,
-    function: &str,
-    names: [&str; N],
-    args: *const *mut ffi::PyObject,
-    nargs: isize,
-    keywords: *mut ffi::PyObject,
-) -> PyResult<[Borrowed<'py, 'py, PyAny>; N]> {
-    // SAFETY: promised: `nargs` objects, and behind them as many as there are keywords.
-    unsafe {
-        if nargs == N as isize && keywords.is_null() {
-            return Ok(std::array::from_fn(|index| Borrowed::from_ptr(py, *args.add(index))));
-        }
-        named_arguments(py, function, names, args, nargs, keywords)
-    }
-}
-
-#[cold]
-unsafe fn named_arguments<'py, const N: usize>(
-    py: Python<'py>,
-    function: &str,
-    names: [&str; N],
-    args: *const *mut ffi::PyObject,
-    nargs: isize,
-    keywords: *mut ffi::PyObject,
-) -> PyResult<[Borrowed<'py, 'py, PyAny>; N]> {
-    let wrong = |text: String| PyTypeError::new_err(format!("{function}() {text}"));
-    if nargs > N as isize {
-        return Err(wrong(format!("takes {N} positional arguments but {nargs} were given")));
-    }
-    let mut found = [None; N];
-    // SAFETY: as for the caller.
-    unsafe {
-        for (index, value) in found.iter_mut().enumerate().take(nargs as usize) {
-            *value = Some(Borrowed::from_ptr(py, *args.add(index)));
-        }
-        let count = if keywords.is_null() { 0 } else { ffi::PyTuple_GET_SIZE(keywords) };
-        for index in 0..count {
-            let keyword = Borrowed::<PyAny>::from_ptr(py, ffi::PyTuple_GET_ITEM(keywords, index));
-            let keyword: String = keyword.extract()?;
-            let Some(place) = names.iter().position(|name| *name == keyword) else {
-                return Err(wrong(format!("got an unexpected keyword argument '{keyword}'")));
-            };
-            let value = Borrowed::from_ptr(py, *args.offset(nargs + index));
-            if found[place].replace(value).is_some() {
-                return Err(wrong(format!("got multiple values for argument '{keyword}'")));
-            }
-        }
-    }
-    for (name, value) in names.iter().zip(&found) {
-        if value.is_none() {
-            return Err(wrong(format!("missing a required argument: '{name}'")));
-        }
-    }
-    Ok(found.map(|value| value.expect("checked")))
 }
 
 pub fn method(

@@ -19,8 +19,8 @@ use pyo3::prelude::*;
 use super::reader::{self, Reader};
 use super::reads::{Look, Separators, Want};
 use super::writer;
-use crate::py::errors::thrown;
-use crate::py::{Owned, imports, raw};
+use crate::py::errors::{stop_with, thrown};
+use crate::py::{Owned, call, imports, raw};
 
 /// What was asked for, as it was asked.
 pub enum Ask {
@@ -290,19 +290,13 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// What `await` would step.
+/// What `await` would step: a coroutine itself, which whoever looks at `cr_await` goes on from.
 fn iterator_of(py: Python<'_>, awaitable: Owned) -> PyResult<Owned> {
-    // SAFETY: alive; slots of its type are called as Python would.
-    unsafe {
-        if ffi::PyCoro_CheckExact(awaitable.as_ptr()) != 0 {
-            return Ok(awaitable);
-        }
-        let slots = (*ffi::Py_TYPE(awaitable.as_ptr())).tp_as_async;
-        match slots.as_ref().and_then(|slots| slots.am_await) {
-            Some(get) => Owned::steal_or_err(py, get(awaitable.as_ptr())),
-            None => Ok(awaitable.bind(py).call_method0("__await__")?.into()),
-        }
+    // SAFETY: alive; only the type is looked at.
+    if unsafe { ffi::PyCoro_CheckExact(awaitable.as_ptr()) } != 0 {
+        return Ok(awaitable);
     }
+    call::awaiting(py, &awaitable)
 }
 
 fn send_none(py: Python<'_>, iterator: &Owned) -> PyResult<Step> {
@@ -396,8 +390,7 @@ unsafe extern "C" fn next(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
             Step::Yield(value) => Ok(value),
             Step::Return(value) => {
                 if value.as_ptr() != ffi::Py_None() {
-                    // Bytes: never a tuple or an exception, which would be taken apart.
-                    ffi::PyErr_SetObject(ffi::PyExc_StopIteration, value.as_ptr());
+                    stop_with(py, value)?;
                 }
                 Ok(ptr::null_mut())
             }

@@ -20,7 +20,7 @@ use super::object::{self, Loop, State, Type, attribute, flag_attribute, function
 use super::operation::{self, Ask};
 use crate::event_loop::task;
 use crate::py::buffer as view;
-use crate::py::method::{arguments, required};
+use crate::py::method::{all_arguments, arguments};
 use crate::py::names::names;
 use crate::py::{Owned, call, imports, raw};
 
@@ -322,8 +322,7 @@ unsafe extern "C" fn feed_data(
     // SAFETY: called by Python, attached, with a reader, as a fast call with keywords.
     unsafe {
         raw::enter(|py| {
-            let [data] = arguments(py, "feed_data", ["data"], args, nargs, keywords)?;
-            let data = required(data, "feed_data", "data")?;
+            let [data] = all_arguments(py, "feed_data", ["data"], args, nargs, keywords)?;
             TYPE.of(object).feed(py, Data::of(&data)?)?;
             Ok(raw::none(py))
         })
@@ -373,10 +372,7 @@ unsafe extern "C" fn readexactly(
     // SAFETY: called by Python, attached, with a reader, as a fast call with keywords.
     unsafe {
         raw::enter(|py| {
-            let [n] = arguments(py, "readexactly", ["n"], args, nargs, keywords)?;
-            let n = n.ok_or_else(|| {
-                PyTypeError::new_err("StreamReader.readexactly() missing 1 required positional argument: 'n'")
-            })?;
+            let [n] = all_arguments(py, "readexactly", ["n"], args, nargs, keywords)?;
             operation::make(py, object, Ask::Exactly(size(&n)?))
         })
     }

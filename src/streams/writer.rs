@@ -11,7 +11,7 @@ use super::object::{self, State, Type, function, object_attribute};
 use super::operation::{self, Ask};
 use super::{protocol, reader};
 use crate::net::stream;
-use crate::py::method::{arguments, required};
+use crate::py::method::all_arguments;
 use crate::py::names::names;
 use crate::py::{Owned, call, imports, raw};
 
@@ -165,14 +165,10 @@ unsafe extern "C" fn write(
 ) -> *mut ffi::PyObject {
     // SAFETY: called by Python, attached, with a writer, as a fast call with keywords.
     unsafe {
-        if nargs != 1 || !keywords.is_null() {
-            return raw::enter(|py| {
-                let [data] = arguments(py, "write", ["data"], args, nargs, keywords)?;
-                let data = required(data, "write", "data")?;
-                TYPE.of(object).write(py, &data)
-            });
-        }
-        raw::enter_hot(|py| TYPE.of(object).write(py, &Bound::from_borrowed_ptr(py, *args)))
+        raw::enter_hot(|py| {
+            let [data] = all_arguments(py, "write", ["data"], args, nargs, keywords)?;
+            TYPE.of(object).write(py, &data)
+        })
     }
 }
 

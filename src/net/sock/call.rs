@@ -22,6 +22,7 @@ use crate::event_loop::{EventLoop, task};
 use crate::net::watch;
 use crate::py::buffer::BufferView;
 use crate::py::errors::{stop_with, thrown};
+use crate::py::method::all_arguments;
 use crate::py::names::names;
 use crate::py::{Owned, call, imports, raw};
 
@@ -264,7 +265,7 @@ unsafe fn method2(
     unsafe {
         raw::enter_hot(|py| {
             let names = ["sock", parameter];
-            let [sock, argument] = raw::arguments(py, function, names, args, nargs, keywords)?;
+            let [sock, argument] = all_arguments(py, function, names, args, nargs, keywords)?;
             let event_loop = Borrowed::<PyAny>::from_ptr(py, object).cast_unchecked::<EventLoop>();
             Ok(make(&event_loop, &sock, operation(&argument)?)?.into_ptr())
         })
@@ -322,7 +323,7 @@ unsafe extern "C" fn sock_accept(
     // SAFETY: called by Python as a fast call with keywords.
     unsafe {
         raw::enter_hot(|py| {
-            let [sock] = raw::arguments(py, "sock_accept", ["sock"], args, nargs, keywords)?;
+            let [sock] = all_arguments(py, "sock_accept", ["sock"], args, nargs, keywords)?;
             let event_loop = Borrowed::<PyAny>::from_ptr(py, object).cast_unchecked::<EventLoop>();
             Ok(make(&event_loop, &sock, Operation::Accept)?.into_ptr())
         })
