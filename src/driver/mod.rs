@@ -44,6 +44,8 @@ pub enum ReadMode {
     Paused,
     /// Receives into the driver's buffer and reports [`Completion::Received`].
     Bytes,
+    /// The same; but where much comes in, it reports [`Completion::Large`]. Streams only.
+    Objects,
     /// Reports [`Completion::Readable`]; the owner then calls [`Driver::recv_into`].
     Readiness,
 }
@@ -54,8 +56,12 @@ pub enum Completion {
     /// So many bytes came in; 0 is the end of the stream.
     Received(usize),
     ReadFailed(io::Error),
-    /// A stream in [`ReadMode::Readiness`] has something to read.
+    /// A stream in [`ReadMode::Readiness`] has something to read. It is reported again after [`Driver::recv_into`] or
+    /// [`Driver::set_read_mode`].
     Readable,
+    /// So many bytes wait in the kernel: the owner receives them into memory of its own with [`Driver::recv_into`], which saves a
+    /// copy. As for `Readable`, it is the owner's turn.
+    Large(usize),
     /// A stream that refused bytes takes them again.
     Writable,
     /// Datagrams came in. The memory goes back with [`Driver::give_back`].
@@ -73,6 +79,9 @@ pub enum Completion {
 
 /// Size of the buffer that all streams of a loop receive into: stays within a core's L2 cache.
 const RECEIVE_BUFFER: usize = 256 * 1024;
+
+/// From how many bytes on a read counts as large: below, a copy costs less than to ask the kernel how much there is.
+const LARGE: usize = 16 * 1024;
 
 /// The fewest registrations after which it is worth looking for sources that nobody needs.
 const SWEEP_AFTER: usize = 64;
@@ -310,7 +319,9 @@ impl<T> Driver<T> {
             // It is level-triggered: while it pauses it would end every wait at once.
             self.epoll.remove(source.fd);
         }
-        if source.has_more() && !std::mem::replace(&mut source.queued, true) {
+        let owners_turn = matches!(source.kind, Kind::Stream(_))
+            && matches!(completion, Some(Completion::Readable | Completion::Large(_)));
+        if !owners_turn && source.has_more() && !std::mem::replace(&mut source.queued, true) {
             self.queue.push_back(token);
         }
         Some((token, completion?))
@@ -333,7 +344,7 @@ impl<T> Driver<T> {
         self.requeue(token);
     }
 
-    /// Reads what a stream in [`ReadMode::Readiness`] has into the owner's memory; 0 is the end of the stream.
+    /// Reads what a stream has, one that was reported `Readable` or `Large`, into the owner's memory; 0 is the end of the stream.
     ///
     /// # Safety
     /// `ptr` must be valid for writing `len` bytes for the time of the call.

@@ -5,7 +5,7 @@ use std::os::fd::{OwnedFd, RawFd};
 
 use super::datagram::Datagram;
 use super::epoll::Ready;
-use super::{Completion, Interest, ReadMode};
+use super::{Completion, Interest, LARGE, RECEIVE_BUFFER, ReadMode};
 use crate::sys;
 use crate::sys::datagram::Batch;
 
@@ -80,12 +80,25 @@ pub struct Stream {
     writable: bool,
     /// The kernel refused bytes; the owner waits for `Writable`.
     blocked: bool,
+    /// The last read brought much: worth asking how much there is.
+    large: bool,
+    /// The next read asks for all that the kernel said there is.
+    whole: bool,
 }
 
 impl Stream {
     pub fn new(io: Io) -> Self {
-        let mode = ReadMode::Paused;
-        Self { mode, io, always: false, readable: false, more: false, writable: false, blocked: false }
+        Self {
+            mode: ReadMode::Paused,
+            io,
+            always: false,
+            readable: false,
+            more: false,
+            writable: false,
+            blocked: false,
+            large: false,
+            whole: false,
+        }
     }
 
     /// The kernel does not report on this one: taken for ready at any time.
@@ -120,9 +133,20 @@ impl Stream {
         if self.mode == ReadMode::Readiness {
             return Some(Completion::Readable);
         }
+        if self.large && self.mode == ReadMode::Objects {
+            let waiting = sys::socket::waiting(fd).unwrap_or(0);
+            self.large = waiting >= LARGE;
+            if self.large {
+                self.whole = waiting <= RECEIVE_BUFFER;
+                return Some(Completion::Large(waiting.min(RECEIVE_BUFFER)));
+            }
+        }
         // SAFETY: the pointer and length describe `buffer`.
         match unsafe { self.receive(fd, buffer.as_mut_ptr(), buffer.len()) } {
-            Ok(n) => Some(Completion::Received(n)),
+            Ok(n) => {
+                self.large = n >= LARGE && self.io != Io::File;
+                Some(Completion::Received(n))
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
             Err(error) => Some(Completion::ReadFailed(error)),
         }
@@ -141,10 +165,12 @@ impl Stream {
                 Io::File => sys::pipe::read_raw(fd, ptr, len).map(|n| (n, n > 0)),
             }
         };
+        let whole = std::mem::take(&mut self.whole);
         match result {
             Ok((n, cut)) => {
-                // A read that the kernel could not fill has emptied the socket: the next byte is a new edge.
-                self.readable = n == len || cut || (self.more && n > 0);
+                // A read that the kernel could not fill has emptied the socket: the next byte is a new edge. So has one of all
+                // there was: what came since the kernel was asked came after the edge that had it asked, and is another.
+                self.readable = (n == len && !whole) || cut || (self.more && n > 0);
                 Ok(n)
             }
             Err(error) => {

@@ -4,6 +4,8 @@ use std::os::unix::net::UnixStream;
 
 use super::*;
 
+mod large;
+
 fn pair() -> (UnixStream, UnixStream) {
     let (ours, theirs) = UnixStream::pair().expect("socketpair");
     ours.set_nonblocking(true).expect("non-blocking");

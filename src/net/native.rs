@@ -7,8 +7,18 @@ use parking_lot::Mutex;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-/// Takes bytes that came in, valid for the call. On the loop's thread, inside a run, with no borrow of the core.
-pub type Receive = fn(&Bound<'_, PyAny>, &[u8]) -> PyResult<()>;
+use crate::py::Owned;
+
+pub type ReceiveObject = fn(&Bound<'_, PyAny>, Owned) -> PyResult<()>;
+
+/// Takes bytes that came in. On the loop's thread, inside a run, with no borrow of the core.
+#[derive(Clone, Copy)]
+pub struct Receive {
+    /// Those that lie in the driver's buffer, valid for the call.
+    pub slice: fn(&Bound<'_, PyAny>, &[u8]) -> PyResult<()>,
+    /// An exact `bytes` object, for those who keep what they get: where much comes in, it was received into that.
+    pub object: Option<ReceiveObject>,
+}
 
 /// How the objects of a type receive.
 #[derive(Clone, Copy)]

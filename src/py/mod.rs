@@ -7,6 +7,7 @@
 //! - No Rust borrow of loop or transport state is alive across a call into Python.
 
 pub mod buffer;
+pub mod bytes;
 pub mod call;
 pub mod context;
 pub mod derived;

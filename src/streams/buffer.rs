@@ -10,6 +10,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use crate::py::Owned;
+use crate::py::bytes::{self, contents};
 
 /// None of its methods runs Python code: what it drops are exact `bytes` and bytearrays.
 #[derive(Default)]
@@ -67,7 +68,7 @@ impl Buffer {
     /// Adds a copy. BufferError where somebody has a view of the bytearray.
     pub fn extend(&mut self, py: Python<'_>, data: &[u8]) -> PyResult<()> {
         if self.keeps_pieces() {
-            self.piece = Some(new_bytes(py, data)?);
+            self.piece = Some(bytes::copy(py, data)?);
             self.start = 0;
             return Ok(());
         }
@@ -83,7 +84,7 @@ impl Buffer {
         {
             return Ok(piece);
         }
-        let taken = new_bytes(py, &self.bytes()[..count])?;
+        let taken = bytes::copy(py, &self.bytes()[..count])?;
         self.discard(py, count)?;
         Ok(taken)
     }
@@ -151,24 +152,6 @@ impl Buffer {
 
     pub fn visit<E>(&self, see: &mut impl FnMut(&Owned) -> Result<(), E>) -> Result<(), E> {
         self.piece.iter().chain(&self.array).try_for_each(see)
-    }
-}
-
-/// # Safety
-/// An exact `bytes` object.
-pub unsafe fn contents(bytes: &Owned) -> &[u8] {
-    // SAFETY: promised; it does not change and lives as long as the reference.
-    unsafe {
-        let start = ffi::PyBytes_AsString(bytes.as_ptr()).cast::<u8>();
-        slice::from_raw_parts(start, ffi::PyBytes_Size(bytes.as_ptr()) as usize)
-    }
-}
-
-pub fn new_bytes(py: Python<'_>, data: &[u8]) -> PyResult<Owned> {
-    // SAFETY: attached; a new reference or null with MemoryError set.
-    unsafe {
-        let bytes = ffi::PyBytes_FromStringAndSize(data.as_ptr().cast(), data.len() as isize);
-        Owned::steal_or_err(py, bytes)
     }
 }
 

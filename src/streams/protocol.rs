@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 
 use super::object::{State, Type, attribute, function};
 use super::reader::{self, Data};
-use crate::net::native;
+use crate::net::native::{self, Receive};
 use crate::py::names::names;
 use crate::py::{Owned, call, raw};
 
@@ -70,9 +70,9 @@ fn is_direct(protocol: *mut ffi::PyObject) -> bool {
     }
 }
 
-fn receive(protocol: &Bound<'_, PyAny>, data: &[u8]) -> PyResult<()> {
+fn receive(protocol: &Bound<'_, PyAny>, data: Data<'_>) -> PyResult<()> {
     // SAFETY: what `is_direct` says yes to.
-    unsafe { TYPE.of(protocol.as_ptr()) }.receive(protocol.py(), Data::Slice(data))
+    unsafe { TYPE.of(protocol.as_ptr()) }.receive(protocol.py(), data)
 }
 
 impl State for Protocol {
@@ -88,6 +88,10 @@ impl State for Protocol {
 
 /// Makes the type and adds it to the module.
 pub fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let receive = Receive {
+        slice: |protocol, data| receive(protocol, Data::Slice(data)),
+        object: Some(|protocol, data| receive(protocol, Data::Whole(data))),
+    };
     native::register(is_direct, receive);
     TYPE.init(
         module,

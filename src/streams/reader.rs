@@ -15,11 +15,12 @@ use pyo3::exceptions::{
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use super::buffer::{Buffer, contents, new_bytes};
+use super::buffer::Buffer;
 use super::object::{self, Loop, State, Type, attribute, flag_attribute, function, object_attribute};
 use super::operation::{self, Ask};
 use crate::event_loop::task;
 use crate::py::buffer as view;
+use crate::py::bytes::{self, contents};
 use crate::py::method::{all_arguments, arguments};
 use crate::py::names::names;
 use crate::py::{Owned, call, imports, raw};
@@ -86,12 +87,12 @@ impl Data<'_> {
         if unsafe { ffi::PyBytes_CheckExact(object.as_ptr()) } != 0 {
             return Ok(Data::Whole(object.into()));
         }
-        Ok(Data::Whole(view::with_bytes(object, |bytes| new_bytes(py, bytes))??))
+        Ok(Data::Whole(view::with_bytes(object, |bytes| bytes::copy(py, bytes))??))
     }
 
     pub fn into_bytes(self, py: Python<'_>) -> PyResult<Owned> {
         match self {
-            Data::Slice(slice) => new_bytes(py, slice),
+            Data::Slice(slice) => bytes::copy(py, slice),
             Data::Whole(bytes) => Ok(bytes),
         }
     }

@@ -5,9 +5,9 @@ use pyo3::exceptions::{PyRuntimeError, PyStopIteration, PyTypeError, PyValueErro
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
-use super::buffer::{contents, new_bytes};
 use super::reader::{Inner, Reader};
 use crate::py::buffer::with_bytes;
+use crate::py::bytes::{self, contents};
 use crate::py::{Owned, imports};
 
 /// What a read wants of the stream.
@@ -177,7 +177,7 @@ impl Want {
 
     fn look_inside(&mut self, py: Python<'_>, inner: &mut Inner) -> PyResult<Look> {
         match self {
-            Want::UpTo(0) | Want::Exactly(0) => new_bytes(py, &[]).map(Look::Unresumed),
+            Want::UpTo(0) | Want::Exactly(0) => bytes::copy(py, &[]).map(Look::Unresumed),
             Want::UpTo(n) => {
                 let count = inner.buffer.len().min(*n);
                 if count == 0 && !inner.eof {

@@ -22,6 +22,14 @@ pub unsafe fn recv_raw(fd: RawFd, ptr: *mut u8, len: usize) -> io::Result<usize>
     retry(|| check(unsafe { libc::recv(fd, ptr.cast(), len, 0) } as i64))
 }
 
+/// How many bytes wait to be received (FIONREAD).
+pub fn waiting(fd: RawFd) -> io::Result<usize> {
+    let mut count: libc::c_int = 0;
+    // SAFETY: the call fills in an int.
+    check(unsafe { libc::ioctl(fd, libc::FIONREAD, &mut count) } as i64)?;
+    Ok(count as usize)
+}
+
 /// As [`recv_raw`]; also says whether ancillary data was cut off. A Unix stream ends a read at passed
 /// descriptors or credentials, so a short read with that mark does not mean that the stream is drained.
 ///

@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use socket2::SockAddr;
 
 use crate::net::address;
-use crate::py::Owned;
+use crate::py::{Owned, bytes};
 use crate::sys::datagram::Name;
 
 /// How many senders are remembered.
@@ -140,9 +140,7 @@ pub unsafe fn parse(family: i32, object: *mut ffi::PyObject) -> Option<Name> {
             }
             libc::AF_UNIX if ffi::PyUnicode_CheckExact(object) != 0 => SockAddr::unix(text(object)?).ok()?,
             libc::AF_UNIX if ffi::PyBytes_CheckExact(object) != 0 => {
-                let start = ffi::PyBytes_AsString(object).cast::<u8>();
-                let bytes = std::slice::from_raw_parts(start, ffi::PyBytes_Size(object) as usize);
-                SockAddr::unix(OsStr::from_bytes(bytes)).ok()?
+                SockAddr::unix(OsStr::from_bytes(bytes::contents_raw(object))).ok()?
             }
             _ => return None,
         }

@@ -2,9 +2,7 @@
 
 use std::collections::VecDeque;
 
-use pyo3::ffi;
-
-use crate::py::Owned;
+use crate::py::{Owned, bytes};
 use crate::sys::datagram::{MAX_SEND, Name};
 
 /// What asyncio adds to each queued datagram's size, so that empty ones count as well.
@@ -28,10 +26,7 @@ pub struct Outgoing {
 impl Outgoing {
     fn bytes(&self) -> &[u8] {
         // SAFETY: only exact `bytes` are put into a queue; they are immutable and alive with the reference.
-        unsafe {
-            let start = ffi::PyBytes_AsString(self.data.as_ptr()).cast::<u8>();
-            std::slice::from_raw_parts(start, ffi::PyBytes_Size(self.data.as_ptr()) as usize)
-        }
+        unsafe { bytes::contents(&self.data) }
     }
 
     fn name(&self) -> Option<Option<&Name>> {

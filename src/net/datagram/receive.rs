@@ -5,7 +5,6 @@
 //! is handed out again first.
 
 use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError, PyOSError};
-use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
@@ -14,7 +13,7 @@ use crate::driver::{ReadMode, Token};
 use crate::event_loop::endpoint::with_driver;
 use crate::event_loop::{self, turn};
 use crate::py::names::names;
-use crate::py::{Owned, call, context, imports};
+use crate::py::{Owned, bytes, call, context, imports};
 use crate::sys::clock::monotonic_ns;
 use crate::sys::datagram::Batch;
 
@@ -101,12 +100,10 @@ impl<'py> Transport<'_, 'py> {
         }
         let Some((data, sender)) = batch.take() else { return Ok(None) };
         let sender = state.addresses.sender(py, sender)?;
-        // SAFETY: attached; a new reference or null with MemoryError set; the protocol is alive in `public`.
-        unsafe {
-            let data = ffi::PyBytes_FromStringAndSize(data.as_ptr().cast(), data.len() as isize);
-            let data = Owned::steal_or_err(py, data)?;
-            Ok(Some(Delivery { protocol: Owned::borrow(state.protocol), data, sender }))
-        }
+        let data = bytes::copy(py, data)?;
+        // SAFETY: attached; the protocol is alive in `public`.
+        let protocol = unsafe { Owned::borrow(state.protocol) };
+        Ok(Some(Delivery { protocol, data, sender }))
     }
 
     #[cold]

@@ -18,7 +18,7 @@ use crate::event_loop::{self, turn};
 use crate::proto::flow::{BadLimits, FlowChange};
 use crate::py::errors::os_error;
 use crate::py::names::names;
-use crate::py::{Owned, buffer, imports};
+use crate::py::{Owned, buffer, bytes, imports};
 use crate::sys;
 use crate::sys::datagram::{MAX_SEND, Name};
 
@@ -64,9 +64,7 @@ pub(super) unsafe fn send_at_once(
             return Some(if state.queue.len() < MAX_SEND { Sent::Gone } else { Sent::Gathered });
         }
         let driver = event_loop.core_mut().driver.as_mut()?;
-        let start = ffi::PyBytes_AsString(data).cast::<u8>();
-        let bytes = std::slice::from_raw_parts(start, ffi::PyBytes_Size(data) as usize);
-        Some(match driver.send_datagram(token, bytes, to) {
+        Some(match driver.send_datagram(token, bytes::contents_raw(data), to) {
             Ok(Some(())) => Sent::Gone,
             Ok(None) => Sent::Refused,
             Err(error) => Sent::Failed(error),

@@ -5,14 +5,13 @@ use std::io;
 use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
 
 use pyo3::exceptions::PyOSError;
-use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
 use super::operation::Attempt;
 use crate::net::address;
 use crate::py::errors::{OrOsError, os_error};
-use crate::py::{Owned, imports};
+use crate::py::{Owned, bytes, imports};
 use crate::sys;
 
 pub fn receive(py: Python<'_>, fd: RawFd, limit: usize) -> PyResult<Attempt<'_>> {
@@ -44,7 +43,11 @@ pub fn receive_bytes<T>(
     // read in place.
     const SMALL: usize = 16 * 1024;
     if limit > SCRATCH {
-        return receive_large(py, limit, call);
+        let received = bytes::received(py, limit, call)?;
+        // SAFETY: an exact `bytes` object.
+        return Ok(
+            received.map(|(object, other)| (unsafe { object.into_bound(py).cast_into_unchecked() }, other))
+        );
     }
     let copied = |start: *mut u8| {
         call(start, limit).map(|(n, other)| {
@@ -63,32 +66,6 @@ pub fn receive_bytes<T>(
         }
         Ok(copied(memory.as_mut_ptr()))
     })
-}
-
-fn receive_large<T>(
-    py: Python<'_>,
-    limit: usize,
-    call: impl FnOnce(*mut u8, usize) -> io::Result<(usize, T)>,
-) -> PyResult<io::Result<(Bound<'_, PyBytes>, T)>> {
-    // SAFETY: the object is ours alone until it has its final size; resizing frees it on failure and sets null.
-    unsafe {
-        let mut object = ffi::PyBytes_FromStringAndSize(std::ptr::null(), limit as isize);
-        if object.is_null() {
-            return Err(PyErr::fetch(py));
-        }
-        match call(ffi::PyBytes_AsString(object).cast(), limit) {
-            Ok((n, other)) => {
-                if ffi::_PyBytes_Resize(&mut object, n as isize) != 0 {
-                    return Err(PyErr::fetch(py));
-                }
-                Ok(Ok((Bound::from_owned_ptr(py, object).cast_into_unchecked(), other)))
-            }
-            Err(error) => {
-                ffi::Py_DECREF(object);
-                Ok(Err(error))
-            }
-        }
-    }
 }
 
 pub fn accept(py: Python<'_>, fd: RawFd) -> PyResult<Attempt<'_>> {

@@ -44,7 +44,7 @@ use crate::proto::flow::FlowControl;
 use crate::proto::write_queue::WriteQueue;
 use crate::py::errors::{OrOsError, os_error};
 use crate::py::names::names;
-use crate::py::{Owned, context, imports};
+use crate::py::{Owned, bytes, context, imports};
 use crate::sys;
 
 pub use class::{closing_of, has_ended, init, is_stream, write_to};
@@ -116,10 +116,7 @@ impl AsRef<[u8]> for Chunk {
     fn as_ref(&self) -> &[u8] {
         match self {
             // SAFETY: only exact `bytes` are put into such chunks; they are immutable and alive with the reference.
-            Chunk::Bytes(bytes) => unsafe {
-                let start = pyo3::ffi::PyBytes_AsString(bytes.as_ptr()).cast::<u8>();
-                std::slice::from_raw_parts(start, pyo3::ffi::PyBytes_Size(bytes.as_ptr()) as usize)
-            },
+            Chunk::Bytes(object) => unsafe { bytes::contents(object) },
             Chunk::Copied(bytes) => bytes,
         }
     }
@@ -186,6 +183,8 @@ impl Stream {
             ReadMode::Paused
         } else if self.buffered_protocol {
             ReadMode::Readiness
+        } else if self.receive.is_none_or(|receive| receive.object.is_some()) {
+            ReadMode::Objects
         } else {
             ReadMode::Bytes
         }
@@ -457,7 +456,7 @@ fn deliver(event_loop: &Bound<'_, EventLoop>, token: Token, completion: Completi
             let transport = transport.clone_ref(py).into_bound(py);
             return Transport::new(&transport).received_natively(receive, driver.received(len));
         }
-        return Delivery::new(py, transport, driver.received(len))?.deliver(py);
+        return Delivery::copy(py, transport, driver.received(len))?.deliver(py);
     }
     let object = transport.clone_ref(py).into_bound(py);
     let transport = Transport::new(&object);
@@ -466,6 +465,7 @@ fn deliver(event_loop: &Bound<'_, EventLoop>, token: Token, completion: Completi
             Kind::Socket => transport.end_of_stream(),
             _ => transport.end_of_pipe(),
         },
+        Completion::Large(len) => transport.receive_object(token, len),
         Completion::Readable => match transport.kind() {
             Kind::Socket => transport.readable(),
             _ => transport.reader_is_gone(),

@@ -7,12 +7,12 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use super::{Kind, Phase, Transport};
-use crate::driver::ReadMode;
+use crate::driver::{ReadMode, Token};
 use crate::event_loop::endpoint::with_driver;
 use crate::net::native::Receive;
 use crate::py::errors::os_error;
 use crate::py::names::names;
-use crate::py::{Owned, buffer, call, context};
+use crate::py::{Owned, buffer, bytes, call, context};
 
 /// Bytes on their way to `protocol.data_received`: what the call needs, taken out of the transport so that no borrow
 /// of it lasts into Python, where the transport may be closed or given another protocol.
@@ -26,20 +26,22 @@ pub struct Delivery {
 impl Delivery {
     /// Copies the bytes into an exact `bytes` object. On the loop's thread, inside a run.
     #[inline]
-    pub fn new(py: Python<'_>, transport: &Owned, received: &[u8]) -> PyResult<Self> {
-        // SAFETY: attached; runs no Python code.
-        let data =
-            unsafe { ffi::PyBytes_FromStringAndSize(received.as_ptr().cast(), received.len() as isize) };
-        // SAFETY: a new reference or null with MemoryError set; the stream is this thread's, its objects alive.
+    pub fn copy(py: Python<'_>, transport: &Owned, received: &[u8]) -> PyResult<Self> {
+        Ok(Self::new(py, transport, bytes::copy(py, received)?))
+    }
+
+    /// Of an exact `bytes` object. On the loop's thread, inside a run.
+    #[inline]
+    fn new(py: Python<'_>, transport: &Owned, data: Owned) -> Self {
+        // SAFETY: the stream is this thread's, its objects alive.
         unsafe {
-            let data = Owned::steal_or_err(py, data)?;
             let stream = super::class::stream_of(transport.as_ptr());
-            Ok(Self {
+            Self {
                 transport: transport.clone_ref(py),
                 protocol: Owned::borrow((*stream).protocol),
                 context: (*stream).context.clone_ref(py),
                 data,
-            })
+            }
         }
     }
 
@@ -72,10 +74,40 @@ impl<'py> Transport<'_, 'py> {
         // SAFETY: the buffer is written to by the next completion, which nobody asks for before this one is dealt with, and
         // freed with the driver, when the loop closes, which it refuses while it runs.
         let data = unsafe { std::slice::from_raw_parts(data.as_ptr(), data.len()) };
-        let protocol = self.protocol();
-        match receive(&protocol, data) {
+        self.received_or_fatal((receive.slice)(&self.protocol(), data))
+    }
+
+    fn received_or_fatal(self, result: PyResult<()>) -> PyResult<()> {
+        match result {
             Ok(()) => Ok(()),
             Err(error) => self.fatal(error, "Fatal error: protocol.data_received() call failed."),
+        }
+    }
+
+    /// So much waits that it is received into the object that the protocol gets.
+    pub(super) fn receive_object(self, token: Token, len: usize) -> PyResult<()> {
+        let py = self.py();
+        let received = with_driver(&self.event_loop(), |driver| {
+            // Runs no Python code. SAFETY: so much memory of a new object, which nobody else has.
+            bytes::received(py, len, |start, len| unsafe {
+                driver.recv_into(token, start, len).map(|n| (n, n))
+            })
+        })?;
+        let data = match received {
+            Ok(Ok((_, 0))) => return self.end_of_stream(),
+            Ok(Ok((data, _))) => data,
+            // Somebody else took it.
+            Ok(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Ok(Err(error)) => return self.fatal(os_error(error), self.kind().read_failed()),
+            Err(error) => {
+                self.apply_read_mode()?;
+                return self.fatal(error, self.kind().read_failed());
+            }
+        };
+        let native = self.with(|stream| stream.receive.and_then(|receive| receive.object))?;
+        match native {
+            Some(receive) => self.received_or_fatal(receive(&self.protocol(), data)),
+            None => Delivery::new(py, &self.object.into(), data).deliver(py),
         }
     }
 
@@ -101,7 +133,11 @@ impl<'py> Transport<'_, 'py> {
             Ok(Ok(Some(count))) => count,
             Ok(Ok(None)) => return Ok(()),
             Ok(Err(error)) => return self.fatal(os_error(error), "Fatal read error on socket transport"),
-            Err(error) => return self.fatal(error, "Fatal error: protocol.get_buffer() call failed."),
+            Err(error) => {
+                // Nothing was read: what waits is reported again, should the error leave the run and the connection stay.
+                self.apply_read_mode()?;
+                return self.fatal(error, "Fatal error: protocol.get_buffer() call failed.");
+            }
         };
         if count == 0 {
             return self.end_of_stream();

@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use super::{Phase, Public, Shown, Tls, TlsTransport, read};
-use crate::net::native;
+use crate::net::native::{self, Receive};
 use crate::py::derived::{self, Class, Description, State};
 use crate::py::method::{method, method_with, optional_number, required};
 use crate::py::{Owned, imports, raw};
@@ -20,7 +20,7 @@ static CLASS: Class = Class::new();
 /// Makes the type and adds it to the module.
 pub fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     CLASS.init::<Tls>(module, imports::asyncio_transport(module.py())?, description())?;
-    native::register(|object| CLASS.is_type_of(object), read::receive);
+    native::register(|object| CLASS.is_type_of(object), Receive { slice: read::receive, object: None });
     Ok(())
 }
 

@@ -3,14 +3,13 @@
 use std::cell::Cell;
 
 use pyo3::exceptions::PyRuntimeError;
-use pyo3::ffi;
 use pyo3::prelude::*;
 
 use super::{Phase, READ_HIGH, TlsTransport};
 use crate::event_loop::turn;
 use crate::proto::tls::Stop;
 use crate::py::names::names;
-use crate::py::{Owned, buffer, call, context};
+use crate::py::{Owned, buffer, bytes, call, context};
 
 /// Room for what one receive of the driver may hold, in bytes.
 const PLAINTEXT: usize = 256 * 1024;
@@ -145,11 +144,7 @@ impl<'py> TlsTransport<'_, 'py> {
             SCRATCH.set(plaintext);
             return Ok(Some(stop));
         }
-        // SAFETY: attached; runs no Python code. A new reference or null with MemoryError set.
-        let data = unsafe {
-            let data = ffi::PyBytes_FromStringAndSize(plaintext.as_ptr().cast(), count as isize);
-            Owned::steal_or_err(py, data)
-        };
+        let data = bytes::copy(py, &plaintext[..count]);
         SCRATCH.set(plaintext);
         let data = data?;
         let (protocol, context) = self.callee()?;
