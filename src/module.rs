@@ -32,6 +32,7 @@ fn _tokioloop(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(py::runtime::_configure_runtime, module)?)?;
     module.add_function(wrap_pyfunction!(py::runtime::_runtime_metrics, module)?)?;
     module.add_function(wrap_pyfunction!(py::modules::_needs_no_gil, module)?)?;
+    module.add_function(wrap_pyfunction!(event_loop::_own_methods, module)?)?;
     event_loop::fork::init(module)?;
     module.add_function(wrap_pyfunction!(event_loop::exit::_begin_exit, module)?)?;
     module.add_function(wrap_pyfunction!(event_loop::signal::_is_signal_wanted, module)?)?;

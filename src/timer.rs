@@ -118,10 +118,23 @@ impl<T> DeadlineQueue<T> {
 
 /// The first nanosecond at which a clock read as float seconds (`ns / 1e9`) is no earlier than `when`.
 /// Deadlines before the clock's epoch are 0, those beyond its range never come.
+#[inline]
 pub fn deadline_from_seconds(when: f64) -> u64 {
-    let mut ns = (when * 1e9).ceil() as u64;
-    while ns < u64::MAX && (ns as f64) / 1e9 < when {
-        // The product was rounded down; a double's step at this size may exceed one nanosecond.
+    let ns = (when * 1e9).ceil() as u64;
+    if is_earlier(ns, when) { first_after(ns, when) } else { ns }
+}
+
+#[inline]
+fn is_earlier(ns: u64, when: f64) -> bool {
+    ns < u64::MAX && (ns as f64) / 1e9 < when
+}
+
+/// The product was rounded down; a double's step at this size may exceed one nanosecond. By itself: where a timer is made the
+/// compiler would unroll the search for what hardly ever needs one step.
+#[cold]
+#[inline(never)]
+fn first_after(mut ns: u64, when: f64) -> u64 {
+    while is_earlier(ns, when) {
         ns += 1;
     }
     ns

@@ -20,6 +20,9 @@ class TokioLoop(Datagram, Serve, Sendfile, Processes, Lifecycle, asyncio.Abstrac
     """
 
 
+_tokioloop._own_methods(TokioLoop)
+
+
 def new_event_loop() -> TokioLoop:
     """Return a new loop, bound to the calling thread if that has no live loop yet. May be called anywhere."""
     return TokioLoop()

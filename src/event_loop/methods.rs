@@ -10,7 +10,7 @@ use super::handle::{Handle, HandleRef};
 use super::post::Post;
 use super::{EventLoop, binding, handle_type, registry, run, task, turn};
 use crate::py::names::names;
-use crate::py::{Owned, context};
+use crate::py::{Owned, context, raw};
 use crate::sys::thread;
 
 #[pymethods]
@@ -51,8 +51,9 @@ impl EventLoop {
         let (native, raises) = chosen.inspect_err(|_| {
             slf.get().shared.set_closed();
         })?;
-        let own = slf.py().get_type::<Self>().getattr(names().call_soon.bind(slf.py()))?;
-        let overridden = !slf.get_type().getattr(names().call_soon.bind(slf.py()))?.is(&own);
+        let call_soon = names().call_soon.bind(slf.py());
+        let own = slf.py().get_type::<Self>().getattr(call_soon)?;
+        let overridden = !raw::is_same_method(&slf.get_type().getattr(call_soon)?, &own);
         slf.get().shared.choose(native, !raises, overridden);
         registry::add(slf)?;
         if binding::bound(slf.py())?.is_none() {

@@ -29,7 +29,7 @@ struct Call<'a> {
 ///
 /// # Safety
 /// The arguments are those of a fast call with keywords.
-#[inline]
+#[inline(always)]
 unsafe fn parse<'a>(
     py: Python<'_>,
     method: &str,
@@ -40,6 +40,25 @@ unsafe fn parse<'a>(
 ) -> PyResult<Call<'a>> {
     // SAFETY: `nargs` positional arguments, then one value per keyword name.
     let positional = unsafe { slice::from_raw_parts(args, nargs as usize) };
+    if keywords.is_null() && positional.len() >= lead.len() {
+        return Ok(Call::of_positional(positional, lead, None));
+    }
+    // SAFETY: promised.
+    unsafe { parse_named(py, method, lead, args, positional, keywords) }
+}
+
+/// The same where something is given by name, or missing.
+///
+/// # Safety
+/// As for [`parse`].
+unsafe fn parse_named<'a>(
+    py: Python<'_>,
+    method: &str,
+    lead: &'static [&'static str],
+    args: *const *mut ffi::PyObject,
+    positional: &'a [*mut ffi::PyObject],
+    keywords: *mut ffi::PyObject,
+) -> PyResult<Call<'a>> {
     let mut context = None;
     let mut named = [None; 2];
     if !keywords.is_null() {
@@ -47,7 +66,7 @@ unsafe fn parse<'a>(
         unsafe {
             for index in 0..ffi::PyTuple_GET_SIZE(keywords) {
                 let name = ffi::PyTuple_GET_ITEM(keywords, index);
-                let value = *args.offset(nargs + index);
+                let value = *args.add(positional.len() + index as usize);
                 if name == names().context.as_ptr() || is_text(name, "context") {
                     context = (value != ffi::Py_None()).then_some(value);
                 } else {
@@ -57,9 +76,7 @@ unsafe fn parse<'a>(
         }
     }
     if positional.len() >= lead.len() {
-        let (when, rest) =
-            if lead.len() == 2 { (Some(positional[0]), &positional[1..]) } else { (None, positional) };
-        return Ok(Call { when, callback: rest[0], args: &rest[1..], context });
+        return Ok(Call::of_positional(positional, lead, context));
     }
     for (place, value) in positional.iter().enumerate() {
         named[place] = Some(*value);
@@ -130,7 +147,19 @@ fn named_place<'n>(
     }
 }
 
-impl Call<'_> {
+impl<'a> Call<'a> {
+    /// Of positional arguments that are all there.
+    #[inline]
+    fn of_positional(
+        positional: &'a [*mut ffi::PyObject],
+        lead: &[&str],
+        context: Option<*mut ffi::PyObject>,
+    ) -> Self {
+        let (when, rest) =
+            if lead.len() == 2 { (Some(positional[0]), &positional[1..]) } else { (None, positional) };
+        Self { when, callback: rest[0], args: &rest[1..], context }
+    }
+
     #[inline]
     fn context(&self, py: Python<'_>) -> PyResult<Owned> {
         match self.context {

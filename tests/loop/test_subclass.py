@@ -191,3 +191,9 @@ def test_an_overridden_call_soon_sees_callbacks_of_futures(closing):
     closing(loop)
     loop.run_until_complete(main())
     assert calls.count(told) == 1
+
+
+def test_methods_in_c_are_the_class_s_own():
+    """Found at the first class an object is looked for in, at each call."""
+    for name in ("call_soon", "call_later", "call_soon_threadsafe", "create_task", "sock_recv", "time"):
+        assert getattr(tokioloop.TokioLoop, name).__objclass__ is tokioloop.TokioLoop, name
