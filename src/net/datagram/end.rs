@@ -10,8 +10,8 @@ use pyo3::types::{PyDict, PyTuple};
 use super::{Phase, Transport};
 use crate::event_loop::endpoint::with_driver;
 use crate::event_loop::{self, turn};
-use crate::py::imports;
 use crate::py::names::names;
+use crate::py::{Owned, imports};
 
 impl<'py> Transport<'_, 'py> {
     /// Receives no more, sends what is queued, then ends.
@@ -110,6 +110,13 @@ impl<'py> Transport<'_, 'py> {
         let told = self.protocol().call_method1(names().connection_lost.bind(py), (error,)).map(drop);
         self.give_up_socket()?;
         self.sock().call_method0(names().close.bind(py))?;
+        // A protocol most often keeps its transport; so it is not kept in turn, as in asyncio.
+        let none: Owned = py.None().into_bound(py).into();
+        let protocol = self.with(|state| {
+            state.protocol = none.as_ptr();
+            std::mem::replace(&mut *state.public.protocol.lock(), none)
+        })?;
+        drop(protocol);
         told
     }
 

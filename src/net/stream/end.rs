@@ -124,7 +124,7 @@ impl<'py> Transport<'_, 'py> {
         let told = self.protocol().call_method1(names().connection_lost.bind(py), (error,)).map(drop);
         self.close_socket()?;
         self.lose_sender(error)?;
-        self.let_go_of_native()?;
+        self.let_go_of_protocol()?;
         let server = self.with(|stream| stream.server.take())?;
         if let Some(server) = server {
             server.bind(py).call_method1(names()._detach.bind(py), (self.object,))?;
@@ -132,13 +132,14 @@ impl<'py> Transport<'_, 'py> {
         told
     }
 
-    /// A protocol written in Rust keeps this transport, to ask it for addresses after the end; so it is not kept in turn.
-    fn let_go_of_native(self) -> PyResult<()> {
+    /// A protocol most often keeps its transport; so it is not kept in turn, as in asyncio: else only the collector, which stops
+    /// every thread, could release the two.
+    fn let_go_of_protocol(self) -> PyResult<()> {
         let none: Owned = self.py().None().into_bound(self.py()).into();
         let protocol = self.with(|stream| {
-            stream.receive.take()?;
+            stream.receive = None;
             stream.protocol = none.as_ptr();
-            Some(std::mem::replace(&mut stream.public.objects.lock().protocol, none))
+            std::mem::replace(&mut stream.public.objects.lock().protocol, none)
         })?;
         drop(protocol);
         Ok(())
