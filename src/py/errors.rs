@@ -1,6 +1,6 @@
 //! Rust errors as the Python exceptions that CPython itself would raise.
 
-use std::io;
+use std::{io, ptr};
 
 use pyo3::exceptions::{PyDeprecationWarning, PyOSError, PyStopIteration, PyTypeError, PyValueError};
 use pyo3::ffi;
@@ -30,8 +30,31 @@ impl<T> OrOsError<T> for io::Result<T> {
     }
 }
 
+/// What `tp_iternext` gives for a return: null, with StopIteration set unless the result is None.
+#[inline]
+pub fn end_with(py: Python<'_>, value: Owned) -> PyResult<*mut ffi::PyObject> {
+    if !value.bind(py).is_none() {
+        stop_with(py, value)?;
+    }
+    Ok(ptr::null_mut())
+}
+
+/// What a method gives that does as `tp_iternext`: unlike the slot it must raise.
+///
+/// # Safety
+/// Attached; the slot's result.
+pub unsafe fn raise_the_end(result: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: promised.
+    unsafe {
+        if result.is_null() && ffi::PyErr_Occurred().is_null() {
+            ffi::PyErr_SetNone(ffi::PyExc_StopIteration);
+        }
+    }
+    result
+}
+
 /// Raises StopIteration with a value, of whatever kind that is.
-pub fn stop_with(py: Python<'_>, value: Owned) -> PyResult<()> {
+fn stop_with(py: Python<'_>, value: Owned) -> PyResult<()> {
     let object = value.as_ptr();
     // SAFETY: alive. A tuple would be taken for the arguments, an exception for the instance to raise: those are wrapped first.
     unsafe {

@@ -65,7 +65,6 @@ imports! {
     sendfile_mode = "asyncio.constants"."_SendfileMode";
     transport_socket = "asyncio.trsock"."TransportSocket";
     logger = "asyncio.log"."logger";
-    coroutine_abc = "collections.abc"."Coroutine";
     socket_type = "socket"."socket";
     address_family = "socket"."AddressFamily";
     socket_kind = "socket"."SocketKind";

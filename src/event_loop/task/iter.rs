@@ -12,7 +12,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use super::{FutureKind, Kind, State, TaskKind, exact_future, future, peek, take, types};
-use crate::py::errors::{stop_with, thrown};
+use crate::py::errors::{end_with, raise_the_end, thrown};
 use crate::py::{Owned, raw};
 
 #[repr(C)]
@@ -134,14 +134,7 @@ unsafe fn advance(
         // SAFETY: alive.
         return Ok(unsafe { ffi::Py_NewRef(object) });
     }
-    let value = future::result(py, future)?;
-    // SAFETY: attached.
-    unsafe {
-        if value.as_ptr() != ffi::Py_None() {
-            stop_with(py, value)?;
-        }
-    }
-    Ok(std::ptr::null_mut())
+    end_with(py, future::result(py, future)?)
 }
 
 unsafe extern "C" fn next(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
@@ -160,14 +153,8 @@ unsafe extern "C" fn next(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
 }
 
 unsafe extern "C" fn send(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: as for `next`. A method, unlike the slot, must raise.
-    unsafe {
-        let result = next(object);
-        if result.is_null() && ffi::PyErr_Occurred().is_null() {
-            ffi::PyErr_SetNone(ffi::PyExc_StopIteration);
-        }
-        result
-    }
+    // SAFETY: as for `next`.
+    unsafe { raise_the_end(next(object)) }
 }
 
 unsafe extern "C" fn close(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
