@@ -9,6 +9,8 @@ import pytest
 
 import tokioloop
 
+from .streams_support import LIMIT
+
 # Far above what any test needs: it turns a hang into a failure.
 PATIENCE = 20
 
@@ -42,6 +44,12 @@ def contexts(loop: tokioloop.TokioLoop) -> list[dict[str, Any]]:
     seen: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda loop, context: seen.append(context))
     return seen
+
+
+@pytest.fixture
+def reader(loop: tokioloop.TokioLoop) -> tokioloop.StreamReader:
+    """A native stream reader that is fed by hand."""
+    return tokioloop.StreamReader(LIMIT, loop)
 
 
 @pytest.fixture

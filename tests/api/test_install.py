@@ -1,6 +1,7 @@
 """install, uninstall and the policy."""
 
 import asyncio
+import inspect
 import subprocess
 import sys
 import threading
@@ -10,6 +11,8 @@ from asyncio import events
 import pytest
 
 import tokioloop
+
+from .streams_support import echo
 
 NAMES = [(space, name) for space in (asyncio, events) for name in ("get_event_loop", "get_running_loop")]
 
@@ -195,6 +198,27 @@ def test_asyncio_s_own_loop_still_runs_while_installed():
         assert loop.run_until_complete(main()) == (loop, loop)
     finally:
         loop.close()
+
+
+def test_install_makes_asyncios_functions_native_on_our_loops():
+    async def kinds():
+        server = await asyncio.start_server(echo, "127.0.0.1", 0)
+        reader, writer = await asyncio.streams.open_connection(*server.sockets[0].getsockname())
+        writer.close()
+        server.close()
+        return type(reader), type(writer)
+
+    originals = asyncio.open_connection, asyncio.start_server
+    tokioloop.install()
+    try:
+        assert asyncio.open_connection.__name__ == "open_connection"
+        assert inspect.iscoroutinefunction(asyncio.open_connection)
+        assert tokioloop.run(kinds()) == (tokioloop.StreamReader, tokioloop.StreamWriter)
+        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+            assert runner.run(kinds()) == (asyncio.StreamReader, asyncio.StreamWriter)
+    finally:
+        tokioloop.uninstall()
+    assert (asyncio.open_connection, asyncio.start_server) == originals
 
 
 def test_policy_by_itself():

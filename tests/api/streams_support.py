@@ -1,0 +1,22 @@
+"""What the tests of native streams share."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+LIMIT = 2**16
+
+
+def at_once(awaitable: Any) -> Any:
+    """The result of what does not have to wait."""
+    with pytest.raises(StopIteration) as stop:
+        awaitable.send(None)
+    return stop.value.value
+
+
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(LIMIT):
+        writer.write(data)
+        await writer.drain()
+    writer.close()
