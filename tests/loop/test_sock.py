@@ -281,3 +281,22 @@ def test_a_waiting_call_awaited_twice(loop, run, pair):
         assert any(isinstance(answer, RuntimeError) for answer in answers)
 
     run(main())
+
+
+def test_awaited_in_a_task_of_its_own_and_by_name(loop, run, pair):
+    near, far = pair
+
+    async def main():
+        far.send(b"data")
+        assert await loop.create_task(loop.sock_recv(near, 10)) == b"data"
+        assert await loop.create_task(loop.sock_sendall(sock=near, data=b"x")) is None
+        assert await loop.sock_recv(far, n=10) == b"x"
+        for wrong in [(), (near,), (near, 1, 2)]:
+            with pytest.raises(TypeError):
+                loop.sock_recv(*wrong)
+        with pytest.raises(TypeError):
+            loop.sock_recv(near, limit=1)
+        with pytest.raises(TypeError):
+            loop.sock_recv(near, 1, n=1)
+
+    run(main())
