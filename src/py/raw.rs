@@ -88,26 +88,29 @@ impl Returned for c_int {
     const FAILED: Self = -1;
 }
 
+/// Tells pyo3 that the thread is attached, while `body` runs, which may then use and drop any of its types. For the few places
+/// inside of [`enter_hot`] that need it.
+///
+/// # Safety
+/// The thread is attached.
+pub unsafe fn told<R>(body: impl FnOnce(Python<'_>) -> R) -> R {
+    let mut body = Some(body);
+    match Python::try_attach(|py| body.take().expect("called once")(py)) {
+        Some(result) => result,
+        // The interpreter is going down, and pyo3 attaches nobody any more. This thread is attached all the same, since Python
+        // called us: a finaliser's report, or a repr in it, is as good as any.
+        // SAFETY: attached, so that attaching again only counts.
+        None => unsafe { Python::attach_unchecked(|py| body.take().expect("try_attach did not run it")(py)) },
+    }
+}
+
 /// Runs the body of a C function: an error or a panic becomes a Python exception.
 ///
 /// # Safety
 /// The thread is attached. Tells pyo3 so, which makes every pyo3 type usable inside.
 pub unsafe fn enter<R: Returned>(body: impl FnOnce(Python<'_>) -> PyResult<R>) -> R {
-    let mut body = Some(body);
-    let run = |_: Python<'_>| {
-        let body = body.take().expect("called once");
-        // SAFETY: attached, as promised.
-        unsafe { enter_hot(body) }
-    };
-    match Python::try_attach(run) {
-        Some(result) => result,
-        // The interpreter is going down, and pyo3 attaches nobody any more. This thread is attached all the same, since Python
-        // called us: a finaliser's report, or a repr in it, is as good as any.
-        // SAFETY: attached, so that attaching again only counts.
-        None => unsafe {
-            Python::attach_unchecked(|_| enter_hot(body.take().expect("try_attach did not run it")))
-        },
-    }
+    // SAFETY: promised.
+    unsafe { told(|_| enter_hot(body)) }
 }
 
 /// As [`enter`], without telling pyo3: the body must not drop a `Py` or a `PyErr`.
@@ -130,12 +133,8 @@ pub unsafe fn enter_hot<R: Returned>(body: impl FnOnce(Python<'_>) -> PyResult<R
 fn fail<R: Returned>(error: Option<PyErr>) -> R {
     let error =
         error.unwrap_or_else(|| PySystemError::new_err("tokioloop: a Rust function panicked; this is a bug"));
-    // Raising may drop pyo3's references, which must know that the thread is attached.
-    let mut error = Some(error);
-    if Python::try_attach(|py| error.take().expect("called once").restore(py)).is_none() {
-        // SAFETY: attached, since Python called us, also while the interpreter is going down: see `enter`.
-        unsafe { Python::attach_unchecked(|py| error.take().expect("not restored").restore(py)) };
-    }
+    // SAFETY: attached, since Python called us. Raising may drop pyo3's references.
+    unsafe { told(|py| error.restore(py)) };
     R::FAILED
 }
 

@@ -8,7 +8,7 @@ use pyo3::types::{PyBytes, PyTuple};
 use super::reader::{Inner, Reader};
 use crate::py::buffer::with_bytes;
 use crate::py::bytes::{self, contents};
-use crate::py::{Owned, imports};
+use crate::py::{Owned, imports, raw};
 
 /// What a read wants of the stream.
 pub enum Want {
@@ -143,8 +143,9 @@ fn copy_of(separator: &Bound<'_, PyAny>) -> PyResult<Box<[u8]>> {
     if let Ok(bytes) = separator.cast::<PyBytes>() {
         return Ok(bytes.as_bytes().into());
     }
-    let copied = with_bytes(separator, |bytes| bytes.into());
-    copied.map_err(|_| {
+    with_bytes(separator, |bytes| bytes.into()).map_err(|error| {
+        // SAFETY: attached. Steps are entered hot: pyo3 must know of that before it drops a reference.
+        unsafe { raw::told(|_| drop(error)) };
         PyTypeError::new_err(format!("a bytes-like object is required, not {:?}", separator.get_type()))
     })
 }
@@ -270,7 +271,8 @@ impl Failure {
                 }
                 // It would be taken for a result; a coroutine refuses it likewise.
                 let refusal = PyRuntimeError::new_err("coroutine raised StopIteration");
-                refusal.set_cause(py, Some(error));
+                // SAFETY: as for `copy_of`.
+                unsafe { raw::told(|py| refusal.set_cause(py, Some(error))) };
                 refusal
             }
             Failure::Incomplete { partial, expected } => {

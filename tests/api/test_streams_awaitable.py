@@ -6,6 +6,8 @@ import threading
 
 import pytest
 
+import tokioloop
+
 from ..loop.support import PATIENCE
 from .streams_support import LIMIT, at_once
 
@@ -131,3 +133,20 @@ def test_who_looks_at_a_read_does_not_keep_it_from_being_stepped(loop, run, read
     finally:
         end.set()
         thread.join()
+
+
+@pytest.mark.parametrize(
+    "make", [tokioloop.TokioLoop, asyncio.SelectorEventLoop], ids=["tokioloop", "asyncio"]
+)
+def test_errors_of_a_step_on_any_loop(make):
+    async def main():
+        reader = tokioloop.StreamReader()
+        with pytest.raises(TypeError, match="bytes-like"):
+            await reader.readuntil(1)
+        reader.set_exception(StopIteration("no result"))
+        with pytest.raises(RuntimeError, match="coroutine raised StopIteration") as refusal:
+            await reader.read(1)
+        assert isinstance(refusal.value.__cause__, StopIteration)
+
+    with asyncio.Runner(loop_factory=make) as runner:
+        runner.run(main())
