@@ -123,6 +123,7 @@ impl Stream {
     }
 
     fn complete(&mut self, fd: RawFd, buffer: &mut [u8]) -> Option<Completion> {
+        self.whole = false;
         if self.can_write() {
             self.blocked = false;
             return Some(Completion::Writable);

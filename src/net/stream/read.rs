@@ -68,6 +68,12 @@ impl Delivery {
     }
 }
 
+/// Whether the peer's end was met.
+enum Ended {
+    No,
+    Yes,
+}
+
 impl<'py> Transport<'_, 'py> {
     /// Hands bytes to a protocol written in Rust, as they lie in the driver's buffer.
     pub(super) fn received_natively(self, receive: Receive, data: &[u8]) -> PyResult<()> {
@@ -118,42 +124,49 @@ impl<'py> Transport<'_, 'py> {
             // SAFETY: alive in `public.objects`.
             (stream.context.clone_ref(py), unsafe { Owned::borrow(stream.protocol) })
         })?;
-        let hint = names().minus_one;
+        match context::run(py, &context, || self.receive_for(&protocol))? {
+            Ended::No => Ok(()),
+            // Which enters the context by itself.
+            Ended::Yes => self.end_of_stream(),
+        }
+    }
+
+    /// Asks for memory, receives into it and says how much that was.
+    fn receive_for(self, protocol: &Owned) -> PyResult<Ended> {
+        let py = self.py();
         // SAFETY: attached, all alive.
-        let offered = unsafe {
-            context::run_raw(context.as_ptr(), || {
-                call::method1_raw(protocol.as_ptr(), names().get_buffer, hint.as_ptr())
-            })
-        };
+        let offered =
+            unsafe { call::method1_raw(protocol.as_ptr(), names().get_buffer, names().minus_one.as_ptr()) };
         // SAFETY: a new reference or null with an exception set.
         let received = unsafe { Owned::steal_or_err(py, offered) }.and_then(|buffer| {
             buffer::with_writable(&buffer.into_bound(py), |start, len| self.receive_into(start, len))?
         });
         let count = match received {
             Ok(Ok(Some(count))) => count,
-            Ok(Ok(None)) => return Ok(()),
-            Ok(Err(error)) => return self.fatal(os_error(error), "Fatal read error on socket transport"),
+            Ok(Ok(None)) => return Ok(Ended::No),
+            Ok(Err(error)) => {
+                self.fatal(os_error(error), "Fatal read error on socket transport")?;
+                return Ok(Ended::No);
+            }
             Err(error) => {
                 // Nothing was read: what waits is reported again, should the error leave the run and the connection stay.
                 self.apply_read_mode()?;
-                return self.fatal(error, "Fatal error: protocol.get_buffer() call failed.");
+                self.fatal(error, "Fatal error: protocol.get_buffer() call failed.")?;
+                return Ok(Ended::No);
             }
         };
         if count == 0 {
-            return self.end_of_stream();
+            return Ok(Ended::Yes);
         }
         let count: Owned = count.into_pyobject(py)?.into();
         // SAFETY: attached, all alive.
-        let result = unsafe {
-            context::run_raw(context.as_ptr(), || {
-                call::method1_raw(protocol.as_ptr(), names().buffer_updated, count.as_ptr())
-            })
-        };
+        let result = unsafe { call::method1_raw(protocol.as_ptr(), names().buffer_updated, count.as_ptr()) };
         // SAFETY: a new reference or null with an exception set.
         match unsafe { Owned::steal_or_err(py, result) } {
-            Ok(_) => Ok(()),
-            Err(error) => self.fatal(error, "Fatal error: protocol.buffer_updated() call failed."),
+            Ok(_) => {}
+            Err(error) => self.fatal(error, "Fatal error: protocol.buffer_updated() call failed.")?,
         }
+        Ok(Ended::No)
     }
 
     /// Receives into offered memory: how much, 0 at the end of the stream, None when there is nothing to do after all.
