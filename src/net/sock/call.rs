@@ -113,10 +113,14 @@ impl Awaitable for Call {
                         task::give_back(&event_loop, future);
                         turn.attempt(py, operation, false)
                     }
-                    Err(cancelled) => {
-                        turn.fixed().forget(py, token, &operation, &future)?;
-                        Err(cancelled)
-                    }
+                    Err(cancelled) => match turn.fixed().forget(py, token, &operation, &future) {
+                        Ok(()) => Err(cancelled),
+                        Err(error) => {
+                            // SAFETY: attached. A step is entered hot, which is no place to drop an error of pyo3's.
+                            unsafe { raw::told(|_| drop(cancelled)) };
+                            Err(error)
+                        }
+                    },
                 }
             }
             State::Done => Err(already_awaited()),
