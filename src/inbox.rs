@@ -6,33 +6,33 @@
 
 use std::sync::{Arc, OnceLock};
 
-use crate::sync::mailbox::{Drain, Mailbox, Pushed};
+use crate::sync::mailbox::{Drain, Linked, Mailbox, Pushed};
 
 /// Interrupts the wait of the loop that owns the inbox. Any thread.
 pub trait Wake: Send + Sync {
     fn wake(&self);
 }
 
-struct Shared<T> {
+struct Shared<T: Linked> {
     mailbox: Mailbox<T>,
     waker: OnceLock<Box<dyn Wake>>,
 }
 
-pub struct Inbox<T> {
+pub struct Inbox<T: Linked> {
     shared: Arc<Shared<T>>,
 }
 
-pub struct InboxSender<T> {
+pub struct InboxSender<T: Linked> {
     shared: Arc<Shared<T>>,
 }
 
-impl<T> Clone for InboxSender<T> {
+impl<T: Linked> Clone for InboxSender<T> {
     fn clone(&self) -> Self {
         Self { shared: self.shared.clone() }
     }
 }
 
-impl<T> InboxSender<T> {
+impl<T: Linked> InboxSender<T> {
     /// Posts to the loop and wakes it when it sleeps; gives the post back when the loop is closed.
     pub fn post(&self, item: T) -> Result<(), T> {
         if self.shared.mailbox.push(item)? == Pushed::MustWake {
@@ -47,7 +47,7 @@ impl<T> InboxSender<T> {
     }
 }
 
-impl<T> InboxSender<T> {
+impl<T: Linked> InboxSender<T> {
     /// Wakes the loop if it sleeps, or keeps it from sleeping once, without a message: for those who leave work elsewhere. One
     /// that has no waker yet has never slept.
     pub fn wake(&self) {
@@ -57,7 +57,7 @@ impl<T> InboxSender<T> {
     }
 }
 
-impl<T> Inbox<T> {
+impl<T: Linked> Inbox<T> {
     pub fn new() -> Self {
         Self { shared: Arc::new(Shared { mailbox: Mailbox::new(), waker: OnceLock::new() }) }
     }
@@ -93,7 +93,7 @@ impl<T> Inbox<T> {
     }
 }
 
-impl<T> Default for Inbox<T> {
+impl<T: Linked> Default for Inbox<T> {
     fn default() -> Self {
         Self::new()
     }
@@ -103,6 +103,9 @@ impl<T> Default for Inbox<T> {
 #[cfg(all(test, feature = "loom"))]
 mod loom_tests {
     use super::*;
+    use crate::sync::mailbox::Boxed;
+
+    type Number = Boxed<u32>;
     use loom::sync::{Condvar, Mutex};
 
     /// Stands in for the eventfd: a wake that comes before the wait is not lost.
@@ -115,10 +118,10 @@ mod loom_tests {
         }
     }
 
-    fn receive(inbox: &Inbox<u32>, event: &(Mutex<bool>, Condvar), count: usize) -> Vec<u32> {
+    fn receive(inbox: &Inbox<Number>, event: &(Mutex<bool>, Condvar), count: usize) -> Vec<u32> {
         let mut seen = Vec::new();
         loop {
-            seen.extend(inbox.drain());
+            seen.extend(inbox.drain().map(Boxed::into_inner));
             if seen.len() == count {
                 return seen;
             }
@@ -132,7 +135,7 @@ mod loom_tests {
         }
     }
 
-    fn inbox_with_event() -> (Inbox<u32>, loom::sync::Arc<(Mutex<bool>, Condvar)>) {
+    fn inbox_with_event() -> (Inbox<Number>, loom::sync::Arc<(Mutex<bool>, Condvar)>) {
         let event = loom::sync::Arc::new((Mutex::new(false), Condvar::new()));
         let inbox = Inbox::new();
         inbox.set_waker(Box::new(Event(event.clone())));
@@ -146,7 +149,7 @@ mod loom_tests {
             let (inbox, event) = inbox_with_event();
             for id in [1, 2] {
                 let sender = inbox.sender();
-                loom::thread::spawn(move || sender.post(id).unwrap());
+                loom::thread::spawn(move || assert!(sender.post(Boxed::new(id)).is_ok()));
             }
             let mut seen = receive(&inbox, &event, 2);
             seen.sort_unstable();
@@ -161,7 +164,7 @@ mod loom_tests {
             let sender = inbox.sender();
             loom::thread::spawn(move || {
                 for n in [1, 2, 3] {
-                    sender.post(n).unwrap();
+                    assert!(sender.post(Boxed::new(n)).is_ok());
                 }
             });
             assert_eq!(receive(&inbox, &event, 3), [1, 2, 3]);
@@ -173,9 +176,9 @@ mod loom_tests {
         loom::model(|| {
             let (inbox, _event) = inbox_with_event();
             let sender = inbox.sender();
-            let producer = loom::thread::spawn(move || sender.post(7).is_err());
-            let mut seen: Vec<u32> = inbox.drain().collect();
-            seen.extend(inbox.close());
+            let producer = loom::thread::spawn(move || sender.post(Boxed::new(7)).is_err());
+            let mut seen: Vec<u32> = inbox.drain().map(Boxed::into_inner).collect();
+            seen.extend(inbox.close().map(Boxed::into_inner));
             let given_back = producer.join().unwrap();
             assert_eq!(given_back, seen.is_empty());
         });

@@ -5,7 +5,6 @@
 
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use pyo3::prelude::*;
 use slotmap::{SlotMap, new_key_type};
@@ -13,7 +12,8 @@ use slotmap::{SlotMap, new_key_type};
 use super::endpoint::{Endpoint, Native};
 use super::feed::Feed;
 use super::handle::HandleRef;
-use super::post::{Finish, Post, RemoteCall};
+use super::post::{Finish, Post};
+use super::record::Record;
 use super::signal::Subscription;
 use crate::driver::Driver;
 use crate::inbox::Inbox;
@@ -36,7 +36,7 @@ const FREE_HANDLES: usize = 1024;
 pub enum Ready {
     Handle(HandleRef),
     /// A call from another thread, run without a Handle.
-    Remote(Arc<RemoteCall>),
+    Remote(Record),
     /// A native task's next step.
     Task(Owned),
 }

@@ -7,15 +7,15 @@
 
 use std::ffi::{c_int, c_void};
 use std::ptr;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use pyo3::{Borrowed, ffi};
 
 use super::EventLoop;
-use super::post::RemoteCall;
+use super::record::Record;
 use crate::py::{Owned, context, raw};
 
 /// Set when cancelled.
@@ -43,9 +43,9 @@ pub struct Handle {
     pub(super) source_traceback: *mut ffi::PyObject,
     /// A timer's deadline in seconds of the loop's clock.
     pub(super) when: f64,
-    /// For a call sent to a loop that runs in another thread: what was sent, or null. It takes the place of `callback` and
+    /// For a call sent to a loop that runs in another thread: what was sent. It takes the place of `callback` and
     /// `args`, is set before anybody sees the handle, and stays.
-    remote: *const RemoteCall,
+    remote: Option<Record>,
     state: AtomicU8,
     nargs: u8,
 }
@@ -111,9 +111,8 @@ impl Handle {
 
     #[inline]
     pub fn is_cancelled(&self) -> bool {
-        if !self.remote.is_null() {
-            // SAFETY: ours until the handle goes.
-            return unsafe { (*self.remote).is_cancelled() };
+        if let Some(remote) = &self.remote {
+            return remote.is_cancelled();
         }
         self.state.load(Ordering::Relaxed) & CANCELLED != 0
     }
@@ -124,7 +123,7 @@ impl Handle {
 
     /// Whether its callback is its own, to be looked at under the loop's claim only.
     pub fn is_local(&self) -> bool {
-        self.remote.is_null()
+        self.remote.is_none()
     }
 
     /// Shows what was sent to another thread to the garbage collector, once that thread is done with it: until then the
@@ -133,14 +132,7 @@ impl Handle {
     /// # Safety
     /// Called from tp_traverse with its own arguments.
     unsafe fn visit_record(&self, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
-        if self.remote.is_null() {
-            return 0;
-        }
-        // SAFETY: made by Arc::into_raw and ours until the handle goes; this view does not drop it.
-        let record = std::mem::ManuallyDrop::new(unsafe { Arc::from_raw(self.remote) });
-        if Arc::strong_count(&record) > 1 {
-            return 0;
-        }
+        let Some(record) = self.remote.as_ref().filter(|record| !record.is_shared()) else { return 0 };
         // SAFETY: promised.
         let seen =
             record.visit(&mut |object: &Owned| match unsafe { raw::visit(object.as_ptr(), visit, arg) } {
@@ -153,9 +145,7 @@ impl Handle {
     /// What it calls and with what, or None once cancelled. References are taken under the loop's claim, so that a
     /// cancellation in another thread can't release them under us. RuntimeError while another thread runs the loop.
     pub fn target<'py>(&self, py: Python<'py>) -> PyResult<Option<(Bound<'py, PyAny>, Bound<'py, PyTuple>)>> {
-        if !self.remote.is_null() {
-            // SAFETY: ours until the handle goes; immutable.
-            let remote = unsafe { &*self.remote };
+        if let Some(remote) = &self.remote {
             if self.is_cancelled() {
                 return Ok(None);
             }
@@ -186,7 +176,7 @@ impl Handle {
 /// What a handle refers to, but for the loop; released when dropped.
 struct Fields {
     objects: [*mut ffi::PyObject; 3 + INLINE_ARGS],
-    remote: *const RemoteCall,
+    _remote: Option<Record>,
 }
 
 /// Empties a handle's fields.
@@ -208,7 +198,7 @@ unsafe fn take_fields(handle: *mut Handle) -> Fields {
                 args[0],
                 args[1],
             ],
-            remote: ptr::replace(&mut (*handle).remote, ptr::null()),
+            _remote: (*handle).remote.take(),
         }
     }
 }
@@ -218,9 +208,6 @@ impl Drop for Fields {
     fn drop(&mut self) {
         // SAFETY: owned references or null, taken from a handle by an attached thread, which this still is.
         unsafe {
-            if !self.remote.is_null() {
-                drop(Arc::from_raw(self.remote));
-            }
             for object in self.objects {
                 ffi::Py_XDECREF(object);
             }
@@ -365,14 +352,14 @@ impl HandleRef {
     pub unsafe fn make_remote(
         py: Python<'_>,
         event_loop: *mut ffi::PyObject,
-        remote: Arc<RemoteCall>,
+        remote: Record,
         context: Owned,
     ) -> PyResult<Self> {
         // SAFETY: promised; the handle is ours alone until it is returned.
         unsafe {
             let handle = Self::allocate(py, types().handle, event_loop)?;
             (*handle.raw()).context = context.into_ptr();
-            (*handle.raw()).remote = Arc::into_raw(remote);
+            (*handle.raw()).remote = Some(remote);
             Ok(handle)
         }
     }
@@ -537,10 +524,9 @@ pub fn cancel(py: Python<'_>, handle: &HandleRef) -> PyResult<()> {
     if object.is_null() {
         return Ok(()); // Being collected.
     }
-    if !handle.get().remote.is_null() {
+    if let Some(remote) = &handle.get().remote {
         // Sent to another thread: nothing of the loop is touched, so any thread may.
-        // SAFETY: the record is ours until the handle goes.
-        unsafe { (*handle.get().remote).cancel() };
+        remote.cancel();
         return Ok(());
     }
     // SAFETY: the handle holds the loop.

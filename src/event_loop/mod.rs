@@ -30,6 +30,7 @@ pub mod handle;
 mod handle_type;
 mod methods;
 pub mod post;
+pub mod record;
 pub mod registry;
 mod run;
 mod schedule;

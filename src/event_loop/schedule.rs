@@ -1,7 +1,6 @@
 //! `call_soon` and its kin: raw fast-call methods, since every task step goes through one of them.
 
 use std::slice;
-use std::sync::Arc;
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
@@ -11,6 +10,7 @@ use pyo3::{Borrowed, ffi};
 use super::core::Ready;
 use super::handle::HandleRef;
 use super::post::{Post, RemoteCall};
+use super::record::Record;
 use super::{EventLoop, handle_type, turn};
 use crate::py::names::names;
 use crate::py::{Owned, context, imports, raw};
@@ -335,15 +335,10 @@ pub unsafe extern "C" fn call_soon_threadsafe(
                 false => None,
             };
             let inner = traceback.as_ref().map(|traceback| traceback.clone_ref(py));
-            let remote = Arc::new(RemoteCall::new(
-                py,
-                call.callback,
-                call.args,
-                &context,
-                call.context.is_some(),
-                inner,
-            )?);
-            let handle = HandleRef::make_remote(py, object, remote.clone(), context)?;
+            let given = call.context.is_some();
+            let remote = RemoteCall::new(py, call.callback, call.args, &context, given, inner)?;
+            let (remote, shown) = Record::pair(py, remote)?;
+            let handle = HandleRef::make_remote(py, object, shown, context)?;
             if let Some(traceback) = traceback {
                 handle.set_traceback(traceback);
             }

@@ -14,16 +14,44 @@
 //! the push that replaces `PARKED` learns in the same compare-exchange that it, and only it, must wake the
 //! consumer. A burst therefore costs one wake.
 //!
+//! Items bring the [`Link`] by which they are strung up, so that pushing one takes no memory: the items of `call_soon_threadsafe`
+//! are allocated in one thread and freed in the other, which is the dearest thing about them.
+//!
 //! Threads: [`push`](Mailbox::push) may be called from any. All other methods belong to the consumer, which
 //! must be one thread at a time (the loop's ownership guard keeps this).
 
-use std::ptr;
+use std::cell::UnsafeCell;
+use std::marker::PhantomData;
+use std::ptr::{self, NonNull};
 
 use super::{AtomicPtr, Ordering};
 
-struct Node<T> {
-    next: *mut Node<T>,
-    item: T,
+/// Where an item points to the one pushed before it.
+#[repr(C)]
+pub struct Link {
+    /// Written by whoever pushes and by the consumer, while others may look at the rest of the item.
+    next: UnsafeCell<*mut Link>,
+}
+
+// SAFETY: it goes where its item goes, and is only followed by the mailbox that the item is in.
+unsafe impl Send for Link {}
+
+impl Default for Link {
+    fn default() -> Self {
+        Self { next: UnsafeCell::new(ptr::null_mut()) }
+    }
+}
+
+/// An owning pointer to something that has a [`Link`] in it.
+///
+/// # Safety
+/// `into_link` gives a pointer to a link that nobody else touches until `from_link` has made the item of it again.
+pub unsafe trait Linked: Sized {
+    fn into_link(self) -> NonNull<Link>;
+
+    /// # Safety
+    /// The link is one of `into_link`'s, whose item was not made again yet.
+    unsafe fn from_link(link: NonNull<Link>) -> Self;
 }
 
 /// What the producer has to do after a push.
@@ -36,43 +64,44 @@ pub enum Pushed {
     MustWake,
 }
 
-pub struct Mailbox<T> {
-    head: AtomicPtr<Node<T>>,
+pub struct Mailbox<T: Linked> {
+    head: AtomicPtr<Link>,
+    items: PhantomData<T>,
 }
 
 // SAFETY: items are moved from the producer to the consumer and never shared; the head is atomic.
-unsafe impl<T: Send> Send for Mailbox<T> {}
+unsafe impl<T: Linked + Send> Send for Mailbox<T> {}
 // SAFETY: as above; `&Mailbox` only lets a thread move an item in, or (the one consumer) out.
-unsafe impl<T: Send> Sync for Mailbox<T> {}
+unsafe impl<T: Linked + Send> Sync for Mailbox<T> {}
 
-impl<T> Mailbox<T> {
-    fn parked() -> *mut Node<T> {
+impl<T: Linked> Mailbox<T> {
+    fn parked() -> *mut Link {
         ptr::without_provenance_mut(align_of::<usize>())
     }
 
-    fn closed() -> *mut Node<T> {
+    fn closed() -> *mut Link {
         ptr::without_provenance_mut(2 * align_of::<usize>())
     }
 
     pub fn new() -> Self {
-        Self { head: AtomicPtr::new(ptr::null_mut()) }
+        Self { head: AtomicPtr::new(ptr::null_mut()), items: PhantomData }
     }
 
     /// Queues `item`, or gives it back when the mailbox is closed. Any thread.
     pub fn push(&self, item: T) -> Result<Pushed, T> {
-        let node = Box::into_raw(Box::new(Node { next: ptr::null_mut(), item }));
+        let node = item.into_link();
         let mut head = self.head.load(Ordering::Relaxed);
         loop {
             if head == Self::closed() {
-                // SAFETY: the node was made above and never published.
-                return Err(unsafe { Box::from_raw(node) }.item);
+                // SAFETY: the link is from above and was never published.
+                return Err(unsafe { T::from_link(node) });
             }
             let next = if head == Self::parked() { ptr::null_mut() } else { head };
-            // SAFETY: the node is still ours alone; it is published by the exchange below.
-            unsafe { (*node).next = next };
+            // SAFETY: the link is still ours alone; it is published by the exchange below.
+            unsafe { *node.as_ref().next.get() = next };
             // Release: pairs with the Acquire in `drain` and hands the item over. Acquire: pairs with the Release in
             // `park`; whoever must wake sees what the consumer set up before it slept.
-            match self.head.compare_exchange_weak(head, node, Ordering::AcqRel, Ordering::Relaxed) {
+            match self.head.compare_exchange_weak(head, node.as_ptr(), Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(was) if was == Self::parked() => return Ok(Pushed::MustWake),
                 Ok(_) => return Ok(Pushed::Quiet),
                 Err(now) => head = now,
@@ -84,11 +113,11 @@ impl<T> Mailbox<T> {
     pub fn drain(&self) -> Drain<T> {
         let head = self.head.load(Ordering::Relaxed);
         if head.is_null() || head == Self::closed() {
-            return Drain { next: ptr::null_mut() };
+            return Drain::of(ptr::null_mut());
         }
         // Acquire: pairs with the Release in `push`. Only the consumer stores CLOSED, so it can't be replaced here.
         let head = self.head.swap(ptr::null_mut(), Ordering::Acquire);
-        Drain { next: if head == Self::parked() { ptr::null_mut() } else { reverse(head) } }
+        Drain::of(if head == Self::parked() { ptr::null_mut() } else { reverse(head) })
     }
 
     /// Announces that the consumer is going to sleep; false when there is something to drain first.
@@ -108,28 +137,28 @@ impl<T> Mailbox<T> {
     pub fn close(&self) -> Drain<T> {
         let head = self.head.swap(Self::closed(), Ordering::Acquire);
         let none = head.is_null() || head == Self::parked() || head == Self::closed();
-        Drain { next: if none { ptr::null_mut() } else { reverse(head) } }
+        Drain::of(if none { ptr::null_mut() } else { reverse(head) })
     }
 }
 
-impl<T> Default for Mailbox<T> {
+impl<T: Linked> Default for Mailbox<T> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<T> Drop for Mailbox<T> {
+impl<T: Linked> Drop for Mailbox<T> {
     fn drop(&mut self) {
         drop(self.close());
     }
 }
 
 /// Newest-first to oldest-first, in place.
-fn reverse<T>(mut node: *mut Node<T>) -> *mut Node<T> {
+fn reverse(mut node: *mut Link) -> *mut Link {
     let mut oldest = ptr::null_mut();
     while !node.is_null() {
         // SAFETY: the chain was taken off the head, so this thread owns every node of it.
-        let next = unsafe { std::mem::replace(&mut (*node).next, oldest) };
+        let next = unsafe { ptr::replace((*node).next.get(), oldest) };
         oldest = node;
         node = next;
     }
@@ -137,27 +166,68 @@ fn reverse<T>(mut node: *mut Node<T>) -> *mut Node<T> {
 }
 
 /// The items taken by [`Mailbox::drain`]; those not iterated over are dropped with it.
-pub struct Drain<T> {
-    next: *mut Node<T>,
+pub struct Drain<T: Linked> {
+    next: *mut Link,
+    items: PhantomData<T>,
 }
 
-impl<T> Iterator for Drain<T> {
-    type Item = T;
-
-    fn next(&mut self) -> Option<T> {
-        if self.next.is_null() {
-            return None;
-        }
-        // SAFETY: the chain is owned by this iterator and each node is freed exactly once.
-        let node = unsafe { Box::from_raw(self.next) };
-        self.next = node.next;
-        Some(node.item)
+impl<T: Linked> Drain<T> {
+    fn of(next: *mut Link) -> Self {
+        Self { next, items: PhantomData }
     }
 }
 
-impl<T> Drop for Drain<T> {
+impl<T: Linked> Iterator for Drain<T> {
+    type Item = T;
+
+    fn next(&mut self) -> Option<T> {
+        let link = NonNull::new(self.next)?;
+        // SAFETY: the chain is owned by this iterator, and each of its links becomes an item again exactly once.
+        unsafe {
+            self.next = *link.as_ref().next.get();
+            Some(T::from_link(link))
+        }
+    }
+}
+
+impl<T: Linked> Drop for Drain<T> {
     fn drop(&mut self) {
         self.by_ref().for_each(drop);
+    }
+}
+
+/// An item without a link of its own, in memory with one.
+#[cfg(test)]
+pub struct Boxed<T>(Box<Inside<T>>);
+
+#[cfg(test)]
+#[repr(C)]
+struct Inside<T> {
+    link: Link,
+    item: T,
+}
+
+#[cfg(test)]
+impl<T> Boxed<T> {
+    pub fn new(item: T) -> Self {
+        Self(Box::new(Inside { link: Link::default(), item }))
+    }
+
+    pub fn into_inner(self) -> T {
+        self.0.item
+    }
+}
+
+// SAFETY: the box is away as long as its link is.
+#[cfg(test)]
+unsafe impl<T> Linked for Boxed<T> {
+    fn into_link(self) -> NonNull<Link> {
+        NonNull::from(Box::leak(self.0)).cast()
+    }
+
+    unsafe fn from_link(link: NonNull<Link>) -> Self {
+        // SAFETY: promised; the link is the first field.
+        Self(unsafe { Box::from_raw(link.cast().as_ptr()) })
     }
 }
 
@@ -165,6 +235,14 @@ impl<T> Drop for Drain<T> {
 mod tests {
     use super::*;
     use std::sync::Arc;
+
+    fn push<T>(mailbox: &Mailbox<Boxed<T>>, item: T) -> Result<Pushed, T> {
+        mailbox.push(Boxed::new(item)).map_err(Boxed::into_inner)
+    }
+
+    fn items<T>(drain: Drain<Boxed<T>>) -> Vec<T> {
+        drain.map(Boxed::into_inner).collect()
+    }
 
     #[test]
     fn keeps_the_order_of_each_producer() {
@@ -174,7 +252,7 @@ mod tests {
                 let mailbox = mailbox.clone();
                 std::thread::spawn(move || {
                     for n in 0..10_000 {
-                        mailbox.push((id, n)).map(|_| ()).expect("nobody closes it");
+                        push(&mailbox, (id, n)).map(|_| ()).expect("nobody closes it");
                     }
                 })
             })
@@ -182,7 +260,7 @@ mod tests {
         let mut next = [0; 4];
         let mut seen = 0;
         while seen < 40_000 {
-            for (id, n) in mailbox.drain() {
+            for (id, n) in items(mailbox.drain()) {
                 assert_eq!(n, next[id]);
                 next[id] += 1;
                 seen += 1;
@@ -198,23 +276,23 @@ mod tests {
     fn one_wake_for_a_burst() {
         let mailbox = Mailbox::new();
         assert!(mailbox.park());
-        assert_eq!(mailbox.push(1), Ok(Pushed::MustWake));
-        assert_eq!(mailbox.push(2), Ok(Pushed::Quiet));
+        assert_eq!(push(&mailbox, 1), Ok(Pushed::MustWake));
+        assert_eq!(push(&mailbox, 2), Ok(Pushed::Quiet));
         assert!(!mailbox.park(), "two items wait");
-        assert_eq!(mailbox.drain().collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(items(mailbox.drain()), [1, 2]);
         assert!(mailbox.park());
         mailbox.unpark();
-        assert_eq!(mailbox.push(3), Ok(Pushed::Quiet));
+        assert_eq!(push(&mailbox, 3), Ok(Pushed::Quiet));
     }
 
     #[test]
     fn a_closed_mailbox_gives_items_back() {
         let mailbox = Mailbox::new();
-        assert_eq!(mailbox.push("early"), Ok(Pushed::Quiet));
-        assert_eq!(mailbox.close().collect::<Vec<_>>(), ["early"]);
-        assert_eq!(mailbox.push("late"), Err("late"));
+        assert_eq!(push(&mailbox, "early"), Ok(Pushed::Quiet));
+        assert_eq!(items(mailbox.close()), ["early"]);
+        assert_eq!(push(&mailbox, "late"), Err("late"));
         assert_eq!(mailbox.drain().count(), 0);
-        assert_eq!(mailbox.push("later"), Err("later"));
+        assert_eq!(push(&mailbox, "later"), Err("later"));
     }
 
     #[test]
@@ -222,11 +300,11 @@ mod tests {
         let item = Arc::new(());
         let mailbox = Mailbox::new();
         for _ in 0..3 {
-            mailbox.push(item.clone()).map(|_| ()).expect("open");
+            push(&mailbox, item.clone()).map(|_| ()).expect("open");
         }
         let mut drain = mailbox.drain();
         drop(drain.next());
-        mailbox.push(item.clone()).map(|_| ()).expect("open");
+        push(&mailbox, item.clone()).map(|_| ()).expect("open");
         drop(drain);
         drop(mailbox);
         assert_eq!(Arc::strong_count(&item), 1);

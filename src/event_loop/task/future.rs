@@ -1,7 +1,6 @@
 //! What futures do, whichever of the two types they are: getting done, telling whoever waits, giving their result.
 
 use std::ptr;
-use std::sync::Arc;
 
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration, PyTypeError};
 use pyo3::ffi;
@@ -11,6 +10,7 @@ use pyo3::types::{PyList, PyTuple};
 use super::{BLOCKING, Callback, FAILED, Future, Kind, LOG_TRACEBACK, State, peek, step, take};
 use crate::event_loop::core::{Core, Ready};
 use crate::event_loop::post::{Post, RemoteCall};
+use crate::event_loop::record::Record;
 use crate::event_loop::{EventLoop, schedule};
 use crate::py::names::names;
 use crate::py::{Owned, context, imports};
@@ -202,7 +202,7 @@ unsafe fn call_from_outside(
             scheduled => return scheduled.map(drop),
         };
         let call = RemoteCall::new(py, callback.as_ptr(), args, &again, true, None)?;
-        shared.inbox.post(Post::Call(Arc::new(call))).map_err(|_| refused)
+        shared.inbox.post(Post::Call(Record::new(py, call)?)).map_err(|_| refused)
     }
 }
 
