@@ -369,6 +369,14 @@ impl<T> Driver<T> {
         self.with_stream(token, total, |fd, stream| stream.send_vectored(fd, pieces, total))
     }
 
+    /// What a stream brought last is to be met again: its end, which a read finds as often as it is asked for.
+    pub fn report_readable(&mut self, token: Token) {
+        if let Some(Source { kind: Kind::Stream(stream), .. }) = self.sources.get_mut(token) {
+            stream.report_readable();
+            self.requeue(token);
+        }
+    }
+
     /// Somebody sends on a stream past the driver and has more: `Writable` follows, after the kernel took bytes again if it is
     /// `full`.
     pub fn report_writable(&mut self, token: Token, full: bool) {

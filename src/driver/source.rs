@@ -181,6 +181,11 @@ impl Stream {
         }
     }
 
+    /// The owner wants to meet the end again.
+    pub fn report_readable(&mut self) {
+        self.readable = true;
+    }
+
     /// The owner has more to send; `full` says that the kernel refused bytes meanwhile.
     pub fn report_writable(&mut self, full: bool) {
         self.writable &= !full;

@@ -30,7 +30,8 @@ const SIGNAL_TURNS: u64 = 8;
 /// How many completions a turn hands out at least, if there are so many.
 const LEAST_BATCH: usize = 16;
 
-/// When a turn has received so many bytes, those who wait for them come first: they find them in the core's cache still.
+/// When a turn has received so many bytes, those who wait for them come first: they find them in the core's cache still. Not where
+/// callbacks were waiting before that: their turns may be long, and what is left over would wait for another one.
 const MOST_RECEIVED: usize = 256 * 1024;
 
 /// A loop that is never idle lets go of the interpreter for a moment every so many turns.
@@ -193,9 +194,11 @@ fn dispatch(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
     }) else {
         return Ok(());
     };
+    // SAFETY: owned while running; the borrow ends with the statement.
+    let idle = unsafe { lp.core_mut() }.ready.is_empty();
     let mut received = 0;
     for _ in 0..count.max(LEAST_BATCH) {
-        if received >= MOST_RECEIVED || driver().is_none_or(|driver| driver.pending() == 0) {
+        if idle && received >= MOST_RECEIVED || driver().is_none_or(|driver| driver.pending() == 0) {
             break;
         }
         let next = driver().and_then(|driver| {

@@ -17,6 +17,7 @@ use crate::event_loop::EventLoop;
 use crate::event_loop::endpoint::{Endpoint, Native, with_driver};
 use crate::event_loop::handle::{self, HandleRef};
 use crate::event_loop::{task, turn};
+use crate::net::stream;
 use crate::py::Owned;
 use crate::py::errors::os_error;
 use crate::py::names::names;
@@ -110,7 +111,8 @@ fn invalid_file(file: &Bound<'_, PyAny>) -> PyResult<PyErr> {
     Ok(PyValueError::new_err(format!("Invalid file object: {}", file.repr()?)))
 }
 
-/// RuntimeError when a live transport uses the descriptor.
+/// RuntimeError when a live transport uses the descriptor. One that is being collected in another thread can still be found, but
+/// its descriptor is free, and the number may be another's by now.
 pub fn ensure_no_transport(
     event_loop: &Bound<'_, EventLoop>,
     fd: RawFd,
@@ -121,7 +123,7 @@ pub fn ensure_no_transport(
         let driver = core.driver.as_ref()?;
         driver.data(driver.token(fd)?)?.transport_of(py)
     })?;
-    match transport {
+    match transport.filter(|transport| stream::closing_of(&transport.bind(py)) != Some(true)) {
         Some(transport) => Err(PyRuntimeError::new_err(format!(
             "File descriptor {} is used by transport {}",
             file.repr()?,

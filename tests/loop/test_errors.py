@@ -111,7 +111,8 @@ def test_a_fatal_error_in_a_protocol_leaves_the_run(loop, pair, where):
 
     def raise_it(self, *args):
         calls.append(where)
-        raise SystemExit(where)
+        if len(calls) == 1:
+            raise SystemExit(where)
 
     setattr(Protocol, where, raise_it)
 
@@ -136,7 +137,8 @@ def test_a_fatal_error_in_a_protocol_leaves_the_run(loop, pair, where):
         await asyncio.sleep(0)
 
     loop.run_until_complete(settle())
-    assert calls == [where]
+    # As asyncio, whose selector reports an end until somebody has taken it: told again.
+    assert calls == [where] * (2 if where == "eof_received" else 1)
     assert transports[0].is_closing()
     assert task.cancelled() or task.done()
 

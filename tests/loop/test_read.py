@@ -404,3 +404,29 @@ def test_one_busy_connection_starves_nobody(loop, run):
             far.close()
 
     run(main())
+
+
+@kinds
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_an_end_whose_news_left_the_run_is_told_again(loop, run, link, kind, error):
+    class Leaving(kind):
+        asked = 0
+
+        def eof_received(self):
+            self.asked += 1
+            if self.asked == 1:
+                raise error
+            return super().eof_received()
+
+    protocol = Leaving()
+
+    async def main():
+        _, far = await link(protocol)
+        far.send(b"last")
+        far.shutdown(socket.SHUT_WR)
+        await protocol.lost()
+
+    with pytest.raises(error):
+        run(main())
+    assert run(protocol.lost()) is None
+    assert protocol.data == b"last" and protocol.asked == 2

@@ -212,15 +212,21 @@ def test_those_who_wait_for_bytes_do_not_wait_for_all_streams_to_be_read(loop, r
     async def main():
         log = []
         pairs = []
-        for index in range(count):
+        all_ran = loop.create_future()
+
+        def ran():
+            log.append("ran")
+            if log.count("ran") == count:
+                all_ran.set_result(None)
+
+        def received(data):
+            log.append("received")
+            loop.call_soon(ran)
+
+        for _ in range(count):
             near, far = unix_pair()
             protocol = Recorder()
             transport, _ = await loop.create_connection(lambda protocol=protocol: protocol, sock=near)
-
-            def received(data, index=index):
-                log.append("received")
-                loop.call_soon(log.append, "ran")
-
             await grow_large(protocol, far)
             protocol.data_received = received
             transport.pause_reading()
@@ -228,9 +234,39 @@ def test_those_who_wait_for_bytes_do_not_wait_for_all_streams_to_be_read(loop, r
             pairs.append((transport, far))
         for transport, _ in pairs:
             transport.resume_reading()
-        while log.count("ran") < count:
-            await asyncio.sleep(0)
+        await all_ran
         assert "ran" in log[: count - 1]
+        for transport, far in pairs:
+            transport.abort()
+            far.close()
+
+    run(main())
+
+
+def test_those_who_are_ready_before_do_not_cut_the_reading_short(loop, run):
+    """Else with callbacks in every turn all streams together would get so much a turn."""
+    count, size = 16, 100_000
+
+    async def main():
+        log = []
+        pairs = []
+        for _ in range(count):
+            near, far = unix_pair()
+            protocol = Recorder()
+            transport, _ = await loop.create_connection(lambda protocol=protocol: protocol, sock=near)
+            await grow_large(protocol, far)
+            protocol.data_received = lambda data: log.append("received")
+            transport.pause_reading()
+            await loop.sock_sendall(far, pattern(size))
+            pairs.append((transport, far))
+        for transport, _ in pairs:
+            transport.resume_reading()
+        while log.count("received") < count:
+            # What is scheduled here is ready when the next turn reads.
+            log.append("turn")
+            await asyncio.sleep(0)
+        first = log.index("received")
+        assert log[first : first + count] == ["received"] * count
         for transport, far in pairs:
             transport.abort()
             far.close()

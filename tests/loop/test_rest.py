@@ -7,6 +7,7 @@ import asyncio
 import gc
 import os
 import socket
+import sysconfig
 import threading
 import warnings
 import weakref
@@ -241,3 +242,47 @@ def test_the_last_reference_goes_in_another_thread(elsewhere):
         far.close()
     stop.set()
     working.result(PATIENCE)
+
+
+@pytest.mark.skipif(
+    bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
+    reason="there a transport is collected in the thread that made it, whoever drops it",
+)
+def test_the_number_of_a_transport_that_is_being_collected_is_free(elsewhere):
+    """The loop still finds the transport while its socket, in another thread, is closed already."""
+    entered, closed, looked = threading.Event(), threading.Event(), threading.Event()
+
+    class Watched(socket.socket):
+        def close(self):
+            super().close()
+            closed.set()
+            assert looked.wait(PATIENCE)
+
+    async def make():
+        near, far = unix_pair()
+        sock = Watched(fileno=near.detach())
+        sock.setblocking(False)
+        return sock.fileno(), [await paused(sock)], far
+
+    async def look(number):
+        """In one turn, in which what other threads posted is not read."""
+        entered.set()
+        assert closed.wait(PATIENCE)
+        made = []
+        try:
+            while number not in map(socket.socket.fileno, made):
+                made += unix_pair()
+            elsewhere.loop.add_reader(number, print)
+            elsewhere.loop.remove_reader(number)
+        finally:
+            looked.set()
+            for sock in made:
+                sock.close()
+
+    number, transports, far = elsewhere.wait(make())
+    looking = asyncio.run_coroutine_threadsafe(look(number), elsewhere.loop)
+    assert entered.wait(PATIENCE)
+    transports.clear()
+    gc.collect()
+    looking.result(PATIENCE)
+    far.close()

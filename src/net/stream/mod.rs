@@ -456,7 +456,14 @@ fn deliver(event_loop: &Bound<'_, EventLoop>, token: Token, completion: Completi
             let transport = transport.clone_ref(py).into_bound(py);
             return Transport::new(&transport).received_natively(receive, driver.received(len));
         }
-        return Delivery::copy(py, transport, driver.received(len))?.deliver(py);
+        return match Delivery::copy(py, transport, driver.received(len)) {
+            Ok(delivery) => delivery.deliver(py),
+            Err(error) => {
+                let transport = transport.clone_ref(py).into_bound(py);
+                let transport = Transport::new(&transport);
+                transport.fatal(error, transport.kind().read_failed())
+            }
+        };
     }
     let object = transport.clone_ref(py).into_bound(py);
     let transport = Transport::new(&object);

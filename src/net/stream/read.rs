@@ -199,6 +199,17 @@ impl<'py> Transport<'_, 'py> {
             // Nothing more will be read.
             Ok(true) => self.apply_read_mode(),
             Ok(false) => self.close(),
+            Err(error) if call::is_fatal(py, &error) => {
+                // It leaves the run, the connection stays: the end is met again when the loop runs again.
+                let token = self.with(|stream| {
+                    stream.eof_received = false;
+                    stream.token
+                })?;
+                if let Some(token) = token {
+                    with_driver(&self.event_loop(), |driver| driver.report_readable(token))?;
+                }
+                Err(error)
+            }
             Err(error) => self.fatal(error, "Fatal error: protocol.eof_received() call failed."),
         }
     }

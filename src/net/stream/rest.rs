@@ -54,6 +54,8 @@ pub(super) fn finalize(object: &Bound<'_, PyAny>, stream: &mut Stream) {
     let py = object.py();
     let event_loop = Transport::new(object).event_loop();
     stream.phase = Phase::Closed;
+    // Before the descriptor is free to be another's: see `watch::ensure_no_transport`.
+    stream.public.closing.store(true, Ordering::Release);
     let token = stream.token.take();
     if let Some(token) = token.filter(|_| stream.rests) {
         forget(&event_loop, token);
