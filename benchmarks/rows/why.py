@@ -49,6 +49,10 @@ WHY = {
         " descriptor that a child shares would stay registered"
     ),
     "http": "Three quarters of the time is the kernel's; most of the rest is httptools and the Python code it calls back",
+    "tls_echo": (
+        "OpenSSL's part and the kernel's are the same for all who use it; in calm runs the target is reached, and aiofastnet is"
+        " behind"
+    ),
     "tls_echo_64k": "OpenSSL's part and the kernel's are the same for all who use it",
     "tls_echo_64k_rustls": "Both libraries spend their time in AES, which is as fast in one as in the other",
     "call_soon_burst": (
