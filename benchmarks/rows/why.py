@@ -55,6 +55,9 @@ WHY = {
     ),
     "tls_echo_64k": "OpenSSL's part and the kernel's are the same for all who use it",
     "tls_echo_64k_rustls": "Both libraries spend their time in AES, which is as fast in one as in the other",
+    "subprocess_spawn": "Nearly all of the time is the kernel's, which makes the child; other runs have the order turned round",
+    "threadsafe_burst_apart": "Level within what the runs differ by",
+    "pool_1ms": "A job of a millisecond is the row's own work: all loops are within what the runs differ by",
     "call_soon_burst": (
         "Four fifths of the time is the interpreter's: the row's own loop, the call of the method, contexts, the callback. With"
         " tokioloop's part gone altogether the target would still be missed"
