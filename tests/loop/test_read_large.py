@@ -13,6 +13,7 @@ from .support import BufferedRecorder, Recorder, unix_pair
 
 #: From so many bytes on a read is followed by large ones (src/driver/mod.rs, LARGE).
 LARGE = 16 * 1024
+COUNT = 16
 
 
 def pattern(size: int, seed: int = 0) -> bytes:
@@ -205,71 +206,63 @@ def test_native_streams_get_it_whole(loop, run, way):
     run(main())
 
 
+@contextlib.asynccontextmanager
+async def full(loop, received):
+    """Sixteen paused streams, each with a large read before it, that resume together."""
+    transports, fars = [], []
+    for _ in range(COUNT):
+        near, far = unix_pair()
+        protocol = Recorder()
+        transport, _ = await loop.create_connection(lambda protocol=protocol: protocol, sock=near)
+        await grow_large(protocol, far)
+        protocol.data_received = received
+        transport.pause_reading()
+        await loop.sock_sendall(far, pattern(100_000))
+        transports.append(transport)
+        fars.append(far)
+    for transport in transports:
+        transport.resume_reading()
+    yield
+    for transport, far in zip(transports, fars, strict=True):
+        transport.abort()
+        far.close()
+
+
 def test_those_who_wait_for_bytes_do_not_wait_for_all_streams_to_be_read(loop, run):
     """A turn receives so much, then runs what that made ready."""
-    count, size = 16, 100_000
 
     async def main():
         log = []
-        pairs = []
         all_ran = loop.create_future()
 
         def ran():
             log.append("ran")
-            if log.count("ran") == count:
+            if log.count("ran") == COUNT:
                 all_ran.set_result(None)
 
         def received(data):
             log.append("received")
             loop.call_soon(ran)
 
-        for _ in range(count):
-            near, far = unix_pair()
-            protocol = Recorder()
-            transport, _ = await loop.create_connection(lambda protocol=protocol: protocol, sock=near)
-            await grow_large(protocol, far)
-            protocol.data_received = received
-            transport.pause_reading()
-            await loop.sock_sendall(far, pattern(size))
-            pairs.append((transport, far))
-        for transport, _ in pairs:
-            transport.resume_reading()
-        await all_ran
-        assert "ran" in log[: count - 1]
-        for transport, far in pairs:
-            transport.abort()
-            far.close()
+        async with full(loop, received):
+            await all_ran
+        assert "ran" in log[: COUNT - 1]
 
     run(main())
 
 
 def test_those_who_are_ready_before_do_not_cut_the_reading_short(loop, run):
     """Else with callbacks in every turn all streams together would get so much a turn."""
-    count, size = 16, 100_000
 
     async def main():
         log = []
-        pairs = []
-        for _ in range(count):
-            near, far = unix_pair()
-            protocol = Recorder()
-            transport, _ = await loop.create_connection(lambda protocol=protocol: protocol, sock=near)
-            await grow_large(protocol, far)
-            protocol.data_received = lambda data: log.append("received")
-            transport.pause_reading()
-            await loop.sock_sendall(far, pattern(size))
-            pairs.append((transport, far))
-        for transport, _ in pairs:
-            transport.resume_reading()
-        while log.count("received") < count:
-            # What is scheduled here is ready when the next turn reads.
-            log.append("turn")
-            await asyncio.sleep(0)
+        async with full(loop, lambda data: log.append("received")):
+            while log.count("received") < COUNT:
+                # What is scheduled here is ready when the next turn reads.
+                log.append("turn")
+                await asyncio.sleep(0)
         first = log.index("received")
-        assert log[first : first + count] == ["received"] * count
-        for transport, far in pairs:
-            transport.abort()
-            far.close()
+        assert log[first : first + COUNT] == ["received"] * COUNT
 
     run(main())
 
