@@ -93,10 +93,11 @@ impl<'py> Transport<'_, 'py> {
     /// So much waits that it is received into the object that the protocol gets.
     pub(super) fn receive_object(self, token: Token, len: usize) -> PyResult<()> {
         let py = self.py();
+        // Making the object under the claim runs no Python code.
         let received = with_driver(&self.event_loop(), |driver| {
-            // Runs no Python code. SAFETY: so much memory of a new object, which nobody else has.
-            bytes::received(py, len, |start, len| unsafe {
-                driver.recv_into(token, start, len).map(|n| (n, n))
+            bytes::received(py, len, |start, len| {
+                // SAFETY: so much memory of a new object, which nobody else has.
+                unsafe { driver.recv_into(token, start, len) }.map(|n| (n, n))
             })
         })?;
         let data = match received {
