@@ -180,9 +180,9 @@ impl Job {
     /// Sends the end to the loop. One that is closed needs no answer.
     fn answer(self, _py: Python<'_>, end: End) {
         let Self { future, inbox, .. } = self;
-        drop(inbox.post(Post::Finished(Box::new(move |event_loop| {
-            begin::pass_on(event_loop.py(), &future, &end)
-        }))));
+        drop(
+            inbox.post(Post::Finished(Box::new(move |event_loop| begin::pass_on(event_loop, &future, &end)))),
+        );
     }
 }
 

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use pyo3::prelude::*;
 use slotmap::{SlotMap, new_key_type};
 
+use super::EventLoop;
 use super::endpoint::{Endpoint, Native};
 use super::feed::Feed;
 use super::handle::HandleRef;
@@ -20,6 +21,7 @@ use crate::inbox::Inbox;
 use crate::metrics::Counters;
 use crate::py::Owned;
 use crate::py::errors::OrOsError;
+use crate::py::fatal::OrFatal;
 use crate::timer::DeadlineQueue;
 
 new_key_type! {
@@ -51,10 +53,9 @@ impl Ready {
     }
 }
 
-/// Something of an object's that must not outlast the turn: a transport's held writes. On the loop's thread, inside a run; only
-/// errors that must leave the loop are returned.
+/// Something of an object's that must not outlast the turn: a transport's held writes. On the loop's thread, inside a run.
 pub struct AtEnd {
-    pub call: fn(&Bound<'_, PyAny>) -> PyResult<()>,
+    pub call: fn(&Bound<'_, EventLoop>, &Bound<'_, PyAny>) -> OrFatal,
     pub object: Owned,
 }
 

@@ -8,11 +8,11 @@ use pyo3::prelude::*;
 
 use super::EventLoop;
 use crate::driver::{Completion, Driver, Token};
+use crate::py::fatal::OrFatal;
 use crate::py::{Owned, raw};
 
-/// Takes a completion to its owner. Only errors that must leave the loop are returned. Called on the loop's thread, inside a
-/// run, with no borrow of the core.
-pub type Dispatch = fn(&Bound<'_, EventLoop>, Token, Completion) -> PyResult<()>;
+/// Takes a completion to its owner. Called on the loop's thread, inside a run, with no borrow of the core.
+pub type Dispatch = fn(&Bound<'_, EventLoop>, Token, Completion) -> OrFatal;
 
 pub struct Endpoint {
     pub dispatch: Dispatch,

@@ -6,6 +6,7 @@ use pyo3::prelude::*;
 
 use super::EventLoop;
 use crate::py::Owned;
+use crate::py::fatal::OrFatal;
 
 /// What a feed had to give.
 pub enum Fed {
@@ -19,8 +20,8 @@ pub enum Fed {
 
 /// Called on the loop's thread, inside a run, with no borrow of the core.
 pub trait Feed {
-    /// Begins some of what waits, bounded in number and time. Only errors that must leave the loop are returned.
-    fn feed(&self, event_loop: &Bound<'_, EventLoop>) -> PyResult<Fed>;
+    /// Begins some of what waits, bounded in number and time.
+    fn feed(&self, event_loop: &Bound<'_, EventLoop>) -> OrFatal<Fed>;
 
     /// The loop is about to sleep: false if there is something to do after all. Calls no Python.
     fn may_sleep(&self) -> bool;

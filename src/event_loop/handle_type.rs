@@ -10,6 +10,8 @@ use pyo3::types::{PyDict, PyTuple};
 
 use super::EventLoop;
 use super::handle::{self, Handle, HandleRef};
+use super::report::Report;
+use crate::py::fatal::{Fatal, OrFatal};
 use crate::py::{Owned, context, imports, raw};
 
 const FLAGS: std::ffi::c_ulong =
@@ -311,23 +313,21 @@ pub(super) fn describe_callback(py: Python<'_>, handle: &Handle) -> PyResult<Opt
     text.extract().map(Some)
 }
 
-/// Tells the loop's exception handler what a callback raised. KeyboardInterrupt and SystemExit are returned.
-pub(super) fn report(event_loop: &Bound<'_, EventLoop>, handle: &HandleRef, error: PyErr) -> PyResult<()> {
+/// Tells the loop's exception handler what a callback raised.
+#[cold]
+pub(super) fn report(event_loop: &Bound<'_, EventLoop>, handle: &HandleRef, error: PyErr) -> OrFatal {
     let py = event_loop.py();
-    if crate::py::call::is_fatal(py, &error) {
-        return Err(error);
-    }
+    let error = Fatal::split(py, error)?;
     let what = describe_callback(py, handle.get()).ok().flatten().unwrap_or_else(|| "<cancelled>".into());
-    let context = PyDict::new(py);
-    context.set_item("message", format!("Exception in callback {what}"))?;
-    context.set_item("exception", error.into_value(py))?;
-    context.set_item("handle", handle.as_object().bind(py))?;
+    let mut report = Report::new(format!("Exception in callback {what}"))
+        .error(error)
+        .with("handle", handle.as_object().bind(py).to_owned());
     let traceback = handle.get().source_traceback;
     if !traceback.is_null() {
         // SAFETY: alive with the handle.
-        context.set_item("source_traceback", unsafe { Bound::from_borrowed_ptr(py, traceback) })?;
+        report = report.with("source_traceback", unsafe { Bound::from_borrowed_ptr(py, traceback) });
     }
-    super::report(event_loop, &context)
+    report.send(event_loop)
 }
 
 /// The stack of the Python code that is making a handle, without asyncio's and our own frames.

@@ -9,6 +9,7 @@
 //! | `turn`           | one turn: poll, dispatch, inbox, timers, ready queue                    |
 //! | `run`            | `run_forever`: hooks, thread binding, signals around the turns          |
 //! | `feed`           | what gives a loop work beyond its own queue                             |
+//! | `report`         | what goes to the exception handler                                      |
 //! | `endpoint`       | what the driver keeps for transports, listeners, watches                |
 //! | `signal`         | a loop's signals; the main thread's wake-up descriptor                  |
 //! | `exit`           | the interpreter's end                                                   |
@@ -32,6 +33,7 @@ mod methods;
 pub mod post;
 pub mod record;
 pub mod registry;
+pub mod report;
 mod run;
 mod schedule;
 pub mod shared;
@@ -44,7 +46,7 @@ use std::sync::Arc;
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyType};
+use pyo3::types::PyType;
 
 use self::core::Core;
 use crate::inbox::Inbox;
@@ -178,16 +180,6 @@ pub(crate) fn forked() -> PyErr {
 #[inline]
 pub(crate) fn time() -> f64 {
     monotonic_ns() as f64 / 1e9
-}
-
-/// Gives `context` to the loop's exception handler; what escapes from that (KeyboardInterrupt) is returned.
-pub(crate) fn report(event_loop: &Bound<'_, EventLoop>, context: &Bound<'_, PyDict>) -> PyResult<()> {
-    if tracing::enabled!(tracing::Level::DEBUG) {
-        let message = context.get_item("message")?.map_or_else(String::new, |message| message.to_string());
-        tracing::debug!(id = event_loop.get().shared.id, message, "error reported");
-    }
-    let name = names().call_exception_handler.bind(event_loop.py());
-    event_loop.call_method1(name, (context,)).map(drop)
 }
 
 impl Drop for EventLoop {

@@ -8,6 +8,7 @@ use pyo3::{ffi, types::PyTuple};
 
 use super::EventLoop;
 use super::record::Record;
+use crate::py::fatal::OrFatal;
 use crate::py::{Owned, context};
 use crate::sync::mailbox::{Link, Linked};
 
@@ -23,7 +24,7 @@ pub enum Post {
 
 /// Tells the loop of finished work: run on the loop's thread, inside a run. Made by a thread that never attaches, so it
 /// carries plain Rust data; the Python objects that wait for it are found through a [`PendingKey`](super::core::PendingKey).
-pub type Finish = Box<dyn FnOnce(&Bound<'_, EventLoop>) -> PyResult<()> + Send>;
+pub type Finish = Box<dyn FnOnce(&Bound<'_, EventLoop>) -> OrFatal + Send>;
 
 /// What every post begins with while it is in a mailbox: its link, and whether it is a record or a letter.
 #[repr(C)]

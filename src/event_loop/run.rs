@@ -45,7 +45,7 @@ pub(super) fn run_forever(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
     tracing::debug!(id = lp.shared.id, thread = thread::current_id(), "loop runs");
 
     let result = Surroundings::set_up(event_loop).and_then(|surroundings| {
-        let result = turn::run(event_loop);
+        let result = turn::run(event_loop).map_err(PyErr::from);
         // The run's own error comes first; one of the taking down must not hide it.
         let taken_down = surroundings.take_down(event_loop);
         result.and(taken_down)

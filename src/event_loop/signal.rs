@@ -12,8 +12,10 @@ use pyo3::types::PyDict;
 use super::EventLoop;
 use super::core::Core;
 use super::endpoint::{Endpoint, with_driver};
+use super::report::{OrReport, Report};
 use crate::driver::{Completion, Driver, Interest, Token};
 use crate::py::errors::OrOsError;
+use crate::py::fatal::{Fatal, OrFatal};
 use crate::py::imports;
 use crate::py::names::names;
 use crate::sys;
@@ -64,9 +66,10 @@ fn slot(core: &mut Core) -> PyResult<&'static Slot> {
 }
 
 /// Tells the loop which signals came.
-fn deliver(event_loop: &Bound<'_, EventLoop>, _: Token, _: Completion) -> PyResult<()> {
+fn deliver(event_loop: &Bound<'_, EventLoop>, _: Token, _: Completion) -> OrFatal {
     let py = event_loop.py();
-    let Some(slot) = event_loop.get().with(py, |core| core.signals.as_ref().map(|signals| signals.slot))?
+    // SAFETY: owned while running; the borrow ends with the statement.
+    let Some(slot) = unsafe { event_loop.get().core_mut() }.signals.as_ref().map(|signals| signals.slot)
     else {
         return Ok(());
     };
@@ -75,7 +78,9 @@ fn deliver(event_loop: &Bound<'_, EventLoop>, _: Token, _: Completion) -> PyResu
         let number = numbers.trailing_zeros() + 1;
         numbers &= numbers - 1;
         tracing::debug!(number, "signal");
-        let told = event_loop.call_method1(names()._on_signal.bind(py), (number,));
+        let told = event_loop
+            .call_method1(names()._on_signal.bind(py), (number,))
+            .or_report(event_loop, || Report::new(format!("Exception at signal {number}")));
         if told.is_err() && numbers != 0 {
             // What leaves the loop must not take the other numbers along.
             slot.set(numbers);
@@ -161,7 +166,12 @@ pub fn uninstall(event_loop: &Bound<'_, EventLoop>, installed: Installed) -> PyR
 }
 
 /// Runs Python's handlers.
-fn run_handlers(event_loop: &Bound<'_, EventLoop>, _: Token, _: Completion) -> PyResult<()> {
-    sys::signal::drain_wakeup().or_os_error()?;
-    event_loop.py().check_signals()
+fn run_handlers(event_loop: &Bound<'_, EventLoop>, _: Token, _: Completion) -> OrFatal {
+    let py = event_loop.py();
+    let run = || {
+        sys::signal::drain_wakeup().or_os_error()?;
+        py.check_signals()
+    };
+    // Whatever a handler raises ends the run, as in asyncio, where it interrupts the wait.
+    run().map_err(|error| Fatal::of_loop(py, error))
 }

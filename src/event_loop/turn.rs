@@ -12,12 +12,14 @@ use super::core::{AtEnd, Ready};
 use super::feed::Fed;
 use super::handle::HandleRef;
 use super::post::RemoteCall;
+use super::report::{OrReport, Report};
 use super::signal::Subscription;
 use super::{EventLoop, handle_type, task};
 use crate::driver::{Completion, Driver};
+use crate::py::Owned;
 use crate::py::errors::OrOsError;
+use crate::py::fatal::{Fatal, OrFatal};
 use crate::py::names::names;
-use crate::py::{Owned, call};
 use crate::sys::clock::monotonic_ns;
 
 /// While callbacks keep the loop busy the driver is asked no more often than this: an empty `epoll_wait` costs as
@@ -44,20 +46,20 @@ const LONGEST_BACKOFF: u8 = 32;
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 
 /// Runs turns until the loop is stopped or an error must leave it.
-pub(super) fn run(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
+pub(super) fn run(event_loop: &Bound<'_, EventLoop>) -> OrFatal {
     let result = repeat(event_loop);
     // The turn that an error has cut short has its end too.
     result.and(end(event_loop))
 }
 
-fn repeat(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
+fn repeat(event_loop: &Bound<'_, EventLoop>) -> OrFatal {
     let py = event_loop.py();
     let lp = event_loop.get();
     let mut last_poll = 0;
     loop {
         // SAFETY: attached. Runs Python's signal handlers on the main thread and is a safe point for the collector.
         if unsafe { ffi::PyErr_CheckSignals() } != 0 {
-            return Err(PyErr::fetch(py));
+            return Err(Fatal::of_loop(py, PyErr::fetch(py)));
         }
         poll(event_loop, &mut last_poll)?;
         drain_inbox(event_loop)?;
@@ -73,8 +75,9 @@ fn repeat(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
 }
 
 /// Waits for I/O if there is nothing else to do, and dispatches what is done.
-fn poll(event_loop: &Bound<'_, EventLoop>, last_poll: &mut u64) -> PyResult<()> {
+fn poll(event_loop: &Bound<'_, EventLoop>, last_poll: &mut u64) -> OrFatal {
     let lp = event_loop.get();
+    let broken = |error| Fatal::of_loop(event_loop.py(), error);
     // SAFETY: this thread owns the core while it runs, and no reference outlives this statement's block; the
     // detached wait below borrows the driver only, which nobody else may touch.
     let core = unsafe { lp.core_mut() };
@@ -99,7 +102,7 @@ fn poll(event_loop: &Bound<'_, EventLoop>, last_poll: &mut u64) -> PyResult<()> 
         }
         *last_poll = now;
         core.counters.polls += 1;
-        driver.wait(Some(Duration::ZERO)).or_os_error()?;
+        driver.wait(Some(Duration::ZERO)).or_os_error().map_err(broken)?;
     } else {
         let timeout = match next_timeout(core) {
             (timeout, None) => timeout,
@@ -108,12 +111,12 @@ fn poll(event_loop: &Bound<'_, EventLoop>, last_poll: &mut u64) -> PyResult<()> 
                 return Ok(()); // Releasing cancelled timers may have run code: look again.
             }
         };
-        let driver: *mut Driver<_> = core.driver()?;
+        let driver: *mut Driver<_> = core.driver().map_err(broken)?;
         core.counters.polls += 1;
         // SAFETY: see above; `driver` points into the core.
         unsafe {
             if timeout == Some(Duration::ZERO) || (*driver).pending() > 0 {
-                (*driver).wait(Some(Duration::ZERO)).or_os_error()?;
+                (*driver).wait(Some(Duration::ZERO)).or_os_error().map_err(broken)?;
             } else {
                 if std::mem::take(&mut core.posted) && yield_to_producers(core) {
                     return Ok(());
@@ -129,7 +132,10 @@ fn poll(event_loop: &Bound<'_, EventLoop>, last_poll: &mut u64) -> PyResult<()> 
                     feed.woke();
                     core.hungry = true;
                 }
-                waited.unwrap_or_else(|| (*driver).wait(Some(Duration::ZERO))).or_os_error()?;
+                waited
+                    .unwrap_or_else(|| (*driver).wait(Some(Duration::ZERO)))
+                    .or_os_error()
+                    .map_err(broken)?;
                 tracing::debug!(id = lp.shared.id, "loop woke");
             }
         }
@@ -184,7 +190,7 @@ fn detached<R>(wait: impl FnOnce() -> R) -> R {
 
 /// Hands out what the driver has done, sources taking turns: each that was ready gets one, and where they are few, some get
 /// more (a listener with a queue of connections, a stream that fills the buffer).
-fn dispatch(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
+fn dispatch(event_loop: &Bound<'_, EventLoop>) -> OrFatal {
     let lp = event_loop.get();
     // SAFETY: owned while running; each borrow ends with its statement.
     let driver = || unsafe { lp.core_mut().driver.as_mut() };
@@ -216,7 +222,7 @@ fn dispatch(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
 }
 
 /// Takes what other threads sent.
-fn drain_inbox(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
+fn drain_inbox(event_loop: &Bound<'_, EventLoop>) -> OrFatal {
     let lp = event_loop.get();
     // SAFETY: owned while running; each borrow ends with its statement.
     let core = || unsafe { lp.core_mut() };
@@ -248,7 +254,7 @@ fn move_due_timers(lp: &EventLoop) {
 }
 
 /// Runs what is ready now.
-fn run_ready(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
+fn run_ready(event_loop: &Bound<'_, EventLoop>) -> OrFatal {
     let py = event_loop.py();
     let lp = event_loop.get();
     // SAFETY: owned while running; each borrow ends with its statement.
@@ -273,18 +279,18 @@ fn run_ready(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
 
 /// Does what was put off to the turn's end.
 #[inline]
-fn end(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
+fn end(event_loop: &Bound<'_, EventLoop>) -> OrFatal {
     let lp = event_loop.get();
     // SAFETY: owned while running; the borrow ends with the statement.
     while let Some(AtEnd { call, object }) = unsafe { lp.core_mut() }.at_end.pop_front() {
-        call(&object.into_bound(event_loop.py()))?;
+        call(event_loop, &object.into_bound(event_loop.py()))?;
     }
     Ok(())
 }
 
 /// Takes some of what the loop's feed has to give.
 #[inline]
-fn feed(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
+fn feed(event_loop: &Bound<'_, EventLoop>) -> OrFatal {
     let lp = event_loop.get();
     // SAFETY: owned while running; each borrow ends with its statement.
     let core = || unsafe { lp.core_mut() };
@@ -300,9 +306,9 @@ fn feed(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
     Ok(())
 }
 
-/// Runs one handle; what it raises goes to the exception handler, but KeyboardInterrupt and SystemExit are returned.
+/// Runs one handle; what it raises goes to the exception handler.
 #[inline]
-pub(crate) fn run_handle(event_loop: &Bound<'_, EventLoop>, handle: &HandleRef) -> PyResult<()> {
+pub(crate) fn run_handle(event_loop: &Bound<'_, EventLoop>, handle: &HandleRef) -> OrFatal {
     if event_loop.get().shared.is_debug() {
         return run_in_debug_mode(event_loop, handle);
     }
@@ -311,20 +317,27 @@ pub(crate) fn run_handle(event_loop: &Bound<'_, EventLoop>, handle: &HandleRef) 
 }
 
 /// Runs a call from another thread. A Handle is made only where one must be seen: in debug mode and for an error.
-fn run_remote(event_loop: &Bound<'_, EventLoop>, call: &RemoteCall) -> PyResult<()> {
+fn run_remote(event_loop: &Bound<'_, EventLoop>, call: &RemoteCall) -> OrFatal {
     let py = event_loop.py();
     if call.is_cancelled() {
         return Ok(());
     }
-    let context = call.context(py)?;
+    let report = || Report::new("Exception in callback of another thread");
+    let Some(context) = call.context(py).or_report(event_loop, report)? else { return Ok(()) };
     if event_loop.get().shared.is_debug() {
-        return run_in_debug_mode(event_loop, &handle_of(event_loop, call, context)?);
+        return match handle_of(event_loop, call, context).or_report(event_loop, report)? {
+            Some(handle) => run_in_debug_mode(event_loop, &handle),
+            None => Ok(()),
+        };
     }
     // SAFETY: attached; `context` is alive.
     let result = unsafe { call.run(context.as_ptr()) };
     if result.is_null() {
-        let error = PyErr::fetch(py);
-        return handle_type::report(event_loop, &handle_of(event_loop, call, context)?, error);
+        let error = Fatal::split(py, PyErr::fetch(py))?;
+        return match handle_of(event_loop, call, context) {
+            Ok(handle) => handle_type::report(event_loop, &handle, error),
+            Err(_) => report().error(error).send(event_loop),
+        };
     }
     // SAFETY: a new reference.
     unsafe { ffi::Py_DECREF(result) };
@@ -350,11 +363,7 @@ pub(crate) fn handle_of(
 }
 
 #[inline]
-fn finish_call(
-    event_loop: &Bound<'_, EventLoop>,
-    handle: &HandleRef,
-    result: *mut ffi::PyObject,
-) -> PyResult<()> {
+fn finish_call(event_loop: &Bound<'_, EventLoop>, handle: &HandleRef, result: *mut ffi::PyObject) -> OrFatal {
     if result.is_null() {
         return handle_type::report(event_loop, handle, PyErr::fetch(event_loop.py()));
     }
@@ -364,18 +373,19 @@ fn finish_call(
 }
 
 #[cold]
-fn run_in_debug_mode(event_loop: &Bound<'_, EventLoop>, handle: &HandleRef) -> PyResult<()> {
+fn run_in_debug_mode(event_loop: &Bound<'_, EventLoop>, handle: &HandleRef) -> OrFatal {
     let py = event_loop.py();
     let lp = event_loop.get();
     let current = handle.clone_ref(py);
-    let before = lp.with(py, |core| core.current_handle.replace(current))?;
+    // SAFETY: owned while running; the borrow ends with the statement, which drops nothing.
+    let before = unsafe { lp.core_mut() }.current_handle.replace(current);
     let start = monotonic_ns();
     // SAFETY: attached, on the loop's thread.
     let result = finish_call(event_loop, handle, unsafe { handle.call() });
-    let after = lp.with(py, |core| std::mem::replace(&mut core.current_handle, before))?;
+    // SAFETY: as above.
+    let after = std::mem::replace(&mut unsafe { lp.core_mut() }.current_handle, before);
     drop(after);
-    log_if_slow(event_loop, start, || Ok(handle.as_object().clone_ref(py)))?;
-    result
+    result.and(log_if_slow(event_loop, start, || Ok(handle.as_object().clone_ref(py))))
 }
 
 /// Debug mode: logs what has run since then, if that is long enough. On the loop's thread.
@@ -384,14 +394,16 @@ pub(crate) fn log_if_slow(
     event_loop: &Bound<'_, EventLoop>,
     since: u64,
     who: impl FnOnce() -> PyResult<Owned>,
-) -> PyResult<()> {
+) -> OrFatal {
     let py = event_loop.py();
     let seconds = (monotonic_ns() - since) as f64 / 1e9;
-    if seconds < event_loop.get().with(py, |core| core.slow_callback_duration)? {
+    // SAFETY: owned while running; the borrow ends with the statement.
+    if seconds < unsafe { event_loop.get().core_mut() }.slow_callback_duration {
         return Ok(());
     }
     let name = names()._log_slow_callback.bind(py);
-    event_loop.call_method1(name, (who()?.bind(py), seconds)).map(drop)
+    let log = || event_loop.call_method1(name, (who()?.bind(py), seconds));
+    log().or_report(event_loop, || Report::new("Exception while a slow callback was logged")).map(drop)
 }
 
 /// Schedules a handle made elsewhere; cancelled ones are left out.
@@ -401,9 +413,4 @@ pub(crate) fn schedule(py: Python<'_>, lp: &EventLoop, handle: HandleRef) -> PyR
     }
     let pushed = lp.with(py, move |core| core.push(Ready::Handle(handle)))?;
     pushed.map_err(|_| lp.refusal())
-}
-
-/// Passes an error on to be reported, unless it must leave the loop at once.
-pub(crate) fn let_fatal_through(py: Python<'_>, error: PyErr) -> PyResult<PyErr> {
-    if call::is_fatal(py, &error) { Err(error) } else { Ok(error) }
 }

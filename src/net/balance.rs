@@ -18,6 +18,7 @@ use super::tls;
 use crate::event_loop::EventLoop;
 use crate::event_loop::post::Post;
 use crate::event_loop::shared::Shared;
+use crate::py::fatal::OrFatal;
 use crate::py::{Owned, context};
 
 /// The loops of one server, what connections are made with in each, and how many each has.
@@ -57,12 +58,7 @@ impl Balance {
 }
 
 /// Hands a connection that was accepted to the loop that is to have it.
-pub fn hand(
-    event_loop: &Bound<'_, EventLoop>,
-    balance: Owned,
-    socket: OwnedFd,
-    peer: SockAddr,
-) -> PyResult<()> {
+pub fn hand(event_loop: &Bound<'_, EventLoop>, balance: Owned, socket: OwnedFd, peer: SockAddr) -> OrFatal {
     let Some(handed) = Handed::to_the_least_loaded(event_loop.py(), balance, socket, peer) else {
         return Ok(());
     };
@@ -108,7 +104,7 @@ impl Handed {
     }
 
     /// On the thread of the loop that got it.
-    fn begin(mut self, event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
+    fn begin(mut self, event_loop: &Bound<'_, EventLoop>) -> OrFatal {
         let Some((socket, peer)) = self.connection.take() else { return Ok(()) };
         let terms = self.target().terms.clone_ref(event_loop.py());
         let mut made = None;

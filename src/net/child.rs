@@ -9,8 +9,11 @@ use pyo3::types::PyTuple;
 use crate::driver::{Completion, Driver, Interest, Token};
 use crate::event_loop::EventLoop;
 use crate::event_loop::endpoint::{Endpoint, Native, with_driver};
+use crate::event_loop::handle::HandleRef;
+use crate::event_loop::report::{OrReport, Report};
 use crate::event_loop::turn;
 use crate::py::errors::{OrOsError, os_error};
+use crate::py::fatal::OrFatal;
 use crate::py::{Owned, context};
 use crate::sys::process;
 
@@ -38,19 +41,28 @@ fn watch(driver: &mut Driver<Endpoint>, child: Child) -> Result<(), (io::Error, 
     driver.watch(token, ONCE).map_err(|error| (error, driver.deregister(token)))
 }
 
-fn dispatch(event_loop: &Bound<'_, EventLoop>, token: Token, _: Completion) -> PyResult<()> {
+fn dispatch(event_loop: &Bound<'_, EventLoop>, token: Token, _: Completion) -> OrFatal {
+    let report = || Report::new("Exception at a child's end");
+    match ended(event_loop, token).or_report(event_loop, report)? {
+        Some(Some(handle)) => turn::run_handle(event_loop, &handle),
+        _ => Ok(()),
+    }
+}
+
+/// What to call, if the child has ended.
+fn ended(event_loop: &Bound<'_, EventLoop>, token: Token) -> PyResult<Option<HandleRef>> {
     let py = event_loop.py();
     let reaped = with_driver(event_loop, |driver| {
         let child: &Child = driver.data(token)?.state()?;
         Some(process::reap(&child.descriptor))
     })?;
     let code = match reaped {
-        None => return Ok(()),
+        None => return Ok(None),
         Some(Ok(Some(code))) => Some(code),
         Some(Ok(None)) => {
             // Registered already, so nothing can be wanting.
             let _ = with_driver(event_loop, |driver| driver.watch(token, ONCE))?;
-            return Ok(());
+            return Ok(None);
         }
         Some(Err(error)) => {
             tracing::debug!(%error, "somebody else took a child's exit status");
@@ -63,13 +75,11 @@ fn dispatch(event_loop: &Bound<'_, EventLoop>, token: Token, _: Completion) -> P
         tracing::debug!(pid = child.pid, code, "a child ended");
         Some((callback, context, driver.deregister(token)))
     })?;
-    let Some((callback, context, endpoint)) = taken else { return Ok(()) };
+    let Some((callback, context, endpoint)) = taken else { return Ok(None) };
     drop(endpoint);
     let arguments = PyTuple::new(py, [code])?;
     let lp = event_loop.get();
-    let handle =
-        lp.make_handle(event_loop, &callback.into_bound(py), &arguments, Some(&context.into_bound(py)))?;
-    turn::run_handle(event_loop, &handle)
+    lp.make_handle(event_loop, &callback.into_bound(py), &arguments, Some(&context.into_bound(py))).map(Some)
 }
 
 #[pymethods]

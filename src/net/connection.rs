@@ -3,12 +3,13 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
 use socket2::SockAddr;
 
 use super::stream::{self, Extra, Parts};
 use super::tls;
-use crate::event_loop::{self, EventLoop, turn};
+use crate::event_loop::EventLoop;
+use crate::event_loop::report::{OrReport, Report};
+use crate::py::fatal::OrFatal;
 use crate::py::{Owned, context};
 
 /// What a server's connections are made with.
@@ -38,44 +39,44 @@ impl Terms {
 }
 
 /// Makes protocol and transport and starts them, on the loop's thread. `made` is the transport from the moment there is one, whose
-/// end its server learns of. What went wrong is reported; only errors that must leave the loop are returned.
+/// end its server learns of. What went wrong is reported.
 pub fn begin<'py>(
     event_loop: &Bound<'py, EventLoop>,
     terms: Terms,
     socket: OwnedFd,
     peer: SockAddr,
     made: &mut Option<Bound<'py, PyAny>>,
-) -> PyResult<()> {
+) -> OrFatal {
     let py = event_loop.py();
     let Terms { factory, server, tls: settings, context } = terms;
-    event_loop.get().with(py, |core| core.counters.accepts += 1)?;
-    let context = context::copy(py, &context)?;
-    let inside = context.clone_ref(py);
-    let result = context::run(py, &inside, || {
-        let mut protocol = factory.bind(py).call0()?;
-        if let Some(settings) = settings {
-            protocol = tls::over(event_loop, &settings, &protocol, None, false)?;
-        }
-        // A stream socket of an IP family is TCP's (or something over it, which knows the option too).
-        let (family, is_tcp) = (i32::from(peer.family()), peer.is_ipv4() || peer.is_ipv6());
-        let extra = Extra { peer: Some(peer), ..Extra::default() };
-        let server = server.map(|server| server.into_bound(py));
-        let parts = Parts { fd: socket.as_raw_fd(), owned: Some(socket), protocol, context, server, extra };
-        let transport = stream::make_known(event_loop, parts, family, is_tcp)?;
-        *made = Some(transport.clone());
-        stream::start(&transport, None)
+    // SAFETY: owned while running; the borrow ends with the statement.
+    unsafe { event_loop.get().core_mut() }.counters.accepts += 1;
+    let copied = context::copy(py, &context);
+    let result = copied.and_then(|context| {
+        let inside = context.clone_ref(py);
+        context::run(py, &inside, || {
+            let mut protocol = factory.bind(py).call0()?;
+            if let Some(settings) = settings {
+                protocol = tls::over(event_loop, &settings, &protocol, None, false)?;
+            }
+            // A stream socket of an IP family is TCP's (or something over it, which knows the option too).
+            let (family, is_tcp) = (i32::from(peer.family()), peer.is_ipv4() || peer.is_ipv6());
+            let extra = Extra { peer: Some(peer), ..Extra::default() };
+            let server = server.map(|server| server.into_bound(py));
+            let parts =
+                Parts { fd: socket.as_raw_fd(), owned: Some(socket), protocol, context, server, extra };
+            let transport = stream::make_known(event_loop, parts, family, is_tcp)?;
+            *made = Some(transport.clone());
+            stream::start(&transport, None)
+        })
     });
-    let Err(error) = result else { return Ok(()) };
-    let error = turn::let_fatal_through(py, error)?;
-    let report = PyDict::new(py);
     let message = match &*made {
         Some(_) => "Exception in callback protocol.connection_made()",
         None => "Error on transport creation for incoming connection",
     };
-    report.set_item("message", message)?;
-    report.set_item("exception", error.into_value(py))?;
+    let mut report = Report::new(message);
     if let Some(transport) = &*made {
-        report.set_item("transport", transport)?;
+        report = report.transport(transport);
     }
-    event_loop::report(event_loop, &report)
+    result.or_report(event_loop, || report).map(drop)
 }

@@ -10,10 +10,12 @@ use super::address;
 use crate::event_loop::EventLoop;
 use crate::event_loop::core::PendingKey;
 use crate::event_loop::post::Post;
+use crate::event_loop::report::{OrReport, Report};
 use crate::event_loop::task;
 use crate::py::Owned;
 use crate::py::call;
 use crate::py::errors::os_error;
+use crate::py::fatal::OrFatal;
 use crate::py::imports;
 use crate::py::names::names;
 use crate::runtime;
@@ -79,9 +81,10 @@ impl EventLoop {
 }
 
 /// Completes the future that waits for an outcome.
-fn finish(event_loop: &Bound<'_, EventLoop>, key: PendingKey, outcome: Outcome) -> PyResult<()> {
+fn finish(event_loop: &Bound<'_, EventLoop>, key: PendingKey, outcome: Outcome) -> OrFatal {
     let py = event_loop.py();
-    let Some(future) = event_loop.get().with(py, |core| core.pending.remove(key))? else {
+    // SAFETY: owned while running; the borrow ends with the statement.
+    let Some(future) = unsafe { event_loop.get().core_mut() }.pending.remove(key) else {
         return Ok(());
     };
     let result = match outcome {
@@ -90,6 +93,8 @@ fn finish(event_loop: &Bound<'_, EventLoop>, key: PendingKey, outcome: Outcome) 
         Outcome::Resolved(Err(error)) | Outcome::Named(Err(error)) => Err(python_error(py, error)),
     };
     settle(py, &future, result)
+        .or_report(event_loop, || Report::new("Exception at the end of a name's resolution"))
+        .map(drop)
 }
 
 /// Gives a future its result or exception, unless it is done already.

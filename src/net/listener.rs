@@ -13,9 +13,11 @@ use super::stream::{self, Extra, Parts};
 use super::tls;
 use super::watch;
 use crate::driver::{Completion, Token};
+use crate::event_loop::EventLoop;
 use crate::event_loop::endpoint::{Endpoint, Native, with_driver};
-use crate::event_loop::{self, EventLoop};
+use crate::event_loop::report::{OrReport, Report};
 use crate::py::errors::{OrOsError, os_error};
+use crate::py::fatal::OrFatal;
 use crate::py::{Owned, context, imports};
 
 /// How long accepting pauses when the system is out of descriptors or memory, in seconds; asyncio's ACCEPT_RETRY_DELAY.
@@ -52,26 +54,24 @@ fn with_listener<R>(
     with_driver(event_loop, |driver| driver.data(token)?.state().map(f))
 }
 
-/// Hands a completion to the listener. Only errors that must leave the loop are returned.
-fn dispatch(event_loop: &Bound<'_, EventLoop>, token: Token, completion: Completion) -> PyResult<()> {
+/// Hands a completion to the listener.
+fn dispatch(event_loop: &Bound<'_, EventLoop>, token: Token, completion: Completion) -> OrFatal {
     match completion {
         Completion::Accepted(socket, peer) => accepted(event_loop, token, socket, peer),
-        Completion::AcceptFailed(error) => failed(event_loop, token, error),
+        Completion::AcceptFailed(error) => failed(event_loop, token, error)
+            .or_report(event_loop, || Report::new("Exception at a failed accept"))
+            .map(drop),
         _ => Ok(()),
     }
 }
 
-fn accepted(
-    event_loop: &Bound<'_, EventLoop>,
-    token: Token,
-    socket: OwnedFd,
-    peer: SockAddr,
-) -> PyResult<()> {
+fn accepted(event_loop: &Bound<'_, EventLoop>, token: Token, socket: OwnedFd, peer: SockAddr) -> OrFatal {
     let py = event_loop.py();
     let found = with_listener(event_loop, token, |listener| match &listener.accepts {
         Accepts::Here(terms) => Accepts::Here(terms.clone_ref(py)),
         Accepts::Balanced(balance) => Accepts::Balanced(balance.clone_ref(py)),
-    })?;
+    });
+    let found = found.or_report(event_loop, || Report::new("Exception in accept"))?.flatten();
     tracing::debug!(fd = socket.as_raw_fd(), "accepted");
     match found {
         Some(Accepts::Here(terms)) => connection::begin(event_loop, terms, socket, peer, &mut None),
@@ -89,15 +89,14 @@ fn failed(event_loop: &Bound<'_, EventLoop>, token: Token, error: io::Error) -> 
     tracing::debug!(%error, "accept failed");
     let code = error.raw_os_error().unwrap_or(0);
     let exhausted = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM].contains(&code);
-    let report = PyDict::new(py);
     let message = if exhausted { "socket.accept() out of system resource" } else { "socket.accept() failed" };
-    report.set_item("message", message)?;
-    report.set_item("exception", os_error(error).into_value(py))?;
-    report.set_item("socket", imports::transport_socket(py)?.call1((sock.bind(py),))?)?;
+    let report = Report::new(message)
+        .error(os_error(error))
+        .with("socket", imports::transport_socket(py)?.call1((sock.bind(py),))?);
     // First, so that accepting resumes even if the report raises.
     let callback = event_loop.getattr("_resume_accept")?;
     event_loop.call_method1("call_later", (RETRY_DELAY, callback, sock.bind(py)))?;
-    event_loop::report(event_loop, &report)
+    Ok(report.send(event_loop)?)
 }
 
 /// The token of a listening socket that accepts.

@@ -16,10 +16,12 @@ use crate::driver::{Completion, Driver, Interest, Token};
 use crate::event_loop::EventLoop;
 use crate::event_loop::endpoint::{Endpoint, Native, with_driver};
 use crate::event_loop::handle::{self, HandleRef};
+use crate::event_loop::report::{OrReport, Report};
 use crate::event_loop::{task, turn};
 use crate::net::stream;
 use crate::py::Owned;
 use crate::py::errors::os_error;
+use crate::py::fatal::OrFatal;
 use crate::py::names::names;
 use kept::Kept;
 pub use kept::{is_drained, note_read, wait_once};
@@ -202,7 +204,7 @@ pub fn forget(
 }
 
 /// A watched descriptor is ready.
-fn dispatch(event_loop: &Bound<'_, EventLoop>, token: Token, completion: Completion) -> PyResult<()> {
+fn dispatch(event_loop: &Bound<'_, EventLoop>, token: Token, completion: Completion) -> OrFatal {
     let Completion::Polled { readable, writable, more } = completion else { return Ok(()) };
     if kept::dispatch(event_loop, token, readable, writable, more)? {
         return Ok(());
@@ -213,10 +215,16 @@ fn dispatch(event_loop: &Bound<'_, EventLoop>, token: Token, completion: Complet
     if writable {
         resume(event_loop, token, Direction::Write)?;
     }
-    rearm(event_loop, token)
+    rearm(event_loop, token).or_report(event_loop, failed).map(drop)
 }
 
-fn resume(event_loop: &Bound<'_, EventLoop>, token: Token, direction: Direction) -> PyResult<()> {
+/// What the loop itself could not do for a watch.
+#[cold]
+fn failed<'py>() -> Report<'py> {
+    Report::new("Exception in the watch of a descriptor")
+}
+
+fn resume(event_loop: &Bound<'_, EventLoop>, token: Token, direction: Direction) -> OrFatal {
     let py = event_loop.py();
     let waiter = event_loop.get().with(py, |core| {
         let Some(watch) = core.driver.as_mut().and_then(|driver| watch_of(driver, token)) else {
@@ -227,18 +235,19 @@ fn resume(event_loop: &Bound<'_, EventLoop>, token: Token, direction: Direction)
             Waiter::Once(future) => Waiter::Once(future.clone_ref(py)),
             Waiter::Nobody => Waiter::Nobody,
         }
-    })?;
+    });
+    let Some(waiter) = waiter.or_report(event_loop, failed)? else { return Ok(()) };
     match waiter {
         Waiter::Callback(handle, _) if handle.is_cancelled() => {
-            drop(with_driver(event_loop, |driver| take(driver, token, direction))?);
-            Ok(())
+            let taken = with_driver(event_loop, |driver| take(driver, token, direction));
+            taken.or_report(event_loop, failed).map(drop)
         }
         Waiter::Callback(handle, _) => turn::run_handle(event_loop, &handle),
         // The system call is made when the one who awaits runs again, so that a cancellation in between loses nothing.
-        Waiter::Once(future) => {
-            forget(event_loop, token, direction, &future)?;
-            task::wake(py, &future)
-        }
+        Waiter::Once(future) => forget(event_loop, token, direction, &future)
+            .and_then(|()| task::wake(py, &future))
+            .or_report(event_loop, failed)
+            .map(drop),
         Waiter::Nobody => Ok(()),
     }
 }

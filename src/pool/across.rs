@@ -24,9 +24,9 @@ impl Answer {
     pub fn send(self, end: End) {
         let key = self.key;
         let _ = self.inbox.post(Post::Finished(Box::new(move |event_loop| {
-            let py = event_loop.py();
-            match event_loop.get().with(py, |core| core.pending.remove(key))? {
-                Some(waiting) => begin::pass_on(py, &waiting, &end),
+            // SAFETY: owned while running; the borrow ends with the statement.
+            match unsafe { event_loop.get().core_mut() }.pending.remove(key) {
+                Some(waiting) => begin::pass_on(event_loop, &waiting, &end),
                 None => Ok(()),
             }
         })));
@@ -40,7 +40,7 @@ pub fn _outcome_of<'py>(job: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, P
     let Some(event_loop) = binding::running(py) else { return Ok(None) };
     let waiting = task::create_future(&event_loop)?;
     if let Some(end) = job_type::checked_state_of(job)?.end_of(py) {
-        begin::pass_on(py, &waiting, &end)?;
+        begin::pass_on(&event_loop, &waiting, &end)?;
         return Ok(Some(waiting.into_bound(py)));
     }
     let lp = event_loop.get();

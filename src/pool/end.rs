@@ -96,7 +96,7 @@ pub fn ask_to_cancel(job: &Bound<'_, PyAny>) -> PyResult<bool> {
 
 fn post_cancel(inbox: &InboxSender<Post>, task: Owned) {
     // A loop that is closed runs the task no further anyway.
-    let _ = inbox.post(Post::Finished(Box::new(move |event_loop| begin::cancel(event_loop.py(), &task))));
+    let _ = inbox.post(Post::Finished(Box::new(move |event_loop| begin::cancel(event_loop, &task))));
 }
 
 fn end_if(

@@ -11,24 +11,35 @@ use super::job_type;
 use super::queues::RunningKey;
 use super::worker;
 use crate::event_loop::core::KeptKey;
+use crate::event_loop::report::{OrReport, Report};
 use crate::event_loop::task::begin::{self, End};
 use crate::event_loop::{EventLoop, binding, turn};
+use crate::py::fatal::{Fatal, OrFatal};
 use crate::py::{Owned, imports};
 use crate::sys::clock::monotonic_ns;
 
-/// Does a job, or begins it. What the work raises is the job's; only what goes wrong around it is returned. On the
-/// loop's thread, inside a run and outside of any task.
-pub fn start(event_loop: &Bound<'_, EventLoop>, pledge: Pledge) -> PyResult<()> {
+/// What goes wrong around a job, where it is not the job's end.
+#[cold]
+pub fn failed<'py>() -> Report<'py> {
+    Report::new("Exception at the beginning or the end of a job")
+}
+
+/// Does a job, or begins it. What the work raises is the job's end, and so is what goes wrong around it before that. On the loop's
+/// thread, inside a run and outside of any task.
+pub fn start(event_loop: &Bound<'_, EventLoop>, pledge: Pledge) -> OrFatal {
     let py = event_loop.py();
     let job = pledge.job(py);
     let inbox = &event_loop.get().shared.inbox;
     // Dropped in this order: what is shown as being called is alive.
     let Some((work, _calling)) = job_type::state_of(&job).take_work(inbox) else { return Ok(()) };
-    if !event_loop.get().shared.is_debug() {
-        return perform(event_loop, pledge, &job, &work);
+    let since = event_loop.get().shared.is_debug().then(monotonic_ns);
+    // Given to the job's task, if it comes to that; else it goes after the job's end.
+    let mut pledge = Some(pledge);
+    if let Err(error) = perform(event_loop, &mut pledge, &job, &work) {
+        fail(event_loop, &job, error)?;
     }
-    let since = monotonic_ns();
-    perform(event_loop, pledge, &job, &work)?;
+    drop(pledge);
+    let Some(since) = since else { return Ok(()) };
     turn::log_if_slow(event_loop, since, || match &work {
         Work::Coroutine { coro, .. } => Ok(coro.clone_ref(py)),
         Work::Call(call) => {
@@ -37,9 +48,22 @@ pub fn start(event_loop: &Bound<'_, EventLoop>, pledge: Pledge) -> PyResult<()> 
     })
 }
 
+/// An error around a job: its end, unless it has one.
+#[cold]
+fn fail(event_loop: &Bound<'_, EventLoop>, job: &Bound<'_, PyAny>, error: PyErr) -> OrFatal {
+    let py = event_loop.py();
+    let error = Fatal::split(py, error)?;
+    let value = Owned::for_another_thread(error.value(py));
+    match end::end(job, End::Error(value)).or_report(event_loop, failed)? {
+        // It had ended: nobody else hears of it.
+        Some(false) => failed().error(error).send(event_loop),
+        _ => Ok(()),
+    }
+}
+
 fn perform(
     event_loop: &Bound<'_, EventLoop>,
-    pledge: Pledge,
+    pledge: &mut Option<Pledge>,
     job: &Bound<'_, PyAny>,
     work: &Work,
 ) -> PyResult<()> {
@@ -89,7 +113,7 @@ fn is_coroutine(py: Python<'_>, result: &Owned) -> PyResult<bool> {
 /// Makes the coroutine's first step; what it leaves undone is a task from then on.
 fn run(
     event_loop: &Bound<'_, EventLoop>,
-    pledge: Pledge,
+    pledge: &mut Option<Pledge>,
     job: &Bound<'_, PyAny>,
     coro: &Bound<'_, PyAny>,
     context: Owned,
@@ -108,11 +132,15 @@ fn run(
     if let Some(end) = begin::end_of(py, &task)? {
         return end::end(job, shared(py, end)).map(drop);
     }
-    let begun = Begun { pledge, kept: keep(event_loop, job)? };
-    let ending = Ending(Mutex::new(Some(begun)));
-    begin::when_ended(py, &task, Bound::new(py, ending)?.as_any(), again)?;
+    let kept = keep(event_loop, job)?;
+    let Some(pledge) = pledge.take() else { return Ok(()) };
+    let ending = Bound::new(py, Ending(Mutex::new(Some(Begun { pledge, kept }))))?;
+    if let Err(error) = begin::when_ended(py, &task, ending.as_any(), again) {
+        // Before `ending` goes, which would end the job with an error of its own.
+        return Ok(fail(event_loop, job, error)?);
+    }
     if state.note_task(task.clone_ref(py)) {
-        begin::cancel(py, &task)?;
+        begin::cancel(event_loop, &task)?;
     }
     Ok(())
 }

@@ -12,10 +12,12 @@ use pyo3::prelude::*;
 use super::end::{self, Pledge};
 use super::queues::{Begun, Queues, RunningKey};
 use super::{job_type, start};
+use crate::event_loop::EventLoop;
 use crate::event_loop::feed::{Fed, Feed};
+use crate::event_loop::report::OrReport;
 use crate::event_loop::task::begin::{self, End};
-use crate::event_loop::{EventLoop, turn};
 use crate::py::Owned;
+use crate::py::fatal::OrFatal;
 use crate::sys::clock::monotonic_ns;
 
 /// How many jobs are begun in one turn at most, and for how long: what was begun before must have its turns too.
@@ -168,18 +170,16 @@ impl Worker {
     }
 
     /// Begins a job. Others see meanwhile which it is.
-    fn begin(&self, event_loop: &Bound<'_, EventLoop>, pledge: Pledge) -> PyResult<()> {
+    fn begin(&self, event_loop: &Bound<'_, EventLoop>, pledge: Pledge) -> OrFatal {
         if self.queues.is_dropping() {
-            return end::end(&pledge.job(event_loop.py()), End::Cancelled).map(drop);
+            let ended = end::end(&pledge.job(event_loop.py()), End::Cancelled);
+            return ended.or_report(event_loop, start::failed).map(drop);
         }
         self.begun().lock().doing = Some(pledge.as_object().clone_ref(event_loop.py()));
         let result = start::start(event_loop, pledge);
         let done = self.begun().lock().doing.take();
         drop(done);
-        match result {
-            Err(error) => report(event_loop, error),
-            Ok(()) => Ok(()),
-        }
+        result
     }
 
     fn next(&self) -> Option<Pledge> {
@@ -197,7 +197,7 @@ impl Worker {
 }
 
 impl Feed for Worker {
-    fn feed(&self, event_loop: &Bound<'_, EventLoop>) -> PyResult<Fed> {
+    fn feed(&self, event_loop: &Bound<'_, EventLoop>) -> OrFatal<Fed> {
         let mut since = 0;
         for count in 0..MOST {
             let Some(job) = self.next() else {
@@ -237,15 +237,4 @@ impl Feed for Worker {
         let begun = unsafe { &*self.begun().data_ptr() };
         begun.doing.iter().chain(begun.running.values()).for_each(see);
     }
-}
-
-/// Tells the loop's exception handler of what went wrong around a job.
-#[cold]
-fn report(event_loop: &Bound<'_, EventLoop>, error: PyErr) -> PyResult<()> {
-    let py = event_loop.py();
-    let error = turn::let_fatal_through(py, error)?;
-    let context = pyo3::types::PyDict::new(py);
-    context.set_item("message", "Exception at the beginning or the end of a job")?;
-    context.set_item("exception", error.into_value(py))?;
-    crate::event_loop::report(event_loop, &context)
 }

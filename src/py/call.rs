@@ -105,9 +105,3 @@ pub fn advance(py: Python<'_>, steps: &Owned) -> PyResult<Option<Owned>> {
         PyErr::take(py).map_or(Ok(None), Err)
     }
 }
-
-/// Whether an error must leave the loop at once instead of being reported.
-pub fn is_fatal(py: Python<'_>, error: &PyErr) -> bool {
-    error.is_instance_of::<pyo3::exceptions::PyKeyboardInterrupt>(py)
-        || error.is_instance_of::<pyo3::exceptions::PySystemExit>(py)
-}

@@ -13,6 +13,7 @@ pub mod call;
 pub mod context;
 pub mod derived;
 pub mod errors;
+pub mod fatal;
 pub mod imports;
 pub mod method;
 pub mod modules;

@@ -6,6 +6,8 @@ use pyo3::types::PyDict;
 
 use super::{State, TaskKind, create, exact_future, future};
 use crate::event_loop::EventLoop;
+use crate::event_loop::report::{OrReport, Report};
+use crate::py::fatal::OrFatal;
 use crate::py::names::names;
 use crate::py::{Owned, call, imports};
 
@@ -87,9 +89,15 @@ pub fn when_ended(py: Python<'_>, task: &Owned, callback: &Bound<'_, PyAny>, con
     task.bind(py).call_method("add_done_callback", (callback,), Some(&options)).map(drop)
 }
 
-/// Asks the task to cancel itself. On its loop's thread.
-pub fn cancel(py: Python<'_>, task: &Owned) -> PyResult<()> {
-    call::method0(py, task, names().cancel).map(drop)
+/// Asks the task to cancel itself; what that raises (what it waits for may be of any type) is reported, and the task goes on. On its
+/// loop's thread.
+pub fn cancel(event_loop: &Bound<'_, EventLoop>, task: &Owned) -> OrFatal {
+    let py = event_loop.py();
+    call::method0(py, task, names().cancel)
+        .or_report(event_loop, || {
+            Report::new("Exception in the cancellation of a task").with("task", task.bind(py).to_owned())
+        })
+        .map(drop)
 }
 
 /// Whether an error is asyncio's CancelledError.
@@ -98,7 +106,16 @@ pub fn is_cancellation(py: Python<'_>, error: &PyErr) -> PyResult<bool> {
 }
 
 /// Gives a native future of this thread's loop what a job's end was. One that is done already (cancelled) stays so.
-pub fn pass_on(py: Python<'_>, waiting: &Owned, end: &End) -> PyResult<()> {
+pub fn pass_on(event_loop: &Bound<'_, EventLoop>, waiting: &Owned, end: &End) -> OrFatal {
+    let py = event_loop.py();
+    settle(py, waiting, end)
+        .or_report(event_loop, || {
+            Report::new("Exception at the end of a job").with("future", waiting.bind(py).to_owned())
+        })
+        .map(drop)
+}
+
+fn settle(py: Python<'_>, waiting: &Owned, end: &End) -> PyResult<()> {
     if call::method0(py, waiting, names().done)?.bind(py).is_truthy()? {
         return Ok(());
     }

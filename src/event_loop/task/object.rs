@@ -6,12 +6,12 @@ use std::sync::atomic::Ordering;
 
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
 
 use super::{
     Callback, Future, GOING, Kind, LOG_DESTROY, LOG_TRACEBACK, Rare, State, peek, take, task_of, types,
     unseen,
 };
+use crate::event_loop::report::Report;
 use crate::py::{Owned, raw};
 
 /// What a future referred to; released when dropped.
@@ -168,24 +168,22 @@ fn look_again<K: Kind>(object: &Bound<'_, PyAny>) -> PyResult<()> {
 /// Tells the loop's exception handler of a task that goes before its end, or an exception that nobody has seen.
 fn complain(object: &Bound<'_, PyAny>, future: &Future, pending: bool) -> PyResult<()> {
     let py = object.py();
-    let context = PyDict::new(py);
-    if pending {
-        context.set_item("task", object)?;
-        context.set_item("message", "Task was destroyed but it is pending!")?;
+    let mut report = if pending {
+        Report::new("Task was destroyed but it is pending!").with("task", object.clone())
     } else {
         let kind = object.get_type().name()?;
-        context.set_item("message", format!("{kind} exception was never retrieved"))?;
+        let mut report = Report::new(format!("{kind} exception was never retrieved"));
         // SAFETY: nobody else changes it now.
         if let Some(error) = unsafe { peek(&future.value) } {
-            context.set_item("exception", error.bind(py))?;
+            report = report.with("exception", error.into_bound(py));
         }
-        context.set_item("future", object)?;
         future.flags.fetch_and(!LOG_TRACEBACK, Ordering::Relaxed);
-    }
+        report.with("future", object.clone())
+    };
     if let Some(traceback) = future.rare().and_then(|rare| rare.source_traceback.as_ref()) {
-        context.set_item("source_traceback", traceback.bind(py))?;
+        report = report.with("source_traceback", traceback.bind(py).to_owned());
     }
-    crate::event_loop::report(&future.loop_object(py)?, &context)
+    Ok(report.send(&future.loop_object(py)?)?)
 }
 
 pub(super) unsafe extern "C" fn dealloc<K: Kind>(object: *mut ffi::PyObject) {

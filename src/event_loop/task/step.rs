@@ -14,7 +14,9 @@ use super::{
     task_of,
 };
 use crate::event_loop::core::Ready;
+use crate::event_loop::report::Report;
 use crate::event_loop::{EventLoop, schedule};
+use crate::py::fatal::{Fatal, OrFatal};
 use crate::py::names::names;
 use crate::py::{Owned, call, context, imports, raw};
 
@@ -25,9 +27,9 @@ enum Turn {
     Raised(Owned),
 }
 
-/// Runs one step, in the task's context. What must leave the loop is returned; the rest is the task's, or reported.
+/// Runs one step, in the task's context. What is not the task's is reported.
 #[inline]
-pub(in crate::event_loop) fn run(event_loop: &Bound<'_, EventLoop>, task: Owned) -> PyResult<()> {
+pub(in crate::event_loop) fn run(event_loop: &Bound<'_, EventLoop>, task: Owned) -> OrFatal {
     let py = event_loop.py();
     // SAFETY: only native tasks stand on the queue as themselves. Their context is set before and stays.
     let context = unsafe { task_of(task.as_ptr()) }.run_context.get();
@@ -61,14 +63,11 @@ enum Kept {
 
 /// Tells the exception handler what a step itself raised, which is not the coroutine's.
 #[cold]
-fn report(event_loop: &Bound<'_, EventLoop>, task: &Owned, error: PyErr) -> PyResult<()> {
-    let py = event_loop.py();
-    let error = crate::event_loop::turn::let_fatal_through(py, error)?;
-    let context = PyDict::new(py);
-    context.set_item("message", "Exception in callback Task.task_step()")?;
-    context.set_item("exception", error.into_value(py))?;
-    context.set_item("task", task.bind(py))?;
-    crate::event_loop::report(event_loop, &context)
+fn report(event_loop: &Bound<'_, EventLoop>, task: &Owned, error: PyErr) -> OrFatal {
+    Report::new("Exception in callback Task.task_step()")
+        .error(error)
+        .with("task", task.bind(event_loop.py()).to_owned())
+        .send(event_loop)
 }
 
 /// Runs one step. The context is entered.
@@ -363,7 +362,7 @@ fn fail_soon(event_loop: &Bound<'_, EventLoop>, task: &Owned, text: String) -> P
 /// again.
 #[cold]
 fn give_back(event_loop: &Bound<'_, EventLoop>, task: &Owned, error: PyErr) -> PyResult<()> {
-    let error = crate::event_loop::turn::let_fatal_through(event_loop.py(), error)?;
+    let error = Fatal::split(event_loop.py(), error)?;
     throw_soon(event_loop, task, error)
 }
 
@@ -413,9 +412,7 @@ fn conclude(py: Python<'_>, task: &Owned, turn: Turn) -> PyResult<()> {
             // SAFETY: as above.
             let ended = unsafe { future::end::<TaskKind>(py, object, outcome)? };
             let error = PyErr::from_value(error.into_bound(py));
-            if call::is_fatal(py, &error) {
-                return Err(error);
-            }
+            let _ordinary = Fatal::split(py, error)?;
             ended
         }
         Turn::Yielded(_) => unreachable!("dealt with by the caller"),

@@ -9,7 +9,9 @@ use pyo3::types::{PyDict, PyTuple};
 
 use super::{Phase, Transport};
 use crate::event_loop::endpoint::with_driver;
-use crate::event_loop::{self, turn};
+use crate::event_loop::report::Report;
+use crate::event_loop::turn;
+use crate::py::fatal::Fatal;
 use crate::py::names::names;
 use crate::py::{Owned, imports};
 
@@ -46,19 +48,18 @@ impl<'py> Transport<'_, 'py> {
     }
 
     /// Ends with an error; one that is no OSError is reported.
-    pub(super) fn fatal(self, error: PyErr, message: &str) -> PyResult<()> {
+    pub(super) fn fatal(self, error: PyErr, message: &'static str) -> PyResult<()> {
         let py = self.py();
-        let error = turn::let_fatal_through(py, error)?;
+        let error = Fatal::split(py, error)?;
         let is_os_error = error.is_instance_of::<PyOSError>(py);
         let event_loop = self.event_loop();
         let value = error.into_value(py).into_bound(py).into_any();
         if !is_os_error {
-            let context = PyDict::new(py);
-            context.set_item("message", message)?;
-            context.set_item("exception", &value)?;
-            context.set_item("transport", self.object)?;
-            context.set_item("protocol", self.protocol())?;
-            event_loop::report(&event_loop, &context)?;
+            Report::new(message)
+                .error(PyErr::from_value(value.clone()))
+                .transport(self.object)
+                .protocol(self.protocol())
+                .send(&event_loop)?;
         } else if event_loop.get().shared.is_debug() {
             let options = PyDict::new(py);
             options.set_item("exc_info", &value)?;

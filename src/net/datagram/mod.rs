@@ -32,10 +32,12 @@ use pyo3::types::{PyDict, PyTuple};
 
 use crate::driver::{Completion, ReadMode, Token};
 use crate::event_loop::endpoint::{Endpoint, with_driver};
+use crate::event_loop::report::{OrReport, Report};
 use crate::event_loop::{EventLoop, turn};
 use crate::net::watch;
 use crate::proto::flow::FlowControl;
 use crate::py::errors::{OrOsError, os_error};
+use crate::py::fatal::OrFatal;
 use crate::py::names::names;
 use crate::py::{Owned, context, imports};
 use crate::sys;
@@ -320,8 +322,13 @@ fn start(object: &Bound<'_, PyAny>, waiter: &Bound<'_, PyAny>) -> PyResult<()> {
     made
 }
 
-/// Hands a completion of the driver to its transport. Only errors that must leave the loop are returned.
-fn dispatch(event_loop: &Bound<'_, EventLoop>, token: Token, completion: Completion) -> PyResult<()> {
+/// Hands a completion of the driver to its transport.
+fn dispatch(event_loop: &Bound<'_, EventLoop>, token: Token, completion: Completion) -> OrFatal {
+    let report = || Report::new("Exception in the delivery to a transport");
+    deliver(event_loop, token, completion).or_report(event_loop, report).map(drop)
+}
+
+fn deliver(event_loop: &Bound<'_, EventLoop>, token: Token, completion: Completion) -> PyResult<()> {
     let py = event_loop.py();
     // SAFETY: this thread owns the core while it runs; the borrow ends with the statement.
     let Some(driver) = (unsafe { event_loop.get().core_mut().driver.as_mut() }) else { return Ok(()) };
@@ -336,7 +343,7 @@ fn dispatch(event_loop: &Bound<'_, EventLoop>, token: Token, completion: Complet
         Completion::Readable => transport.receive_by_python(token),
         Completion::ReadFailed(error) => {
             let told = transport.error_received(os_error(error));
-            transport.reported(told, "error_received")
+            Ok(transport.reported(told, "error_received")?)
         }
         Completion::Writable => {
             transport.with(|state| state.blocked = false)?;

@@ -6,12 +6,14 @@
 
 use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError, PyOSError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::PyTuple;
 
 use super::{Phase, Transport, class};
 use crate::driver::{ReadMode, Token};
 use crate::event_loop::endpoint::with_driver;
-use crate::event_loop::{self, turn};
+use crate::event_loop::report::Report;
+use crate::event_loop::turn;
+use crate::py::fatal::OrFatal;
 use crate::py::names::names;
 use crate::py::{Owned, bytes, call, context, imports};
 use crate::sys::clock::monotonic_ns;
@@ -134,7 +136,7 @@ impl<'py> Transport<'_, 'py> {
             Err(error) if error.is_instance_of::<PyOSError>(py) => self.error_received(error),
             Err(error) => return self.fatal(error, "Fatal read error on datagram transport"),
         };
-        self.reported(result, "datagram_received")
+        Ok(self.reported(result, "datagram_received")?)
     }
 
     /// Tells the protocol of an error that does not end the transport; what that raises is returned.
@@ -144,18 +146,14 @@ impl<'py> Transport<'_, 'py> {
         protocol.call_method1(names().error_received.bind(py), (error.into_value(py),)).map(drop)
     }
 
-    /// Gives what a callback raised to the loop's exception handler; the transport goes on, as in asyncio. KeyboardInterrupt and
-    /// SystemExit are returned.
-    pub(super) fn reported(self, result: PyResult<()>, callback: &str) -> PyResult<()> {
+    /// Gives what a callback raised to the loop's exception handler; the transport goes on, as in asyncio.
+    pub(super) fn reported(self, result: PyResult<()>, callback: &str) -> OrFatal {
         let Err(error) = result else { return Ok(()) };
-        let py = self.py();
-        let error = turn::let_fatal_through(py, error)?;
-        let context = PyDict::new(py);
-        context.set_item("message", format!("Exception in callback protocol.{callback}()"))?;
-        context.set_item("exception", error.into_value(py))?;
-        context.set_item("transport", self.object)?;
-        context.set_item("protocol", self.protocol())?;
-        event_loop::report(&self.event_loop(), &context)
+        Report::new(format!("Exception in callback protocol.{callback}()"))
+            .error(error)
+            .transport(self.object)
+            .protocol(self.protocol())
+            .send(&self.event_loop())
     }
 
     pub(super) fn set_paused(self, paused: bool) -> PyResult<()> {

@@ -9,12 +9,12 @@ use std::io;
 use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError, PyOSError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes, PyDict, PyMemoryView};
+use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
 
 use super::queue::{Outgoing, To};
 use super::{Datagram, Peer, Phase, Transport, class};
 use crate::event_loop::endpoint::with_driver;
-use crate::event_loop::{self, turn};
+use crate::event_loop::report::Report;
 use crate::proto::flow::{BadLimits, FlowChange};
 use crate::py::errors::os_error;
 use crate::py::names::names;
@@ -405,13 +405,8 @@ impl<'py> Transport<'_, 'py> {
         let py = self.py();
         let protocol = self.protocol();
         let Err(error) = protocol.call_method0(name.bind(py)) else { return Ok(()) };
-        let error = turn::let_fatal_through(py, error)?;
-        let context = PyDict::new(py);
-        context.set_item("message", message)?;
-        context.set_item("exception", error.into_value(py))?;
-        context.set_item("transport", self.object)?;
-        context.set_item("protocol", protocol)?;
-        event_loop::report(&self.event_loop(), &context)
+        let report = Report::new(message).error(error).transport(self.object).protocol(protocol);
+        Ok(report.send(&self.event_loop())?)
     }
 
     pub(super) fn set_limits(self, high: Option<i64>, low: Option<i64>) -> PyResult<()> {

@@ -9,7 +9,9 @@ use pyo3::types::{PyDict, PyTuple};
 
 use super::{Kind, Phase, Transport};
 use crate::event_loop::endpoint::with_driver;
-use crate::event_loop::{self, turn};
+use crate::event_loop::report::Report;
+use crate::event_loop::turn;
+use crate::py::fatal::Fatal;
 use crate::py::names::names;
 use crate::py::{Owned, imports};
 use crate::sys;
@@ -46,9 +48,9 @@ impl<'py> Transport<'_, 'py> {
     }
 
     /// Ends with an error, reported unless it is one of those that say no more than "the peer is gone".
-    pub(super) fn fatal(self, error: PyErr, message: &str) -> PyResult<()> {
+    pub(super) fn fatal(self, error: PyErr, message: &'static str) -> PyResult<()> {
         let py = self.py();
-        let error = turn::let_fatal_through(py, error)?;
+        let error = Fatal::split(py, error)?;
         let peer_is_gone = match self.kind() {
             Kind::Socket => {
                 error.is_instance_of::<PyBrokenPipeError>(py)
@@ -72,12 +74,11 @@ impl<'py> Transport<'_, 'py> {
                 )?;
             }
         } else {
-            let context = PyDict::new(py);
-            context.set_item("message", message)?;
-            context.set_item("exception", &value)?;
-            context.set_item("transport", self.object)?;
-            context.set_item("protocol", self.protocol())?;
-            event_loop::report(&event_loop, &context)?;
+            Report::new(message)
+                .error(PyErr::from_value(value.clone()))
+                .transport(self.object)
+                .protocol(self.protocol())
+                .send(&event_loop)?;
         }
         self.lose(Some(&value))
     }

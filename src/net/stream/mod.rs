@@ -38,11 +38,13 @@ use pyo3::types::PyTuple;
 
 use crate::driver::{Completion, Driver, ReadMode, Token};
 use crate::event_loop::endpoint::{Endpoint, with_driver};
+use crate::event_loop::report::{OrReport, Report};
 use crate::event_loop::{EventLoop, turn};
 use crate::net::native::{self, Receive};
 use crate::proto::flow::FlowControl;
 use crate::proto::write_queue::WriteQueue;
 use crate::py::errors::{OrOsError, os_error};
+use crate::py::fatal::OrFatal;
 use crate::py::names::names;
 use crate::py::{Owned, bytes, context, imports};
 use crate::sys;
@@ -422,10 +424,16 @@ pub fn start(object: &Bound<'_, PyAny>, waiter: Option<&Bound<'_, PyAny>>) -> Py
 }
 
 /// Hands a completion of the driver to its transport; in debug mode says when that took long, as of any callback.
-fn dispatch(event_loop: &Bound<'_, EventLoop>, token: Token, completion: Completion) -> PyResult<()> {
-    if !event_loop.get().shared.is_debug() {
-        return deliver(event_loop, token, completion);
-    }
+fn dispatch(event_loop: &Bound<'_, EventLoop>, token: Token, completion: Completion) -> OrFatal {
+    let delivered = match event_loop.get().shared.is_debug() {
+        false => deliver(event_loop, token, completion),
+        true => deliver_timed(event_loop, token, completion),
+    };
+    delivered.or_report(event_loop, || Report::new("Exception in the delivery to a transport")).map(drop)
+}
+
+#[cold]
+fn deliver_timed(event_loop: &Bound<'_, EventLoop>, token: Token, completion: Completion) -> PyResult<()> {
     let py = event_loop.py();
     let transport = with_driver(event_loop, |driver| {
         driver.data(token).and_then(Endpoint::as_transport).map(|transport| transport.clone_ref(py))
@@ -443,7 +451,7 @@ fn dispatch(event_loop: &Bound<'_, EventLoop>, token: Token, completion: Complet
     result
 }
 
-/// Bytes that came in take the shorter way of [`Delivery`]. Only errors that must leave the loop are returned.
+/// Bytes that came in take the shorter way of [`Delivery`]. What is the transport's or the protocol's was reported already.
 fn deliver(event_loop: &Bound<'_, EventLoop>, token: Token, completion: Completion) -> PyResult<()> {
     let py = event_loop.py();
     // SAFETY: this thread owns the core while it runs; what is needed is taken out before Python is called.

@@ -11,9 +11,11 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use super::{Extra, Kind, Parts, Transport, assemble, start_soon};
-use crate::event_loop::{self, EventLoop, turn};
+use crate::event_loop::report::Report;
+use crate::event_loop::{EventLoop, turn};
 use crate::net::watch;
 use crate::py::errors::OrOsError;
+use crate::py::fatal::Fatal;
 use crate::py::names::names;
 use crate::py::{Owned, context, imports};
 use crate::sys::pipe;
@@ -55,14 +57,13 @@ impl<'py> Transport<'_, 'py> {
 
     /// A callback of the protocol failed; that is reported and the transport goes on.
     pub(super) fn callback_failed(self, error: PyErr, name: &str) -> PyResult<()> {
-        let py = self.py();
-        let error = turn::let_fatal_through(py, error)?;
-        let context = PyDict::new(py);
-        context.set_item("message", format!("Exception in callback {name}() of {}", self.object.repr()?))?;
-        context.set_item("exception", error.into_value(py))?;
-        context.set_item("transport", self.object)?;
-        context.set_item("protocol", self.protocol())?;
-        event_loop::report(&self.event_loop(), &context)
+        let error = Fatal::split(self.py(), error)?;
+        Report::new(format!("Exception in callback {name}() of {}", self.object.repr()?))
+            .error(error)
+            .transport(self.object)
+            .protocol(self.protocol())
+            .send(&self.event_loop())?;
+        Ok(())
     }
 
     /// As `StreamTransport`'s `repr`, for an end of a pipe.

@@ -11,6 +11,7 @@ use crate::driver::{ReadMode, Token};
 use crate::event_loop::endpoint::with_driver;
 use crate::net::native::Receive;
 use crate::py::errors::os_error;
+use crate::py::fatal::Fatal;
 use crate::py::names::names;
 use crate::py::{Owned, buffer, bytes, call, context};
 
@@ -200,7 +201,7 @@ impl<'py> Transport<'_, 'py> {
             // Nothing more will be read.
             Ok(true) => self.apply_read_mode(),
             Ok(false) => self.close(),
-            Err(error) if call::is_fatal(py, &error) => {
+            Err(error) if Fatal::is(py, &error) => {
                 // It leaves the run, the connection stays: the end is met again when the loop runs again.
                 let token = self.with(|stream| {
                     stream.eof_received = false;

@@ -16,6 +16,7 @@ use crate::driver::{ReadMode, Token};
 use crate::event_loop::EventLoop;
 use crate::event_loop::endpoint::{Endpoint, with_driver};
 use crate::event_loop::post::Post;
+use crate::event_loop::report::{OrReport, Report};
 use crate::py::names::names;
 use crate::py::{Owned, raw};
 use crate::sys;
@@ -63,7 +64,11 @@ pub(super) fn finalize(object: &Bound<'_, PyAny>, stream: &mut Stream) {
     let fd = stream.public.fd.swap(-1, Ordering::Relaxed);
     let sock = stream.public.objects.lock().extra.socket_closed(py, fd);
     match sock {
-        Some(sock) => drop(sock.bind(py).call_method0(names().close.bind(py))),
+        Some(sock) => {
+            if let Err(error) = sock.bind(py).call_method0(names().close.bind(py)) {
+                error.write_unraisable(py, Some(object));
+            }
+        }
         None => sys::socket::close(fd),
     }
     if let Some(server) = stream.server.take()
@@ -82,7 +87,11 @@ fn tell_server(event_loop: &Bound<'_, EventLoop>, server: Owned) -> PyResult<()>
 fn forget(event_loop: &Bound<'_, EventLoop>, token: Token) {
     if abandon(event_loop, token).is_err() {
         // Another thread runs the loop. One that closed meanwhile has forgotten everything.
-        let finish = Box::new(move |event_loop: &Bound<'_, EventLoop>| abandon(event_loop, token));
+        let finish = Box::new(move |event_loop: &Bound<'_, EventLoop>| {
+            // Cannot fail in the loop's own thread.
+            let report = || Report::new("Exception at the end of a transport");
+            abandon(event_loop, token).or_report(event_loop, report).map(drop)
+        });
         let _ = event_loop.get().shared.inbox.post(Post::Finished(finish));
     }
 }

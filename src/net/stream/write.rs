@@ -7,16 +7,18 @@ use std::io::{self, IoSlice};
 
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes, PyDict, PyMemoryView};
+use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
 
 use super::{Chunk, Kind, Phase, Transport};
+use crate::event_loop::EventLoop;
 use crate::event_loop::core::AtEnd;
 use crate::event_loop::endpoint::{Endpoint, with_driver};
-use crate::event_loop::{self, turn};
+use crate::event_loop::report::{OrReport, Report};
 use crate::proto::flow::FlowChange;
 use crate::proto::write_queue::MAX_SLICES;
 use crate::py::buffer::{self, BufferView};
 use crate::py::errors::os_error;
+use crate::py::fatal::OrFatal;
 use crate::py::imports;
 use crate::py::names::names;
 use crate::sys;
@@ -152,8 +154,9 @@ enum Gate {
 }
 
 /// The turn is over.
-fn flush_held(object: &Bound<'_, PyAny>) -> PyResult<()> {
-    Transport::new(object).flush_held()
+fn flush_held(event_loop: &Bound<'_, EventLoop>, object: &Bound<'_, PyAny>) -> OrFatal {
+    let report = || Report::new("Exception at a turn's end").transport(object);
+    Transport::new(object).flush_held().or_report(event_loop, report).map(drop)
 }
 
 impl<'py> Transport<'_, 'py> {
@@ -436,13 +439,8 @@ impl<'py> Transport<'_, 'py> {
         let py = self.py();
         let protocol = self.protocol();
         let Err(error) = protocol.call_method0(name.bind(py)) else { return Ok(()) };
-        let error = turn::let_fatal_through(py, error)?;
-        let context = PyDict::new(py);
-        context.set_item("message", message)?;
-        context.set_item("exception", error.into_value(py))?;
-        context.set_item("transport", self.object)?;
-        context.set_item("protocol", protocol)?;
-        event_loop::report(&self.event_loop(), &context)
+        let report = Report::new(message).error(error).transport(self.object).protocol(protocol);
+        Ok(report.send(&self.event_loop())?)
     }
 
     pub(super) fn set_limits(self, high: Option<i64>, low: Option<i64>) -> PyResult<()> {

@@ -9,7 +9,9 @@ use pyo3::types::{PyDict, PyTuple};
 use super::handshake::is_expected;
 use super::write::Caller;
 use super::{Phase, TlsTransport, Told};
-use crate::event_loop::{self, turn};
+use crate::event_loop::report::Report;
+use crate::event_loop::turn;
+use crate::py::fatal::Fatal;
 use crate::py::names::names;
 use crate::py::{Owned, context, imports};
 
@@ -145,21 +147,20 @@ impl<'py> TlsTransport<'_, 'py> {
     }
 
     /// Ends with an error, reported unless it says no more than that the connection failed. Returns the exception.
-    pub(super) fn fatal(self, error: PyErr, message: &str) -> PyResult<Bound<'py, PyAny>> {
+    pub(super) fn fatal(self, error: PyErr, message: &'static str) -> PyResult<Bound<'py, PyAny>> {
         let py = self.py();
-        let error = turn::let_fatal_through(py, error)?;
+        let error = Fatal::split(py, error)?;
         let expected = is_expected(py, &error);
         let value = error.into_value(py).into_bound(py).into_any();
         let below = self.below()?;
         self.force_close(Some(&value))?;
         let event_loop = self.event_loop();
         if !expected {
-            let context = PyDict::new(py);
-            context.set_item("message", message)?;
-            context.set_item("exception", &value)?;
-            context.set_item("transport", below)?;
-            context.set_item("protocol", self.object)?;
-            event_loop::report(&event_loop, &context)?;
+            Report::new(message)
+                .error(PyErr::from_value(value.clone()))
+                .with("transport", below.into_pyobject(py)?)
+                .protocol(self.object.clone())
+                .send(&event_loop)?;
         } else if event_loop.get().shared.is_debug() {
             let options = PyDict::new(py);
             options.set_item("exc_info", &value)?;

@@ -6,8 +6,8 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 use super::{Phase, READ_HIGH, TlsTransport};
-use crate::event_loop::turn;
 use crate::proto::tls::Stop;
+use crate::py::fatal::Fatal;
 use crate::py::names::names;
 use crate::py::{Owned, buffer, bytes, call, context};
 
@@ -41,7 +41,7 @@ impl<'py> TlsTransport<'_, 'py> {
         }
         let result = self.advance(&mut input);
         if let Err(error) = &result
-            && call::is_fatal(self.py(), error)
+            && Fatal::is(self.py(), error)
         {
             // It leaves the run, the connection stays: what is here is looked at when the loop runs again.
             self.schedule("_resume")?;
@@ -211,8 +211,8 @@ impl<'py> TlsTransport<'_, 'py> {
         }
     }
 
-    fn failed_above(self, error: PyErr, message: &str) -> PyResult<Option<Stop>> {
-        let error = turn::let_fatal_through(self.py(), error)?;
+    fn failed_above(self, error: PyErr, message: &'static str) -> PyResult<Option<Stop>> {
+        let error = Fatal::split(self.py(), error)?;
         self.fatal(error, message)?;
         Ok(None)
     }

@@ -4,10 +4,10 @@ use std::sync::atomic::Ordering;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict};
+use pyo3::types::PyBytes;
 
 use super::{Phase, TlsTransport};
-use crate::event_loop::{self, turn};
+use crate::event_loop::report::Report;
 use crate::net::stream::{self, Data, LOG_LOST_WRITES};
 use crate::proto::flow::{BadLimits, FlowChange};
 use crate::py::names::names;
@@ -173,13 +173,8 @@ impl<'py> TlsTransport<'_, 'py> {
             Caller::Loop => context::run(py, &self.callee()?.1, call),
         };
         let Err(error) = told else { return Ok(()) };
-        let error = turn::let_fatal_through(py, error)?;
-        let context = PyDict::new(py);
-        context.set_item("message", message)?;
-        context.set_item("exception", error.into_value(py))?;
-        context.set_item("transport", self.object)?;
-        context.set_item("protocol", protocol)?;
-        event_loop::report(&self.event_loop(), &context)
+        let report = Report::new(message).error(error).transport(self.object).protocol(protocol);
+        Ok(report.send(&self.event_loop())?)
     }
 
     pub(super) fn set_write_limits(self, high: Option<i64>, low: Option<i64>) -> PyResult<()> {

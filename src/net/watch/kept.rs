@@ -20,11 +20,13 @@ use std::os::fd::RawFd;
 
 use pyo3::prelude::*;
 
-use super::{Direction, Waiter, Watch, ensure_no_transport, wait, watch_of};
+use super::{Direction, Waiter, Watch, ensure_no_transport, failed, wait, watch_of};
 use crate::driver::{Driver, Interest, Token};
 use crate::event_loop::endpoint::{Endpoint, with_driver};
+use crate::event_loop::report::OrReport;
 use crate::event_loop::{EventLoop, handle, task};
 use crate::py::errors::os_error;
+use crate::py::fatal::OrFatal;
 use crate::py::{Owned, raw};
 use crate::sys;
 
@@ -231,7 +233,7 @@ pub fn dispatch(
     readable: bool,
     writable: bool,
     more: bool,
-) -> PyResult<bool> {
+) -> OrFatal<bool> {
     let py = event_loop.py();
     let taken = event_loop.get().with(py, |core| {
         let driver = core.driver.as_mut()?;
@@ -246,10 +248,11 @@ pub fn dispatch(
         }
         let take = |ready, slot| if ready { std::mem::take(slot) } else { Waiter::Nobody };
         Some((take(readable, &mut watch.reader), take(writable, &mut watch.writer), None))
-    })?;
+    });
+    let taken = taken.or_report(event_loop, failed)?.flatten();
     let Some((reader, writer, _removed)) = taken else { return Ok(false) };
     let wake = |waiter| match waiter {
-        Waiter::Once(future) => task::wake(py, &future),
+        Waiter::Once(future) => task::wake(py, &future).or_report(event_loop, failed).map(drop),
         _ => Ok(()),
     };
     let (first, second) = (wake(reader), wake(writer));

@@ -1,0 +1,148 @@
+"""Errors of what a job's coroutine waits for, and of what makes its task: they are the program's, and neither its worker's end nor
+its loop's."""
+
+import asyncio
+import logging
+import threading
+
+import pytest
+
+from tokioloop import _tokioloop
+
+from ..loop.support import PATIENCE
+
+
+class Odd:
+    """A future of a type of its own, whose ``cancel`` raises."""
+
+    _asyncio_future_blocking = False
+
+    def __init__(self, error):
+        self._loop = asyncio.get_running_loop()
+        self._error = error
+
+    def get_loop(self):
+        return self._loop
+
+    def add_done_callback(self, callback, *, context=None):
+        self._waiting = callback, context
+
+    def cancel(self, msg=None):
+        raise self._error
+
+    def done(self):
+        return False
+
+    def result(self):
+        return None
+
+    def end(self):
+        """Let the coroutine that waits go on. Any thread."""
+        callback, context = self._waiting
+        self._loop.call_soon_threadsafe(callback, self, context=context)
+
+    def __await__(self):
+        self._asyncio_future_blocking = True
+        yield self
+
+
+class Waiter:
+    """A coroutine function whose coroutine waits for an odd future."""
+
+    def __init__(self, error):
+        self.error, self.begun = error, threading.Event()
+
+    async def __call__(self):
+        self.odd = Odd(self.error)
+        asyncio.get_running_loop().call_soon(self.begun.set)
+        await self.odd
+
+
+def on(event_loop, value="on"):
+    """Whether a loop in another thread still does what it is told."""
+    return _tokioloop._run_on(event_loop, asyncio.sleep(0, value)).result(PATIENCE) == value
+
+
+def set_factory(event_loop, factory):
+    done = threading.Event()
+    event_loop.call_soon_threadsafe(lambda: (event_loop.set_task_factory(factory), done.set()))
+    assert done.wait(PATIENCE)
+
+
+ERRORS = [ValueError("of the program"), asyncio.CancelledError(), GeneratorExit()]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_a_cancel_that_raises_ends_no_worker(one, caplog, error):
+    waiter = Waiter(error)
+    with caplog.at_level(logging.ERROR):
+        job = one.submit(waiter)
+        assert waiter.begun.wait(PATIENCE)
+        assert job.cancel() and job.cancelled()
+        assert one.submit(int).result(PATIENCE) == 0
+    assert "Exception in the cancellation of a task" in caplog.text
+    waiter.odd.end()
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_a_cancel_that_raises_ends_no_other_loop(loop_there, caplog, error):
+    waiter = Waiter(error)
+    with caplog.at_level(logging.ERROR):
+        job = _tokioloop._run_on(loop_there, waiter())
+        assert waiter.begun.wait(PATIENCE)
+        assert job.cancel()
+        assert on(loop_there)
+    assert "Exception in the cancellation of a task" in caplog.text
+    waiter.odd.end()
+
+
+@pytest.mark.parametrize("made", [7, None, ValueError("of the program"), GeneratorExit()], ids=repr)
+def test_a_task_factory_that_makes_no_task(loop_there, made):
+    def factory(event_loop, coro, **kwargs):
+        coro.close()
+        if isinstance(made, BaseException):
+            raise made
+        return made
+
+    assert on(loop_there)
+    set_factory(loop_there, factory)
+    job = _tokioloop._run_on(loop_there, asyncio.sleep(0))
+    error = job.exception(PATIENCE)
+    if isinstance(made, BaseException):
+        assert error is made
+    else:
+        assert isinstance(error, (TypeError, AttributeError))
+    set_factory(loop_there, None)
+    assert on(loop_there)
+
+
+def test_a_result_that_says_nonsense_of_itself(one):
+    """Whether it is a coroutine is asked of the object too."""
+
+    class Liar:
+        @property
+        def __class__(self):
+            raise ValueError("of the program")
+
+        def __await__(self):
+            raise AssertionError
+
+    job = one.submit(Liar)
+    assert str(job.exception(PATIENCE)) == "of the program"
+    assert one.submit(int).result(PATIENCE) == 0
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_a_callback_of_a_job_that_raises(one, blocked, caplog, error):
+    def fail(job):
+        raise error
+
+    with caplog.at_level(logging.ERROR):
+        blocked.job.add_done_callback(fail)
+        told = threading.Event()
+        blocked.job.add_done_callback(lambda job: told.set())
+        blocked.release()
+        assert blocked.job.result(PATIENCE) == "released"
+        assert told.wait(PATIENCE)
+        assert one.submit(int).result(PATIENCE) == 0
+    assert type(error).__name__ in caplog.text
