@@ -1,5 +1,6 @@
 //! The Python module `tokioloop._tokioloop`: everything Python sees of the crate is named here.
 
+use pyo3::exceptions::PyImportError;
 use pyo3::prelude::*;
 
 use crate::event_loop::{self, binding};
@@ -7,6 +8,8 @@ use crate::{executor, net, pool, py, streams};
 
 #[pymodule(gil_used = false)]
 fn _tokioloop(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    // Before anything static is touched: all of it is the main interpreter's.
+    refuse_subinterpreters(module.py())?;
     crate::observe::init();
     py::raw::init(module.py());
     py::names::init(module.py())?;
@@ -39,4 +42,13 @@ fn _tokioloop(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(event_loop::signal::_raise_signal, module)?)?;
     module.add_function(wrap_pyfunction!(event_loop::signal::_insist_on_signal, module)?)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))
+}
+
+/// Types, names and registries are static and hold the objects of one interpreter. The interpreter itself asks whether the
+/// module may be loaded only where a subinterpreter is an isolated one.
+fn refuse_subinterpreters(py: Python<'_>) -> PyResult<()> {
+    if py::raw::is_main_interpreter(py) {
+        return Ok(());
+    }
+    Err(PyImportError::new_err("tokioloop works in the main interpreter only, and this is a subinterpreter"))
 }

@@ -230,9 +230,38 @@ impl Stream {
 pub struct Listener {
     shared: bool,
     ready: bool,
-    /// The system is out of descriptors or memory; the owner resumes.
+    /// The owner resumes: the system is out of descriptors or memory, or nothing but errors came.
     suspended: bool,
+    /// Connections in a row that failed while they were accepted.
+    failed: u32,
 }
+
+/// What an error of accept(2) says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AcceptError {
+    /// There is no descriptor or memory for one more connection; the next attempt would fail too, and the connection waits.
+    Exhausted,
+    /// The socket does not listen (any more).
+    Dead,
+    /// One connection came to nothing: its peer or its network failed, or a rule forbids it. The next one has nothing to do
+    /// with it.
+    OfOne,
+}
+
+impl AcceptError {
+    pub fn of(error: &io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => Self::Exhausted,
+            Some(libc::EBADF | libc::ENOTSOCK | libc::EINVAL | libc::EFAULT) => Self::Dead,
+            // accept(2) passes on what is pending on the new connection, and kernels differ in what that may be.
+            _ => Self::OfOne,
+        }
+    }
+}
+
+/// How many connections in a row may fail: more than wait in most queues. What fails longer fails whatever comes (a rule that
+/// forbids the call itself), and would keep the loop busy for ever.
+const MOST_FAILED: u32 = 1024;
 
 impl Listener {
     pub fn shared() -> Self {
@@ -246,6 +275,7 @@ impl Listener {
     /// Whether it was suspended.
     pub fn resume(&mut self) -> bool {
         self.ready = true;
+        self.failed = 0;
         std::mem::replace(&mut self.suspended, false)
     }
 
@@ -257,14 +287,18 @@ impl Listener {
             Ok((socket, address)) => {
                 // The next wait tells whether there is more, if nobody else took it.
                 self.ready = !self.shared;
+                self.failed = 0;
                 Some(Completion::Accepted(socket, address))
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.ready = false;
+                self.failed = 0;
                 None
             }
-            // The peer was gone before it was accepted; look for the next.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => None,
+            Err(error) if AcceptError::of(&error) == AcceptError::OfOne && self.failed < MOST_FAILED => {
+                self.failed += 1;
+                None
+            }
             Err(error) => {
                 self.suspended = true;
                 Some(Completion::AcceptFailed(error))

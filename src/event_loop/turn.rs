@@ -277,15 +277,17 @@ fn run_ready(event_loop: &Bound<'_, EventLoop>) -> OrFatal {
     Ok(())
 }
 
-/// Does what was put off to the turn's end.
+/// Does what was put off to the turn's end: all of it, even if something of it has an error that leaves the run. There may be
+/// no turn after that.
 #[inline]
 fn end(event_loop: &Bound<'_, EventLoop>) -> OrFatal {
     let lp = event_loop.get();
+    let mut result = Ok(());
     // SAFETY: owned while running; the borrow ends with the statement.
     while let Some(AtEnd { call, object }) = unsafe { lp.core_mut() }.at_end.pop_front() {
-        call(event_loop, &object.into_bound(event_loop.py()))?;
+        result = result.and(call(event_loop, &object.into_bound(event_loop.py())));
     }
-    Ok(())
+    result
 }
 
 /// Takes some of what the loop's feed has to give.

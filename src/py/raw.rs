@@ -408,6 +408,12 @@ fn thread_tag() -> usize {
 #[cfg(Py_GIL_DISABLED)]
 static TAG_DISTANCE: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
 
+/// Whether this thread runs in the main interpreter. Touches nothing static of ours.
+pub fn is_main_interpreter(_py: Python<'_>) -> bool {
+    // SAFETY: attached; both calls only look.
+    unsafe { ffi::PyInterpreterState_Get() == ffi::PyInterpreterState_Main() }
+}
+
 /// Measures the distance on an object just made; called once by the module's init.
 pub fn init(py: Python<'_>) {
     #[cfg(Py_GIL_DISABLED)]

@@ -36,8 +36,6 @@ impl<'py> Transport<'_, 'py> {
 
     /// Ends at once; what the kernel has refused is thrown away.
     pub(super) fn abort(self) -> PyResult<()> {
-        self.event_loop().get().check_open()?;
-        self.send_corked()?;
         self.lose(None)
     }
 
@@ -51,6 +49,7 @@ impl<'py> Transport<'_, 'py> {
     pub(super) fn fatal(self, error: PyErr, message: &'static str) -> PyResult<()> {
         let py = self.py();
         let error = Fatal::split(py, error)?;
+        let sent = self.send_corked();
         let is_os_error = error.is_instance_of::<PyOSError>(py);
         let event_loop = self.event_loop();
         let value = error.into_value(py).into_bound(py).into_any();
@@ -65,14 +64,17 @@ impl<'py> Transport<'_, 'py> {
             options.set_item("exc_info", &value)?;
             imports::logger(py)?.call_method("debug", ("%r: %s", self.object, message), Some(&options))?;
         }
-        self.lose(Some(&value))
+        self.lose(Some(&value)).and(sent)
     }
 
-    /// Leaves the driver and schedules `connection_lost(error)`, unless that was done already.
+    /// Leaves the driver and schedules `connection_lost(error)`, unless that was done already. Only what the kernel has refused is
+    /// thrown away.
     pub(super) fn lose(self, error: Option<&Bound<'py, PyAny>>) -> PyResult<()> {
         let py = self.py();
         let event_loop = self.event_loop();
         event_loop.get().check_open()?;
+        // An error of that leaves the run, but the end comes first.
+        let sent = self.send_corked();
         let (ends_now, token, queued) = self.with(|state| {
             let ends_now = matches!(state.phase, Phase::Open | Phase::Draining);
             if !ends_now {
@@ -86,7 +88,7 @@ impl<'py> Transport<'_, 'py> {
         })?;
         drop(queued);
         if !ends_now {
-            return Ok(());
+            return sent;
         }
         if let Some(token) = token {
             // Our reference keeps the transport: the driver's is dropped here.
@@ -98,7 +100,7 @@ impl<'py> Transport<'_, 'py> {
         let arguments = PyTuple::new(py, [argument])?;
         let handle =
             event_loop.get().make_handle(&event_loop, &callback, &arguments, Some(&context.bind(py)))?;
-        turn::schedule(py, event_loop.get(), handle)
+        turn::schedule(py, event_loop.get(), handle).and(sent)
     }
 
     /// The scheduled end: tells the protocol, closes the socket.

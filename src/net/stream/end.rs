@@ -3,7 +3,7 @@
 
 use std::sync::atomic::Ordering;
 
-use pyo3::exceptions::{PyBrokenPipeError, PyConnectionAbortedError, PyConnectionResetError, PyOSError};
+use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
@@ -43,23 +43,18 @@ impl<'py> Transport<'_, 'py> {
 
     /// Ends at once; what the kernel did not take is thrown away.
     pub(super) fn abort(self) -> PyResult<()> {
-        self.flush_held()?;
         self.lose(None)
     }
 
-    /// Ends with an error, reported unless it is one of those that say no more than "the peer is gone".
+    /// Ends with an error. As in asyncio, one of the system's is no fault of the program: it is told to the protocol only.
     pub(super) fn fatal(self, error: PyErr, message: &'static str) -> PyResult<()> {
         let py = self.py();
         let error = Fatal::split(py, error)?;
+        let flushed = self.flush_held();
         let peer_is_gone = match self.kind() {
-            Kind::Socket => {
-                error.is_instance_of::<PyBrokenPipeError>(py)
-                    || error.is_instance_of::<PyConnectionResetError>(py)
-                    || error.is_instance_of::<PyConnectionAbortedError>(py)
-            }
             // The other side of a terminal.
             Kind::ReadPipe => errno(py, &error) == Some(libc::EIO),
-            Kind::WritePipe { .. } => error.is_instance_of::<PyOSError>(py),
+            Kind::Socket | Kind::WritePipe { .. } => error.is_instance_of::<PyOSError>(py),
         };
         let event_loop = self.event_loop();
         let value = error.into_value(py).into_bound(py).into_any();
@@ -80,14 +75,17 @@ impl<'py> Transport<'_, 'py> {
                 .protocol(self.protocol())
                 .send(&event_loop)?;
         }
-        self.lose(Some(&value))
+        self.lose(Some(&value)).and(flushed)
     }
 
-    /// Leaves the driver and schedules `connection_lost(error)`, unless that was done already.
+    /// Leaves the driver and schedules `connection_lost(error)`, unless that was done already. What was written counts as sent:
+    /// the kernel gets what is held, and only what it does not take is thrown away.
     pub(super) fn lose(self, error: Option<&Bound<'py, PyAny>>) -> PyResult<()> {
         let py = self.py();
         let event_loop = self.event_loop();
         event_loop.get().check_open()?;
+        // An error of that leaves the run, but the end comes first.
+        let flushed = self.flush_held();
         let (ends_now, token, queued) = self.with(|stream| {
             let ends_now = matches!(stream.phase, Phase::Open | Phase::Draining);
             if !ends_now {
@@ -101,7 +99,7 @@ impl<'py> Transport<'_, 'py> {
         })?;
         drop(queued);
         if !ends_now {
-            return Ok(());
+            return flushed;
         }
         if let Some(token) = token {
             // Our reference keeps the transport: the driver's is dropped here.
@@ -113,7 +111,7 @@ impl<'py> Transport<'_, 'py> {
         let arguments = PyTuple::new(py, [argument])?;
         let handle =
             event_loop.get().make_handle(&event_loop, &callback, &arguments, Some(&context.bind(py)))?;
-        turn::schedule(py, event_loop.get(), handle)
+        turn::schedule(py, event_loop.get(), handle).and(flushed)
     }
 
     /// The scheduled end: tells the protocol, closes the socket or pipe, tells the server.

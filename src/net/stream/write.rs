@@ -377,7 +377,11 @@ impl<'py> Transport<'_, 'py> {
             drop(done);
             let (sent, offered) = match result {
                 Ok(counts) => counts,
-                Err(error) => return self.fatal(os_error(error), self.kind().write_failed()),
+                Err(error) => {
+                    // None of it is to be tried again on the way out.
+                    self.with(|stream| stream.held = false)?;
+                    return self.fatal(os_error(error), self.kind().write_failed());
+                }
             };
             let (change, left) =
                 self.with(|stream| (stream.flow.shrunk(stream.queue.len()), stream.queue.len()))?;
