@@ -167,6 +167,10 @@ impl State for Tls {
     fn visit(&self, see: &mut dyn FnMut(&Owned) -> Result<(), c_int>) -> Result<(), c_int> {
         see(&self.public.event_loop)?;
         see(&self.context)?;
+        // While it runs it is its caller's, and what it holds counts as held from outside.
+        if let Some(engine) = &self.engine {
+            engine.visit(see)?;
+        }
         // SAFETY: the collector has stopped every thread, and none holds the lock across a safe point.
         let objects = unsafe { &*self.public.objects.data_ptr() };
         see(&objects.protocol)?;

@@ -1,12 +1,15 @@
 //! The methods of an `ssl.SSLObject` over its two memory BIOs: for interpreters whose OpenSSL cannot be called directly.
 
-use pyo3::ffi;
+use std::ffi::c_int;
+
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyMemoryView};
+use pyo3::types::PyBytes;
 
 use crate::proto::tls::{Engine, Handshake, Stop, Wire};
 use crate::py::names::{Name, names};
 use crate::py::{Owned, call, imports};
+use crate::sys::libssl;
 
 pub struct MemoryBio {
     object: Owned,
@@ -25,7 +28,7 @@ pub fn pending(py: Python<'_>, result: PyResult<()>) -> PyResult<Handshake> {
     }
 }
 
-fn wants_input(py: Python<'_>, error: &PyErr) -> PyResult<bool> {
+pub fn wants_input(py: Python<'_>, error: &PyErr) -> PyResult<bool> {
     Ok(error.is_instance(py, imports::ssl_want_read(py)?)
         || error.is_instance(py, imports::ssl_want_write(py)?))
 }
@@ -35,7 +38,8 @@ pub fn is_goodbye(py: Python<'_>, error: &PyErr) -> bool {
     imports::ssl_zero_return(py).is_ok_and(|class| error.is_instance(py, class))
 }
 
-fn is_late_data(py: Python<'_>, error: &PyErr) -> PyResult<bool> {
+/// Whether an error says that data stands before the peer's goodbye.
+pub fn is_late_data(py: Python<'_>, error: &PyErr) -> PyResult<bool> {
     let reason = error.value(py).getattr_opt("reason")?;
     reason.map_or(Ok(false), |reason| reason.eq("APPLICATION_DATA_AFTER_CLOSE_NOTIFY"))
 }
@@ -57,6 +61,8 @@ impl MemoryBio {
     ) -> PyResult<R> {
         // SAFETY: an engine is only driven by the loop's thread, attached.
         let py = unsafe { Python::assume_attached() };
+        // `ssl` does not do it before a call, and would take somebody else's error for the call's.
+        libssl::forget_errors();
         if !wire.input.is_empty() {
             let input = PyBytes::new(py, wire.take(usize::MAX));
             call::method1(py, &self.incoming, names().write, &input)?;
@@ -96,7 +102,12 @@ impl Engine for MemoryBio {
                         if bytes.is_empty() {
                             return Ok((count, Stop::Closed));
                         }
-                        plaintext[count..count + bytes.len()].copy_from_slice(bytes);
+                        let Some(room) = plaintext.get_mut(count..count + bytes.len()) else {
+                            return Err(PyRuntimeError::new_err(
+                                "the SSLObject's read() returned more than it was asked for",
+                            ));
+                        };
+                        room.copy_from_slice(bytes);
                         count += bytes.len();
                     }
                     Err(error) if wants_input(py, &error)? => return Ok((count, Stop::Drained)),
@@ -114,16 +125,14 @@ impl Engine for MemoryBio {
 
     fn write(&mut self, wire: &mut Wire<'_>, plaintext: &[u8]) -> PyResult<usize> {
         self.exchange(wire, |engine, py| {
-            let start = plaintext.as_ptr().cast_mut().cast();
-            // SAFETY: the view is used during the call only; OpenSSL does not keep it.
-            let view = unsafe {
-                let view = ffi::PyMemoryView_FromMemory(start, plaintext.len() as isize, ffi::PyBUF_READ);
-                Owned::steal_or_err(py, view)?.into_bound(py)
-            };
-            let written = engine.call_with(py, names().write, &view);
-            view.cast::<PyMemoryView>()?.call_method0("release")?;
-            match written {
-                Ok(count) => count.bind(py).extract(),
+            // A copy: an object of a program's own class may keep what it is given.
+            match engine.call_with(py, names().write, &PyBytes::new(py, plaintext)) {
+                Ok(count) => match count.bind(py).extract()? {
+                    count if count <= plaintext.len() => Ok(count),
+                    _ => Err(PyRuntimeError::new_err(
+                        "the SSLObject's write() says that it took more than there was",
+                    )),
+                },
                 Err(error) if wants_input(py, &error)? => Ok(0),
                 Err(error) => Err(error),
             }
@@ -139,5 +148,11 @@ impl Engine for MemoryBio {
                 Err(error) => Err(error),
             }
         })
+    }
+}
+
+impl super::Visible for MemoryBio {
+    fn visit(&self, see: &mut dyn FnMut(&Owned) -> Result<(), c_int>) -> Result<(), c_int> {
+        [&self.object, &self.incoming, &self.outgoing].into_iter().chain(&self.failed).try_for_each(see)
     }
 }

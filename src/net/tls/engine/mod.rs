@@ -10,6 +10,7 @@ mod direct;
 mod memory_bio;
 mod rustls;
 
+use std::ffi::c_int;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use pyo3::exceptions::PyValueError;
@@ -21,7 +22,18 @@ use crate::py::{Owned, imports};
 
 pub use rustls::{Connection, error as rustls_error};
 
-pub type DynEngine = dyn Engine<Error = PyErr>;
+/// What an engine shows to the garbage collector.
+pub trait Visible {
+    /// Shows every Python object it holds.
+    fn visit(&self, see: &mut dyn FnMut(&Owned) -> Result<(), c_int>) -> Result<(), c_int>;
+}
+
+/// An engine as a transport has it.
+pub trait AnyEngine: Engine<Error = PyErr> + Visible {}
+
+impl<T: Engine<Error = PyErr> + Visible> AnyEngine for T {}
+
+pub type DynEngine = dyn AnyEngine;
 
 /// What a connection is to be made with.
 pub struct Terms<'a, 'py> {

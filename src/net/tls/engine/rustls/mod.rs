@@ -13,6 +13,7 @@ mod error;
 mod facts;
 mod input;
 
+use std::ffi::c_int;
 use std::ops::DerefMut;
 use std::sync::{Arc, OnceLock};
 
@@ -31,6 +32,7 @@ use pyo3::types::{PyBytes, PyString};
 use super::{DynEngine, Made, Terms};
 use crate::net::tls::config::{ClientConfig, ServerConfig};
 use crate::proto::tls::{Engine, Handshake, Stop, Wire};
+use crate::py::Owned;
 pub use error::error;
 pub use facts::Connection;
 use facts::Facts;
@@ -363,5 +365,11 @@ impl<S: Session> Engine for Rustls<S> {
         self.speak(&mut wire.output, |mut traffic, output| {
             append(output, 64, |memory| traffic.queue_close_notify(memory))
         })
+    }
+}
+
+impl<S: Session> super::Visible for Rustls<S> {
+    fn visit(&self, _see: &mut dyn FnMut(&Owned) -> Result<(), c_int>) -> Result<(), c_int> {
+        Ok(()) // It holds no Python object.
     }
 }
