@@ -12,6 +12,8 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 VENV ?= .venv
 # Arguments for the program a target runs: make test ARGS="-k timers", make bench ARGS=--quick
 ARGS ?=
+# What `make bench` holds the tree against: a revision, an extension, a wheel or a directory with the package
+OLD ?=
 # Any Python that can run the set-up's scripts; it need not be the one tokioloop runs on.
 BOOTSTRAP ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11 python \
 	python3.13t $(PYTHON); do \
@@ -64,10 +66,10 @@ conformance: ## CPython's own asyncio tests on TokioLoop
 	@echo "==> Conformance: CPython's own asyncio tests on TokioLoop (some minutes)"
 	@$(PY) -m tests.conformance $(CONFORMANCE_ARGS)
 
-bench: ## the benchmarks, side by side with asyncio and uvloop, and docs/performance.md from them; ARGS go to the harness
+bench: ## the benchmarks, side by side with asyncio and uvloop, and docs/performance.md from them; with OLD=revision against that
 	@$(ENVIRONMENT) --peers peers --peers bench --extension release
 	@$(MAKE) loadgen
-	@TOKIOLOOP_LOADGEN=$(abspath $(LOADGEN)) $(PY) -m benchmarks $(ARGS)
+	@TOKIOLOOP_LOADGEN=$(abspath $(LOADGEN)) $(PY) -m benchmarks $(if $(OLD),compare --old $(OLD)) $(ARGS)
 
 stress: ## threads against loops for about five minutes: every byte and job accounted for; ARGS go to the harness
 	@$(ENVIRONMENT) --group test --extension release

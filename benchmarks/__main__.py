@@ -1,4 +1,4 @@
-"""`python -m benchmarks [bench]`, `run`, `growth`, `performance`, `list` and `render`."""
+"""`python -m benchmarks [bench]`, `run`, `growth`, `compare`, `performance`, `list` and `render`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from . import chart, growth, growth_chart, peers, performance, rows, table
+from . import chart, compare, growth, growth_chart, peers, performance, rows, table
 from .performance import GROWTH, RESULTS, interpreter
 from .run import Plan, environment, run
 from .summary import Summary
@@ -40,6 +40,26 @@ def main() -> int:
         one.add_argument(
             "--out", type=Path, help=f"directory to write to (default: {OUT}/, then the interpreter)"
         )
+    comparing = commands.add_parser(
+        "compare", help="two builds: is the new one no slower than the old? 1 unless every figure holds"
+    )
+    what = "a directory with the package, a wheel, an extension, EXTENSION@REVISION, or a revision of git"
+    comparing.add_argument("--old", required=True, help=what)
+    comparing.add_argument("--new", default=".", help="the same (default: the tree with its extension)")
+    comparing.add_argument("--rows", default="all", help="as of run")
+    comparing.add_argument(
+        "--by",
+        default=",".join(compare.WAYS),
+        help=f"the rows of these ways of comparing only, comma-separated (default: {','.join(compare.WAYS)})",
+    )
+    comparing.add_argument("--pairs", type=int, default=15, help="old and new in turns (default: 15)")
+    comparing.add_argument("--seconds", type=float, default=0.3, help="of one measurement (default: 0.3)")
+    comparing.add_argument(
+        "--repeats", type=int, default=2, help="how often instructions are counted (default: 2)"
+    )
+    comparing.add_argument(
+        "--out", type=Path, default=OUT / "compare", help=f"directory to write to (default: {OUT}/compare)"
+    )
     writing = commands.add_parser("performance", help=f"write {performance.DOCUMENT} from results")
     writing.add_argument("results", type=Path, nargs="*", help=f"files (default: {OUT}/3*/{RESULTS})")
     writing.add_argument("--out", type=Path, default=performance.DOCUMENT)
@@ -59,6 +79,8 @@ def main() -> int:
             return _performance(options.results, options.out, parser)
         case "growth":
             return _growth(options)
+        case "compare":
+            return _compare(options, parser)
         case "run":
             return _run(options, parser)
     status = _run(options, parser)
@@ -116,6 +138,19 @@ def _growth(options: argparse.Namespace) -> int:
         (out / name).write_text(svg)
     print(f"Written to {out}/: {GROWTH} and its charts.", file=sys.stderr)
     return _status(document)
+
+
+def _compare(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    ways = tuple(options.by.split(","))
+    if unknown := set(ways) - set(compare.WAYS):
+        parser.error(f"no way {', '.join(sorted(unknown))}; there are {', '.join(compare.WAYS)}")
+    if min(options.pairs, options.repeats) < 1 or options.seconds <= 0:
+        parser.error("--pairs, --repeats and --seconds must be above 0")
+    try:
+        plan = compare.Plan(rows.select(options.rows), ways, options.pairs, options.seconds, options.repeats)
+        return compare.write(*compare.compare(options.old, options.new, plan), options.out)
+    except (ValueError, compare.BuildError) as error:
+        parser.error(str(error))
 
 
 def _performance(results: list[Path], out: Path, parser: argparse.ArgumentParser) -> int:

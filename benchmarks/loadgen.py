@@ -7,6 +7,7 @@ import os
 import subprocess
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 MANIFEST = Path(__file__).parent / "loadgen" / "Cargo.toml"
 
@@ -38,10 +39,10 @@ def start(*arguments: str) -> subprocess.Popen[bytes]:
     )
 
 
-def report(text: bytes) -> dict[str, float]:
+def report(text: bytes) -> dict[str, Any]:
     """The report of a run. Raises RuntimeError where a reply was wrong or there is no report."""
     try:
-        found: dict[str, float] = json.loads(text)
+        found: dict[str, Any] = json.loads(text)
     except ValueError:
         raise RuntimeError("the load generator gave no report") from None
     if found["errors"]:

@@ -102,6 +102,9 @@ class Row:
     together: Together | None = None
     #: All threads of the row share a core (see `cores`).
     one_core: bool = False
+    #: Its instructions can be counted: they are the same in each run, so no part of it waits for time to pass, and none
+    #: sleeps or does not as another thread happens to be quick.
+    counted: bool = False
     #: The field of a measurement that the row is about, and its unit.
     figure: str = "cpu_us"
     unit: str = "us CPU"

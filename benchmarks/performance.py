@@ -21,7 +21,8 @@ INTRODUCTION = """\
 
 Written by `make bench` from what it measured; nothing here is put in by hand but the reasons in the first section, which
 stand in `benchmarks/rows/why.py`. [benchmarks/README.md](../benchmarks/README.md) says what each row does and how it is
-measured. CPU time per operation, user and system of all threads, is the figure to trust: less is better.
+measured. CPU time per operation, user and system of all threads, is the figure to trust: less is better. Whether one build
+is slower than another is not to be read from two such runs: `make bench OLD=REVISION` holds both against each other.
 """
 
 

@@ -18,6 +18,8 @@ from . import loadgen, peers
 from .model import Measurement
 from .rows import split
 
+ROOT = Path(__file__).parent.parent
+
 #: So many failures of a row on a loop, or one hang, and the further rounds leave it out.
 PATIENCE = 2
 
@@ -45,11 +47,11 @@ def run(plan: Plan) -> dict[str, Any]:
     os.environ[loadgen.VARIABLE] = loadgen.binary()
     present = {name: peers.probe(name) for name in plan.loops}
     for name, peer in present.items():
-        _tell(f"{name:10} {peer.version or 'there' if peer.present else 'left out: ' + peer.why}\n")
+        tell(f"{name:10} {peer.version or 'there' if peer.present else 'left out: ' + peer.why}\n")
     loops = [name for name in plan.loops if present[name].present]
     if not loops:
         raise RuntimeError("none of the loops is installed")
-    chosen = _possible(plan.variants)
+    chosen = possible(plan.variants)
     measurements: list[Measurement] = []
     failures: list[dict[str, Any]] = []
     failed: Counter[tuple[str, str]] = Counter()
@@ -66,16 +68,16 @@ def run(plan: Plan) -> dict[str, Any]:
             turn = (round_ + number) % max(1, len(runners))
             for name in runners[turn:] + runners[:turn]:
                 done = f"round {round_ + 1}/{plan.rounds}, row {number + 1}/{len(chosen)}"
-                _tell(f"\r\x1b[K{time.monotonic() - begun:4.0f} s  {done}  {variant} {name}")
+                tell(f"\r\x1b[K{time.monotonic() - begun:4.0f} s  {done}  {variant} {name}")
                 try:
-                    found = _measure(variant, name, plan)
+                    found = measure(variant, name, plan.seconds, plan.hang)
                 except RuntimeError as error:
                     failed[variant, name] += PATIENCE if isinstance(error, HangError) else 1
                     failures.append({"row": variant, "loop": name, "round": round_, "why": str(error)})
-                    _tell(f"\r\x1b[K{variant} {name}: {error}\n")
+                    tell(f"\r\x1b[K{variant} {name}: {error}\n")
                 else:
                     measurements.append(found | {"round": round_})
-    _tell(f"\r\x1b[K{len(measurements)} measurements in {time.monotonic() - begun:.0f} s\n")
+    tell(f"\r\x1b[K{len(measurements)} measurements in {time.monotonic() - begun:.0f} s\n")
     return {
         "environment": environment(),
         "plan": asdict(plan),
@@ -86,13 +88,13 @@ def run(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _possible(variants: list[str]) -> list[str]:
+def possible(variants: list[str]) -> list[str]:
     """The variants whose modules are there; tells which are left out."""
     needs = {split(name)[0].needs for name in variants}
     missing = {module for module in needs if module is not None and not peers.has(module)}
     for name in variants:
         if (module := split(name)[0].needs) in missing:
-            _tell(f"{name} left out: no {module}\n")
+            tell(f"{name} left out: no {module}\n")
     return [name for name in variants if split(name)[0].needs not in missing]
 
 
@@ -106,30 +108,52 @@ def _runners(variant: str, loops: list[str]) -> list[str]:
     return [*able, peers.FLOOR] if row.floor is not None and threads == 1 else able
 
 
-def _measure(variant: str, name: str, plan: Plan) -> Measurement:
+def worker(variant: str, name: str, *options: str) -> list[str]:
+    """The command that measures a row. It takes modules from PYTHONPATH before those of the directory it runs in."""
+    return [sys.executable, "-P", "-m", "benchmarks.worker", variant, name, *options]
+
+
+def measure(
+    variant: str,
+    name: str,
+    seconds: float,
+    hang: float,
+    *options: str,
+    environment: dict[str, str] | None = None,
+) -> Measurement:
     """One measurement in a process of its own. Raises RuntimeError that says how it failed."""
-    command = [sys.executable, "-m", "benchmarks.worker", variant, name, "--seconds", str(plan.seconds)]
+    if environment is None:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    out, _ = finish(worker(variant, name, "--seconds", str(seconds), *options), hang, environment)
+    found: Measurement = json.loads(out.splitlines()[-1])
+    return found
+
+
+def finish(command: list[str], hang: float, environment: dict[str, str] | None = None) -> tuple[str, str]:
+    """What `command`, with all that it starts, wrote to stdout and stderr. Raises RuntimeError that says how it failed."""
     child = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        cwd=Path(__file__).parent.parent,
+        cwd=ROOT,
+        env=environment,
     )
     try:
-        out, err = child.communicate(timeout=plan.hang)
-    except subprocess.TimeoutExpired:
+        out, err = child.communicate(timeout=hang)
+    except BaseException as error:
         # The session is the child's own: its load generator ends with it.
         os.killpg(child.pid, signal.SIGKILL)
         child.communicate()
-        raise HangError(f"hung for {plan.hang:.0f} s") from None
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise HangError(f"hung for {hang:.0f} s") from None
+        raise
     if child.returncode < 0:
         raise RuntimeError(f"crashed with {signal.Signals(-child.returncode).name}")
     if child.returncode > 0:
         raise RuntimeError((err.strip().splitlines() or [f"exit status {child.returncode}"])[-1])
-    found: Measurement = json.loads(out.splitlines()[-1])
-    return found
+    return out, err
 
 
 def environment() -> dict[str, Any]:
@@ -156,7 +180,7 @@ def _lines(path: str) -> list[str]:
         return []
 
 
-def _tell(text: str) -> None:
+def tell(text: str) -> None:
     if not sys.stderr.isatty():
         text = text.replace("\r\x1b[K", "")
         if not text.endswith("\n"):

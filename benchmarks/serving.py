@@ -20,6 +20,7 @@ from socket import (
     socket,
 )
 from statistics import median
+from typing import Any
 
 from . import cores, loadgen
 from .model import Loop, LoopFactory, Measurement, Row, Serve
@@ -30,14 +31,18 @@ WARM_UP = 0.1
 #: The load generator makes all its connections at once; one that finds no room waits a second or more.
 BACKLOG = 4096
 
-type Report = dict[str, float]
+type Report = dict[str, Any]
 
 
 class Load:
     """The load generator's runs of one row against one server."""
 
-    def __init__(self, row: Row, where: tuple[str, ...], pid: int, *, apart: bool) -> None:
+    def __init__(
+        self, row: Row, where: tuple[str, ...], pid: int, *, apart: bool, latencies: bool = False
+    ) -> None:
         self._arguments = (*row.load, *where, "--server-pid", str(pid), "--warm-up", str(WARM_UP))
+        if latencies:
+            self._arguments += ("--latencies",)
         self._apart = apart
 
     def start(self, seconds: float) -> int:
@@ -55,14 +60,19 @@ class Load:
             return loadgen.report(report.read())
 
 
-def alone(row: Row, serve: Serve, make: LoopFactory, seconds: float) -> Measurement:
-    """Serves on this thread with no other thread in the process."""
+def alone(
+    row: Row, serve: Serve, make: LoopFactory, seconds: float, *, latencies: bool = False
+) -> Measurement:
+    """Serves on this thread with no other thread in the process; with `latencies` not in turns with the floor."""
     cores.take_last()
     cores.descriptors()
     with ExitStack() as stack:
         path = _unix_path(row, stack)
         [listener] = _listeners(1, row, path, stack)
-        load = Load(row, _where(listener, path), os.getpid(), apart=True)
+        load = Load(row, _where(listener, path), os.getpid(), apart=True, latencies=latencies)
+        if latencies:
+            [report] = _serve_loads(serve, make(), listener, iter([(load, seconds)]))
+            return merged([report]) | {"latencies_us": report["latencies_us"]}
         if row.target is None or row.target.floor is None:
             return merged(_serve_loads(serve, make(), listener, iter([(load, seconds)])))
         beside = _floor(row, stack)

@@ -21,8 +21,8 @@ from .model import Body, Loop, LoopFactory, Measurement, Row, per_operation
 from .rows import split
 
 
-def measure(row: Row, threads: int, peer: str, seconds: float) -> Measurement:
-    """One measurement; raises what went wrong."""
+def measure(row: Row, threads: int, peer: str, seconds: float, *, latencies: bool = False) -> Measurement:
+    """One measurement, with all latencies and without the floor where they are wanted; raises what went wrong."""
     if peer == peers.FLOOR:
         return serving.floor(row, seconds)
     make = peers.factory(peer)
@@ -30,7 +30,7 @@ def measure(row: Row, threads: int, peer: str, seconds: float) -> Measurement:
         cores.take_last()
     if row.serve is not None:
         if threads == 1:
-            return serving.alone(row, row.serve, make, seconds)
+            return serving.alone(row, row.serve, make, seconds, latencies=latencies)
         return serving.beside(row, row.serve, make, seconds, threads)
     if row.spread is not None:
         return spread.measure(row, make, *row.spread, seconds)
@@ -62,6 +62,25 @@ def _alone(body: Body, make: LoopFactory, n: int, seconds: float) -> Measurement
     own, cpu, wall = time.thread_time() - own, time.process_time() - cpu, time.perf_counter() - wall
     loop.close()
     return per_operation(ops, wall, cpu) | {"thread_cpu_us": own * 1e6 / ops}
+
+
+def count(row: Row, peer: str, n: int) -> None:
+    """`n` operations on one thread after the same warm-up, not measured here: what a counter of instructions runs.
+
+    The collector is off: whether one of its runs falls into the operations would be chance.
+    """
+    make = peers.factory(peer)
+    if row.body is None:
+        assert row.special is not None
+        gc.disable()
+        row.special(make, n)
+        return
+    loop = make()
+    row.body(loop, row.n // 10)
+    gc.collect()
+    gc.disable()
+    row.body(loop, n)
+    loop.close()
 
 
 def _beside(body: Body, make: LoopFactory, n: int, seconds: float, threads: int) -> Measurement:
@@ -107,9 +126,16 @@ def main() -> None:
     parser.add_argument("row", help="a row's name, or NAME@N for N threads")
     parser.add_argument("loop", choices=[*peers.FACTORIES, peers.FLOOR])
     parser.add_argument("--seconds", type=float, default=0.3, help="measured time")
+    parser.add_argument(
+        "--latencies", action="store_true", help="a served row's alone, each with how often it was seen"
+    )
+    parser.add_argument("--count", type=int, help="do so many operations and measure nothing")
     options = parser.parse_args()
     row, threads = split(options.row)
-    found = measure(row, threads, options.loop, options.seconds)
+    if options.count is not None:
+        count(row, options.loop, options.count)
+        return
+    found = measure(row, threads, options.loop, options.seconds, latencies=options.latencies)
     print(json.dumps({"row": options.row, "loop": options.loop, "threads": threads} | found), flush=True)
 
 

@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import gc
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -44,12 +45,13 @@ def pending_task_bytes(make: LoopFactory, n: int) -> Measurement:
     async def main() -> Measurement:
         kept: list[asyncio.Task[None] | None] = [None] * n
         gc.collect()
-        resident = _resident()
+        resident, blocks = _resident(), sys.getallocatedblocks()
         for i in range(n):
             kept[i] = loop.create_task(wait(loop.create_future()))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        found = {"ops": n, "bytes": (_resident() - resident) / n}
+        blocks = sys.getallocatedblocks() - blocks
+        found = {"ops": n, "bytes": (_resident() - resident) / n, "blocks": blocks / n}
         for task in kept:
             if task is not None:
                 task.cancel()
@@ -69,17 +71,23 @@ def _one_turn(loop: Loop) -> Loop:
 
 
 def _growth(make: LoopFactory, n: int) -> Measurement:
-    """Growth of resident memory and of the C heap, in bytes per loop, over `n` loops that are kept."""
+    """Growth of resident memory and of the C heap, in bytes per loop, and of Python's blocks, over `n` loops that are kept."""
     n = min(n, (cores.descriptors() - 200) // 8)
     # What the first loops of a process bring along once (imports, arenas, thread state) is not a loop's.
     for _ in range(20):
         make().close()
     kept: list[Loop | None] = [None] * n
     gc.collect()
-    resident, heap = _resident(), _heap()
+    resident, heap, blocks = _resident(), _heap(), sys.getallocatedblocks()
     for i in range(n):
         kept[i] = make()
-    found = {"ops": n, "bytes": (_resident() - resident) / n, "heap_bytes": (_heap() - heap) / n}
+    blocks = sys.getallocatedblocks() - blocks
+    found = {
+        "ops": n,
+        "bytes": (_resident() - resident) / n,
+        "heap_bytes": (_heap() - heap) / n,
+        "blocks": blocks / n,
+    }
     for loop in kept:
         if loop is not None:
             loop.close()
@@ -116,6 +124,7 @@ ROWS = (
         "loops",
         2_000,
         special=create_close,
+        counted=True,
         target=Target(times=4.0, below=15),
     ),
     Row(

@@ -39,6 +39,7 @@ of the first four:  [--connections 64] (udp: sockets, each with so many under wa
                     [--threads 1] [--seconds 1 | --requests N] [--warm-up 0.2]
                     [--server-pid PID] measures that process's CPU time over the window
                     [--progress] a JSON line on stderr twice a second   [--json] the report as JSON
+                    [--latencies] the report also has each latency that was seen, and how often
 of the first three: [--tls PEM] TLS 1.3, the certificate issued for localhost by an authority of that file
 Exit status: 0 all replies were right, 1 some were not, 2 wrong arguments.";
 
@@ -57,6 +58,7 @@ struct Options {
     port: Option<u16>,
     server: Option<i32>,
     progress: bool,
+    latencies: bool,
     json: bool,
     once: bool,
     http: bool,
@@ -81,6 +83,7 @@ fn parse() -> Result<Options, String> {
         port: None,
         server: None,
         progress: false,
+        latencies: false,
         json: false,
         once: false,
         http: false,
@@ -133,6 +136,7 @@ fn read(parser: &mut lexopt::Parser, options: &mut Options) -> Result<(), lexopt
             Long("port") => options.port = Some(parser.value()?.parse()?),
             Long("server-pid") => options.server = Some(parser.value()?.parse()?),
             Long("progress") => options.progress = true,
+            Long("latencies") => options.latencies = true,
             Long("tls") => options.tls = Some(parser.value()?.into()),
             Long("udp") => options.udp = true,
             Long("under-way") => options.under_way = parser.value()?.parse()?,
@@ -230,6 +234,7 @@ fn load(options: Options) -> Result<ExitCode, String> {
         warm_up: Duration::from_secs_f64(options.warm_up),
         server: options.server,
         progress: options.progress,
+        latencies: options.latencies,
     };
     let report = run::run(&plan)?;
     if options.json {

@@ -41,6 +41,8 @@ pub struct Plan<'a> {
     /// The process whose CPU time is measured over the window.
     pub server: Option<i32>,
     pub progress: bool,
+    /// The report has all latencies, so that those of several runs can be pooled.
+    pub latencies: bool,
 }
 
 /// A whole run ends within this, whatever the server does.
@@ -184,6 +186,12 @@ fn report(plan: &Plan, window: &Window, workers: Vec<Seen>) -> Value {
         "p99_us": at(0.99),
         "loadgen_cpu_s": round(cpu::own().as_secs_f64()),
     });
+    if plan.latencies {
+        let each = seen.latency_ns.iter_recorded();
+        out["latencies_us"] = each
+            .map(|step| json!([round(step.value_iterated_to() as f64 / 1000.0), step.count_at_value()]))
+            .collect();
+    }
     if let Traffic::Datagrams(_) = plan.traffic {
         out["lost"] = json!(seen.lost);
     }
