@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import selectors
 import signal
 import subprocess
@@ -12,13 +13,19 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from .child import STACKS_SIGNAL
-from .run import Settings
+from .run import PATIENCE, Settings
 
 # Seconds between two looks at the child.
 INTERVAL = 0.2
+# A child that tells nothing for so many seconds is frozen: its reporter tells some times a second, and it settles within a part of this.
+SILENCE = 90.0
+# A child that goes on telling but has done nothing more for so many seconds is stuck: nothing it waits for takes that long.
+STANDSTILL = 3 * PATIENCE
+# So many samples are kept: of a long run fewer a second.
+SAMPLES = 2000
 # What a child that hangs gets to write its stacks, in seconds, before it is killed.
 LAST_WORDS = 5.0
 # So many characters of the child's output are kept.
@@ -92,24 +99,26 @@ def supervise(
 ) -> Outcome:
     """Run *scenario* of the module *catalogue* in a process of its own; call *progress* some times a second meanwhile.
 
-    After *deadline* seconds, by default far more than it takes, the child is made to show its stacks and is killed.
+    After *deadline* seconds, by default far more than it takes, or where it is frozen or stuck, the child is made to show its stacks
+    and is killed.
     """
     if deadline is None:
-        deadline = 4 * (settings.seconds + settings.warm_up) + 120
+        usual = settings.seconds + settings.warm_up
+        deadline = usual + 3 * min(usual, PATIENCE) + 120
     outcome = Outcome(scenario, settings, repeat(scenario, settings))
     with tempfile.TemporaryFile() as output:
         child, events = _start(scenario, settings, catalogue, output)
         with closing(_Watch(child, events, outcome)) as watch:
             for _ in watch.until(time.monotonic() + deadline):
                 progress(outcome)
-            hung = watch.alive
+            hung = watch.alive and (watch.complaint or f"still there after {deadline:g} s")
             if hung:
                 outcome.output = _tail(output)
                 outcome.stacks = _stacks(child, output, watch)
         _end(child)
         if not hung:
             outcome.output = _tail(output)
-    _judge(outcome, child.returncode, deadline if hung else None)
+    _judge(outcome, child.returncode, hung)
     progress(outcome)
     return outcome
 
@@ -145,6 +154,9 @@ class _Watch:
         self.alive = True
         self.rest = b""
         self.phase, self.ops, self.p99 = "start", 0, None
+        self.told = self.moved = time.monotonic()
+        # One of so many looks becomes a sample.
+        self.every, self.looks = 1, 0
         os.set_blocking(events, False)
         self.end = os.pidfd_open(child.pid)
         self.selector = selectors.DefaultSelector()
@@ -157,11 +169,21 @@ class _Watch:
         os.close(self.end)
 
     def until(self, deadline: float) -> Iterator[None]:
-        """Watch until the child ends or *deadline*; yields after each look."""
-        while self.alive and time.monotonic() < deadline:
+        """Watch until the child ends, is frozen or stuck, or *deadline*; yields after each look."""
+        while self.alive and time.monotonic() < deadline and not self.complaint:
             self._wait(time.monotonic() + INTERVAL)
             self._sample()
             yield
+
+    @property
+    def complaint(self) -> str:
+        """Why there is nothing more to wait for; empty while there is."""
+        now = time.monotonic()
+        if now - self.told > SILENCE:
+            return f"frozen: it told nothing for {SILENCE:g} s"
+        if self.phase in ("warm-up", "run") and self.ops and now - self.moved > STANDSTILL:
+            return f"stuck: nothing was done for {STANDSTILL:g} s, after {self.ops} operations"
+        return ""
 
     def _wait(self, until: float) -> None:
         while self.alive and (left := until - time.monotonic()) > 0:
@@ -180,12 +202,15 @@ class _Watch:
             self._take(json.loads(line))
 
     def _take(self, event: dict[str, Any]) -> None:
+        self.told = time.monotonic()
         if "result" in event:
             self.outcome.result = event["result"]
             self.phase = "end"
         elif "phase" in event:
-            self.phase = event["phase"]
+            self.phase, self.moved = event["phase"], self.told
         else:
+            if event["ops"] != self.ops:
+                self.moved = self.told
             self.ops, self.p99 = event["ops"], event["p99"]
 
     def _sample(self) -> None:
@@ -197,8 +222,17 @@ class _Watch:
             return
         if not rss:  # it ended meanwhile
             return
+        self.looks += 1
+        if self.looks % self.every:
+            return
+        samples = self.outcome.samples
         at = time.monotonic() - self.outcome.began
-        self.outcome.samples.append(Sample(at, self.phase, self.ops, self.p99, rss, fds, threads))
+        samples.append(Sample(at, self.phase, self.ops, self.p99, rss, fds, threads))
+        if len(samples) >= SAMPLES:
+            # Of each two the one with more memory stays, so that the peak does.
+            pairs = zip(samples[::2], samples[1::2], strict=False)
+            samples[:] = [max(pair, key=lambda sample: sample.rss) for pair in pairs]
+            self.every *= 2
 
 
 def _stacks(child: subprocess.Popen[bytes], output: IO[bytes], watch: _Watch) -> str:
@@ -207,7 +241,9 @@ def _stacks(child: subprocess.Popen[bytes], output: IO[bytes], watch: _Watch) ->
     for task in sorted(Path(f"/proc/{child.pid}/task").iterdir()):
         with suppress(OSError):
             state = (task / "stat").read_text().rpartition(")")[2].split()[0]
-            known.append(f"thread {task.name} {(task / 'comm').read_text().strip()}: state {state}")
+            where = (task / "wchan").read_text().strip("0\n")
+            name = (task / "comm").read_text().strip()
+            known.append(f"thread {task.name} {name}: state {state}" + (f", in {where}" if where else ""))
     begin = output.seek(0, os.SEEK_END)
     os.kill(child.pid, STACKS_SIGNAL)
     # It writes for as long as it grows; a process that can't write any more is killed all the same.
@@ -238,15 +274,22 @@ def _end(child: subprocess.Popen[bytes]) -> None:
     child.wait()
 
 
-def _judge(outcome: Outcome, code: int, deadline: float | None) -> None:
+def _last_words(output: str) -> str:
+    """What faulthandler wrote of the threads as the process crashed, and the panic before it, if any."""
+    found = re.search(r"^(thread .* panicked at|Fatal Python error:)", output, re.MULTILINE)
+    return output[found.start() :] if found else ""
+
+
+def _judge(outcome: Outcome, code: int, hung: str | Literal[False]) -> None:
     result = outcome.result
     outcome.problems = list(result.get("problems", []))
-    if deadline is not None:
+    if hung:
         outcome.status = "hung"
         phase = outcome.samples[-1].phase if outcome.samples else "start"
-        outcome.problems.append(f"still there after {deadline:g} s, in phase {phase!r}")
+        outcome.problems.append(f"{hung}, in phase {phase!r}")
     elif code < 0:
         outcome.status = "crashed"
+        outcome.stacks = _last_words(outcome.output)
         when = "after its result" if result else "while it ran"
         outcome.problems.append(f"ended by {signal.Signals(-code).name} {when}")
     elif not result:

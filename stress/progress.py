@@ -9,6 +9,8 @@ from .parent import Outcome
 BAR = 24
 # Where stdout is no terminal, seconds between two lines of one scenario.
 PAUSE = 10.0
+# Lines of stacks that are shown; the report has them all.
+STACKS = 100
 SIGNS = {
     "passed": "ok",
     "failed": "FAILED",
@@ -47,9 +49,11 @@ class Progress:
             return
         for problem in outcome.problems:
             print("    " + problem.rstrip().replace("\n", "\n    "))
-        for text in (outcome.stacks, outcome.output):
-            for line in text.rstrip().splitlines()[-30:]:
-                print(f"    | {line}")
+        # Stacks begin with what matters, output ends with it; that of a crash ends with its stacks.
+        shown = outcome.stacks.rstrip().splitlines()[:STACKS]
+        shown += outcome.output.removesuffix(outcome.stacks).rstrip().splitlines()[-30:]
+        for line in shown:
+            print(f"    | {line}")
         print(f"    again: {outcome.command}", flush=True)
 
 

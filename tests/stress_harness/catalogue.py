@@ -3,6 +3,7 @@
 import asyncio
 import atexit
 import ctypes
+import gc
 import os
 import subprocess
 import sys
@@ -46,6 +47,26 @@ def hangs(run: Run) -> dict[str, int]:
     return {}
 
 
+def freezes(run: Run) -> dict[str, int]:
+    """A thread is away in C and does not say so: whoever stops all threads waits for it, and all others with it."""
+    attached = ctypes.PyDLL(None)
+    threading.Thread(target=attached.pause, name="away", daemon=True).start()
+    while True:
+        gc.collect()
+
+
+def stands_still(run: Run) -> dict[str, int]:
+    run.tally().took(time.perf_counter())
+    threading.Event().wait()
+    return {}
+
+
+def panics(run: Run) -> dict[str, int]:
+    sys.stderr.write("thread 'one' panicked at src/some.rs:1:2:\n")
+    sys.stderr.flush()
+    os.abort()
+
+
 def leaks_descriptors(run: Run) -> dict[str, int]:
     os.dup(0)
     return {}
@@ -83,6 +104,9 @@ SCENARIOS: dict[str, Callable[[Run], dict[str, int]]] = {
         fails,
         crashes,
         hangs,
+        freezes,
+        stands_still,
+        panics,
         leaks_descriptors,
         leaks_a_future,
         leaks_a_thread,

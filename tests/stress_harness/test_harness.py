@@ -4,6 +4,7 @@ import ctypes
 import json
 import os
 import random
+import re
 import select
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from stress import left, page, plot, record
+from stress import left, page, parent, plot, record
 from stress.parent import Outcome, supervise
 from stress.run import Histogram, Settings
 
@@ -72,6 +73,47 @@ def test_a_scenario_that_hangs_shows_its_stacks_and_leaves_nothing_behind():
         return
     assert select.select([end], [], [], 60)[0] == [end]
     os.close(end)
+
+
+def test_a_process_that_is_frozen_is_told_long_before_the_deadline(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(parent, "SILENCE", 3.0)
+    outcome = ends("freezes")
+    assert outcome.status == "hung"
+    assert outcome.problems == ["frozen: it told nothing for 3 s, in phase 'warm-up'"]
+    assert "in freezes" in outcome.stacks
+    assert re.search("thread .* state S", outcome.stacks)
+
+
+def test_a_scenario_that_gets_no_further_is_stuck(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(parent, "STANDSTILL", 2.0)
+    outcome = ends("stands_still")
+    assert outcome.status == "hung"
+    assert outcome.problems == ["stuck: nothing was done for 2 s, after 1 operations, in phase 'warm-up'"]
+    assert "in stands_still" in outcome.stacks
+
+
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        ("crashes", "Fatal Python error: Segmentation fault"),
+        ("panics", "thread 'one' panicked at src/some.rs:1:2:"),
+    ],
+)
+def test_a_crash_is_told_with_the_stacks_of_all_threads(name: str, first: str):
+    outcome = ends(name)
+    assert outcome.status == "crashed"
+    assert outcome.stacks.startswith(first)
+    assert f"in {name}" in outcome.stacks and "child.py" in outcome.stacks
+
+
+def test_the_report_of_a_long_run_is_bounded(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(parent, "SAMPLES", 8)
+    monkeypatch.setattr(parent, "INTERVAL", 0.01)
+    outcome = ends("passes")
+    assert outcome.status == "passed"
+    assert 4 <= len(outcome.samples) < 8
+    times = [sample.at for sample in outcome.samples]
+    assert times == sorted(times) and outcome.samples[-1].phase != "start"
 
 
 @pytest.mark.parametrize(
