@@ -42,6 +42,11 @@ impl Datagram {
         }
     }
 
+    /// Whether it is registered for writing.
+    pub fn is_armed(&self) -> bool {
+        self.armed
+    }
+
     pub fn notice(&mut self, ready: Ready) {
         self.readable |= ready.readable;
         self.writable |= ready.writable;

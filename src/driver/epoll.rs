@@ -4,19 +4,24 @@
 //! (`add_reader` and the `sock_*` calls) are level-triggered or one-shot, which mio does not offer, or edge-triggered in
 //! one direction and later in both; they are armed on mio's own instance through `sys::epoll`, and mio's wait reports them with
 //! the rest.
+//!
+//! A registration is of a number and the file behind it, and goes with the file. Where a number is closed while its file lives on under
+//! another (dup(2), a child that inherited it), the registration stays, and nothing can name it any more: only a
+//! new instance gets rid of it ([`Epoll::anew`]).
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mio::event::Event;
 use mio::unix::SourceFd;
-use mio::{Events, Poll, Waker};
+use mio::{Events, Poll};
 use slotmap::{Key, KeyData};
 
 use super::Token;
 use crate::inbox::Wake;
-use crate::sys::epoll::{self, Interest};
+use crate::sys::epoll::{self, Event as Wakeup, Interest};
 
 /// The event buffer grows while waits fill it: an idle loop keeps it small, a busy one gets a large batch.
 const EVENTS_MIN: usize = 32;
@@ -48,22 +53,31 @@ pub struct Epoll {
     poll: Poll,
     events: Events,
     capacity: usize,
-    waker: std::sync::Arc<Waker>,
+    waker: Arc<Wakeup>,
 }
 
-struct LoopWaker(std::sync::Arc<Waker>);
+struct LoopWaker(Arc<Wakeup>);
 
 impl Wake for LoopWaker {
     fn wake(&self) {
-        // The only failure is a full counter, which means that a wake is under way already.
-        let _ = self.0.wake();
+        self.0.wake();
     }
 }
 
 impl Epoll {
     pub fn new() -> io::Result<Self> {
+        Self::with_waker(Wakeup::new()?.into())
+    }
+
+    /// A new instance, with nothing registered but the same waker. A wake that comes before the loop waits on this one is
+    /// reported by it.
+    pub fn anew(&self) -> io::Result<Self> {
+        Self::with_waker(self.waker.clone())
+    }
+
+    fn with_waker(waker: Arc<Wakeup>) -> io::Result<Self> {
         let poll = Poll::new()?;
-        let waker = Waker::new(poll.registry(), WAKER)?.into();
+        waker.add_to(poll.as_raw_fd(), WAKER.0 as u64)?;
         Ok(Self { poll, events: Events::with_capacity(EVENTS_MIN), capacity: EVENTS_MIN, waker })
     }
 
@@ -97,7 +111,8 @@ impl Epoll {
         self.poll.registry().reregister(&mut SourceFd(&fd), encode(token), interest)
     }
 
-    pub fn arm(&mut self, fd: RawFd, token: Token, interest: Interest, new: bool) -> io::Result<()> {
+    /// Returns whether it was added: as this file the number was not registered.
+    pub fn arm(&mut self, fd: RawFd, token: Token, interest: Interest, new: bool) -> io::Result<bool> {
         epoll::arm(self.poll.as_raw_fd(), fd, interest, encode(token).0 as u64, new)
     }
 
@@ -106,8 +121,19 @@ impl Epoll {
         epoll::add_exclusive(self.poll.as_raw_fd(), fd, encode(token).0 as u64)
     }
 
-    pub fn remove(&mut self, fd: RawFd) {
-        epoll::remove(self.poll.as_raw_fd(), fd);
+    #[cfg(test)]
+    pub fn number(&self) -> RawFd {
+        self.poll.as_raw_fd()
+    }
+
+    /// Whether it was there.
+    pub fn remove(&mut self, fd: RawFd) -> bool {
+        epoll::remove(self.poll.as_raw_fd(), fd)
+    }
+
+    /// Whether an armed descriptor is still the file that it was armed as.
+    pub fn knows(&self, fd: RawFd, token: Token, interest: Interest) -> bool {
+        epoll::knows(self.poll.as_raw_fd(), fd, interest, encode(token).0 as u64)
     }
 
     /// Fills the event buffer. Touches nothing else.

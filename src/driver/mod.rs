@@ -12,6 +12,7 @@
 //!
 //! Threads: a driver belongs to its loop's thread. Only the waker made by [`Driver::waker`] is shared.
 
+mod anew;
 mod datagram;
 mod epoll;
 mod source;
@@ -111,6 +112,9 @@ pub struct Driver<T> {
     /// How many more are registered before it is next looked for those that nobody needs.
     until_sweep: usize,
     queue: VecDeque<Token>,
+    /// Waits so far.
+    waits: u64,
+    stale: anew::Stale,
     buffer: Box<[u8]>,
     /// For the next batch of datagrams; None while one is out.
     spare: Option<Box<Batch>>,
@@ -124,6 +128,8 @@ impl<T> Driver<T> {
             by_fd: HashMap::default(),
             until_sweep: SWEEP_AFTER,
             queue: VecDeque::new(),
+            waits: 0,
+            stale: anew::Stale::default(),
             buffer: Box::default(),
             spare: None,
         })
@@ -286,20 +292,28 @@ impl<T> Driver<T> {
 
     /// Waits until something happens, a wake, or the timeout; `Some(ZERO)` only looks. A signal ends the wait.
     pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        self.waits += 1;
         self.epoll.wait(timeout)
     }
 
     /// Notes what the last wait saw. Returns whether anything did happen.
     pub fn collect(&mut self) -> bool {
-        let Self { epoll, sources, queue, .. } = self;
-        epoll.drain(|token, ready| {
-            if let Some(source) = sources.get_mut(token)
-                && source.notice(ready)
-                && !std::mem::replace(&mut source.queued, true)
+        let Self { epoll, sources, queue, stale, waits, .. } = self;
+        let happened = epoll.drain(|token, ready| {
+            let Some(source) = sources.get_mut(token) else { return stale.count() };
+            if let Kind::Watch(watch) = &mut source.kind
+                && watch.is_suspect(*waits)
             {
+                stale.suspect(token);
+            }
+            if source.notice(ready) && !std::mem::replace(&mut source.queued, true) {
                 queue.push_back(token);
             }
-        })
+        });
+        if self.stale.is_any() {
+            self.deal_with_stale();
+        }
+        happened
     }
 
     /// How many sources have something to report.
@@ -317,7 +331,9 @@ impl<T> Driver<T> {
             && listener.is_shared()
         {
             // It is level-triggered: while it pauses it would end every wait at once.
-            self.epoll.remove(source.fd);
+            if !self.epoll.remove(source.fd) {
+                self.stale.certain();
+            }
         }
         let owners_turn = matches!(source.kind, Kind::Stream(_))
             && matches!(completion, Some(Completion::Readable | Completion::Large(_)));
@@ -404,18 +420,23 @@ impl<T> Driver<T> {
         Ok(sent)
     }
 
-    /// Says what a watched descriptor is watched for. An empty interest silences it.
-    pub fn watch(&mut self, token: Token, interest: Interest) -> io::Result<()> {
+    /// Says what a watched descriptor is watched for. An empty interest silences it. Returns its token, which is a new one where
+    /// the number stands for another file by now: what comes of the former one is not its.
+    pub fn watch(&mut self, token: Token, interest: Interest) -> io::Result<Token> {
         let Some(Source { fd, kind: Kind::Watch(watch), .. }) = self.sources.get_mut(token) else {
             return Err(io::ErrorKind::NotFound.into());
         };
+        let was_silent = watch.is_silent();
         if interest.readable || interest.writable {
-            self.epoll.arm(*fd, token, interest, interest.edge && watch.is_silent())?;
-        } else if !watch.is_silent() {
+            let added = self.epoll.arm(*fd, token, interest, interest.edge && was_silent)?;
+            if added && !was_silent {
+                return self.renew(token, interest);
+            }
+        } else if !was_silent {
             self.epoll.remove(*fd);
         }
         watch.set(interest);
-        Ok(())
+        Ok(token)
     }
 
     /// Accepts again after a failure for want of descriptors or memory.

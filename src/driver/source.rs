@@ -259,6 +259,9 @@ impl AcceptError {
     }
 }
 
+/// How many waits in a row report a watch before it is asked whether that is still the descriptor that was meant.
+const SUSPECT: u32 = 1024;
+
 /// How many connections in a row may fail: more than wait in most queues. What fails longer fails whatever comes (a rule that
 /// forbids the call itself), and would keep the loop busy for ever.
 const MOST_FAILED: u32 = 1024;
@@ -270,6 +273,10 @@ impl Listener {
 
     pub fn is_shared(&self) -> bool {
         self.shared
+    }
+
+    pub fn is_suspended(&self) -> bool {
+        self.suspended
     }
 
     /// Whether it was suspended.
@@ -312,9 +319,28 @@ impl Listener {
 pub struct Watch {
     interest: Interest,
     ready: Ready,
+    /// The last wait that reported it, and how many in a row did.
+    reported: (u64, u32),
 }
 
 impl Watch {
+    pub fn interest(&self) -> Interest {
+        self.interest
+    }
+
+    /// It was reported by that wait. True every so many waits in a row, while it is watched level-triggered: then it may be that
+    /// nobody can deal with it.
+    pub fn is_suspect(&mut self, wait: u64) -> bool {
+        let (last, count) = self.reported;
+        let count = if last + 1 == wait { count + 1 } else { 0 };
+        self.reported = (wait, count);
+        count > 0
+            && count % SUSPECT == 0
+            && !self.interest.edge
+            && !self.interest.oneshot
+            && !self.is_silent()
+    }
+
     pub fn set(&mut self, interest: Interest) {
         if self.interest.edge != interest.edge {
             // Armed anew, it is told anew of what is ready; an edge may be past.

@@ -5,11 +5,19 @@ use std::os::unix::net::UnixStream;
 use super::*;
 
 mod large;
+mod stale;
 
 fn pair() -> (UnixStream, UnixStream) {
     let (ours, theirs) = UnixStream::pair().expect("socketpair");
     ours.set_nonblocking(true).expect("non-blocking");
     (ours, theirs)
+}
+
+/// The second one's number becomes the first one's file, in one step: other tests make descriptors too.
+fn put_in_place_of(file: &UnixStream, number: &UnixStream) {
+    // SAFETY: two open descriptors, both the test's.
+    let result = unsafe { libc::dup2(file.as_raw_fd(), number.as_raw_fd()) };
+    assert_eq!(result, number.as_raw_fd());
 }
 
 fn stream(driver: &mut Driver<&'static str>, socket: &UnixStream, mode: ReadMode) -> Token {

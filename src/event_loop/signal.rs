@@ -42,13 +42,11 @@ impl Subscription {
 
 fn watch(driver: &mut Driver<Endpoint>, fd: i32, endpoint: Endpoint) -> std::io::Result<Token> {
     let token = driver.register_watch(fd, endpoint);
-    match driver.watch(token, Interest { readable: true, ..Interest::default() }) {
-        Ok(()) => Ok(token),
-        Err(error) => {
-            driver.deregister(token);
-            Err(error)
-        }
+    let watched = driver.watch(token, Interest { readable: true, ..Interest::default() });
+    if watched.is_err() {
+        driver.deregister(token);
     }
+    watched
 }
 
 /// The loop's slot, taken now if this is its first signal. RuntimeError once the loop is closed.

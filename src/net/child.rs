@@ -38,7 +38,7 @@ const ONCE: Interest = Interest { readable: true, writable: false, oneshot: true
 fn watch(driver: &mut Driver<Endpoint>, child: Child) -> Result<(), (io::Error, Option<Endpoint>)> {
     let fd = child.descriptor.as_raw_fd();
     let token = driver.register_watch(fd, Endpoint::native(dispatch, child));
-    driver.watch(token, ONCE).map_err(|error| (error, driver.deregister(token)))
+    driver.watch(token, ONCE).map(drop).map_err(|error| (error, driver.deregister(token)))
 }
 
 fn dispatch(event_loop: &Bound<'_, EventLoop>, token: Token, _: Completion) -> OrFatal {

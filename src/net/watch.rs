@@ -161,7 +161,7 @@ pub fn wait(
         let interest = watch.interest();
         let kept = watch.kept.take();
         match driver.watch(token, interest) {
-            Ok(()) => Ok((token, former, kept)),
+            Ok(token) => Ok((token, former, kept)),
             // Both waiters are handed out: dropping them may run code.
             Err(error) => Err((error, former, take(driver, token, direction), kept)),
         }
@@ -257,7 +257,7 @@ fn rearm(event_loop: &Bound<'_, EventLoop>, token: Token) -> PyResult<()> {
     let failed = with_driver(event_loop, |driver| {
         let Some(watch) = watch_of(driver, token) else { return Ok(()) };
         let interest = watch.interest();
-        if interest.oneshot { driver.watch(token, interest) } else { Ok(()) }
+        if interest.oneshot { driver.watch(token, interest).map(drop) } else { Ok(()) }
     })?;
     // The descriptor was closed under its waiter; nothing will come of it any more, as with asyncio's selectors.
     if let Err(error) = failed {

@@ -167,7 +167,7 @@ fn register(
             Direction::Write => Interest { writable: true, ..before },
         };
         match driver.watch(token, interest) {
-            Ok(()) => {
+            Ok(token) => {
                 let kept = watch_of(driver, token).and_then(|watch| watch.kept.as_mut());
                 kept.expect("as before").interest = interest;
                 Ok(Some(token))
