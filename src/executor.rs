@@ -1,13 +1,11 @@
 //! The native half of a loop's default executor: what waits to be called, and the threads that wait for it.
 //!
-//! A thread attaches once, when Python starts it, and lets go of the interpreter only while it waits. What a function returns goes
-//! to the loop's inbox in one message; no `concurrent.futures.Future` is made.
-//!
-//! The lock guards the queue and the counts. Nothing under it calls Python or drops a reference.
+//! A thread attaches once, when Python starts it, and lets go of the interpreter only while it waits: for a ticket, which says that it
+//! is worth looking. It takes jobs attached, since the collector looks at those that wait. What a function returns goes to the
+//! loop's inbox in one message; no `concurrent.futures.Future` is made.
 
 use std::collections::VecDeque;
 
-use parking_lot::{Condvar, Mutex};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -18,7 +16,8 @@ use crate::event_loop::post::Post;
 use crate::event_loop::task::begin::{self, End};
 use crate::event_loop::{EventLoop, task};
 use crate::inbox::InboxSender;
-use crate::py::{Owned, imports};
+use crate::py::{Attached, Owned, imports};
+use crate::sync::idle::Tickets;
 
 struct Job {
     function: Owned,
@@ -32,7 +31,7 @@ struct Job {
 #[derive(Default)]
 struct Inner {
     jobs: VecDeque<Job>,
-    /// Threads that wait and were not woken for a job.
+    /// Threads that wait for a ticket, or are about to, and were not given one.
     idle: usize,
     threads: usize,
     closed: bool,
@@ -42,8 +41,8 @@ struct Inner {
 #[pyclass(frozen, subclass, module = "tokioloop._tokioloop")]
 pub struct ThreadQueue {
     most: usize,
-    inner: Mutex<Inner>,
-    came: Condvar,
+    inner: Attached<Inner>,
+    tickets: Tickets,
 }
 
 #[pymethods]
@@ -51,7 +50,7 @@ impl ThreadQueue {
     /// For up to `most` threads.
     #[new]
     fn new(most: usize) -> Self {
-        Self { most, inner: Mutex::default(), came: Condvar::new() }
+        Self { most, inner: Attached::default(), tickets: Tickets::default() }
     }
 
     /// Have `function(*args)` called in one of the threads: the future of the loop that gets what comes of it, and whether the caller is to
@@ -70,9 +69,9 @@ impl ThreadQueue {
             future: Owned::for_another_thread(&future.bind(py)),
             inbox: event_loop.get().shared.inbox.clone(),
         };
-        let (refused, wake, wants_thread) = self.add(job);
+        let (refused, wake, wants_thread) = self.add(py, job);
         if wake {
-            self.came.notify_one();
+            self.tickets.give(1);
         }
         if refused.is_some() {
             return Err(PyRuntimeError::new_err("cannot schedule new futures after shutdown"));
@@ -90,12 +89,13 @@ impl ThreadQueue {
     /// Take no more; what waits is still done, or with `drop_waiting` cancelled: how many that were. Any thread.
     #[pyo3(signature = (drop_waiting = false))]
     fn _close(&self, py: Python<'_>, drop_waiting: bool) -> usize {
-        let dropped = {
-            let mut inner = self.inner.lock();
+        let (dropped, idle) = {
+            let mut inner = self.inner.lock(py);
             inner.closed = true;
-            if drop_waiting { std::mem::take(&mut inner.jobs) } else { VecDeque::new() }
+            let dropped = if drop_waiting { std::mem::take(&mut inner.jobs) } else { VecDeque::new() };
+            (dropped, std::mem::take(&mut inner.idle))
         };
-        self.came.notify_all();
+        self.tickets.give(idle);
         let count = dropped.len();
         for job in dropped {
             job.answer(py, End::Cancelled);
@@ -104,13 +104,13 @@ impl ThreadQueue {
     }
 
     /// A thread that was asked for could not be started.
-    fn _lost_thread(&self) {
-        self.inner.lock().threads -= 1;
+    fn _lost_thread(&self, py: Python<'_>) {
+        self.inner.lock(py).threads -= 1;
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        // SAFETY: the collector has stopped every thread, none of them inside the lock.
-        for job in unsafe { &*self.inner.data_ptr() }.jobs.iter() {
+        let Some(inner) = self.inner.seen_by_collector() else { return Ok(()) };
+        for job in &inner.jobs {
             for object in [&job.function, &job.args, &job.future] {
                 visit.call(object.as_py())?;
             }
@@ -121,8 +121,8 @@ impl ThreadQueue {
 
 impl ThreadQueue {
     /// The job back if it was refused; whether to wake a thread, and whether to start one.
-    fn add(&self, job: Job) -> (Option<Job>, bool, bool) {
-        let mut inner = self.inner.lock();
+    fn add(&self, py: Python<'_>, job: Job) -> (Option<Job>, bool, bool) {
+        let mut inner = self.inner.lock(py);
         if inner.closed {
             return (Some(job), false, false);
         }
@@ -137,24 +137,21 @@ impl ThreadQueue {
     }
 
     fn next(&self, py: Python<'_>) -> Option<Job> {
-        if let Some(job) = self.inner.lock().jobs.pop_front() {
-            return Some(job);
-        }
-        py.detach(|| {
-            let mut inner = self.inner.lock();
-            loop {
-                // Of one that a thread was woken for, another may have come first.
+        loop {
+            {
+                let mut inner = self.inner.lock(py);
+                // Of one that a thread got a ticket for, another may have come first.
                 if let Some(job) = inner.jobs.pop_front() {
                     return Some(job);
                 }
                 if inner.closed {
                     return None;
                 }
+                // Whoever gives it a ticket takes it off.
                 inner.idle += 1;
-                // Whoever wakes it has taken it off `idle`.
-                self.came.wait(&mut inner);
             }
-        })
+            py.detach(|| self.tickets.take());
+        }
     }
 }
 

@@ -145,3 +145,27 @@ def test_files_stay_of_readable_size():
         if (n := len(p.read_text().splitlines())) > 800
     }
     assert long == {}
+
+
+# Files with a lock of another kind than `Attached`, and why a reference to a Python object can't be lost in it.
+PLAIN_LOCKS = {
+    "net/native.rs": "holds functions",
+    "pool/queues.rs": "holds inboxes, and the workers' ends of queues until each takes its own; no traverse shows what waits there",
+    "py/attached.rs": "is `Attached`",
+    "runtime.rs": "holds settings and the runtime",
+    "sync/biased.rs": "holds nothing",
+    "sync/idle.rs": "holds a count",
+    "sync/mod.rs": "names the type",
+    "sys/libssl/connection.rs": "holds bytes",
+    "sys/signal.rs": "holds dispositions and descriptors",
+}
+
+
+def test_locks_of_python_references_are_taken_attached():
+    """What the collector visits is behind `Attached`, whose guard needs the token of an attached thread."""
+    lock = r"\b(?:Mutex|RwLock|ReentrantMutex|FairMutex)\b"
+    assert {name for name, text in FILES.items() if re.search(lock, text)} == set(PLAIN_LOCKS)
+
+
+def test_no_lock_is_passed_by():
+    assert [name for name, text in FILES.items() if re.search(r"\bdata_ptr\(|\bforce_unlock", text)] == []

@@ -24,7 +24,7 @@ pub trait Feed {
     fn feed(&self, event_loop: &Bound<'_, EventLoop>) -> OrFatal<Fed>;
 
     /// The loop is about to sleep: false if there is something to do after all. Calls no Python.
-    fn may_sleep(&self) -> bool;
+    fn may_sleep(&self, py: Python<'_>) -> bool;
 
     /// About how much waits to be begun. Calls no Python.
     fn waiting(&self) -> usize;

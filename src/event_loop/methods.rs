@@ -255,8 +255,9 @@ impl EventLoop {
     // ---- garbage collection -----------------------------------------------------------------------------
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        // SAFETY: the collector has stopped every other thread at a point where it runs Python or waits detached,
-        // never inside a borrow of the core (which calls no Python), and this only reads.
+        // SAFETY: the collector has stopped every attached thread at a safe point, and no change of the core spans one (it calls no
+        // Python and detaches nowhere). A thread that waits detached touches no more of the core than the driver's buffer for
+        // events, which is not looked at here.
         let core = unsafe { &*self.core.get() };
         core.visit(|object| visit.call(object.as_py()))
     }

@@ -1,22 +1,21 @@
 //! The live loops of the process: a lock-free map that every thread may read at any time.
 //!
-//! An entry holds a weak reference, a Python object, and the map frees entries late and on any thread. So an entry
-//! that is freed only drops its reference into a queue, and the next caller that is attached buries it.
+//! An entry holds a weak reference, a Python object, and the map frees entries late, by whichever thread uses it. So an entry
+//! that is freed only moves its reference into a list, which the next caller empties. Every thread that uses the map is attached.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 
-use parking_lot::Mutex;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyWeakrefReference};
 
 use super::EventLoop;
 use super::shared::Shared;
-use crate::py::Owned;
+use crate::py::{Attached, Owned};
 
 static LOOPS: LazyLock<papaya::HashMap<u64, Entry>> = LazyLock::new(papaya::HashMap::new);
-static GRAVEYARD: Mutex<Vec<Owned>> = Mutex::new(Vec::new());
+static GRAVEYARD: Attached<Vec<Owned>> = Attached::new(Vec::new());
 
 struct Entry {
     /// 0 once the loop is closed.
@@ -42,14 +41,16 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        // Moved, not released: this thread may be one that never attaches.
-        GRAVEYARD.lock().extend(self.reference.take());
+        // SAFETY: entries are freed by threads that use the map, and all that do are attached.
+        let py = unsafe { Python::assume_attached() };
+        // Moved, not released, in the middle of the map's own work.
+        GRAVEYARD.lock(py).extend(self.reference.take());
     }
 }
 
 /// Releases the references of loops that are gone. Attached.
-fn bury(_py: Python<'_>) {
-    let dead = std::mem::take(&mut *GRAVEYARD.lock());
+fn bury(py: Python<'_>) {
+    let dead = std::mem::take(&mut *GRAVEYARD.lock(py));
     drop(dead);
 }
 

@@ -16,10 +16,10 @@ use super::report::{OrReport, Report};
 use super::signal::Subscription;
 use super::{EventLoop, handle_type, task};
 use crate::driver::{Completion, Driver};
-use crate::py::Owned;
 use crate::py::errors::OrOsError;
 use crate::py::fatal::{Fatal, OrFatal};
 use crate::py::names::names;
+use crate::py::{Owned, attached};
 use crate::sys::clock::monotonic_ns;
 
 /// While callbacks keep the loop busy the driver is asked no more often than this: an empty `epoll_wait` costs as
@@ -122,7 +122,7 @@ fn poll(event_loop: &Bound<'_, EventLoop>, last_poll: &mut u64) -> OrFatal {
                     return Ok(());
                 }
                 let feed = core.feed.clone();
-                if feed.as_ref().is_some_and(|feed| !feed.may_sleep()) {
+                if feed.as_ref().is_some_and(|feed| !feed.may_sleep(event_loop.py())) {
                     core.hungry = true;
                     return Ok(());
                 }
@@ -179,7 +179,8 @@ fn next_timeout(core: &mut super::core::Core) -> (Option<Duration>, Option<Vec<H
 
 /// Runs `wait` detached from the interpreter.
 fn detached<R>(wait: impl FnOnce() -> R) -> R {
-    // SAFETY: attached here; `wait` is a system call on the driver and touches no Python object.
+    attached::check_none_held();
+    // SAFETY: attached here; `wait` is a system call on the driver. It touches no Python object, and nothing that the collector looks at.
     unsafe {
         let state = ffi::PyEval_SaveThread();
         let result = wait();

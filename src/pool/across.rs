@@ -47,7 +47,7 @@ pub fn _outcome_of<'py>(job: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, P
     let kept = waiting.clone_ref(py);
     let key = lp.with(py, |core| core.pending.insert(kept))?;
     let answer = Answer { inbox: lp.shared.inbox.clone(), key };
-    if let Err(watcher) = job_type::state_of(job).watch(Watcher::Answer(answer)) {
+    if let Err(watcher) = job_type::state_of(job).watch(py, Watcher::Answer(answer)) {
         tell(job, watcher)?;
     }
     Ok(Some(waiting.into_bound(py)))
@@ -73,7 +73,7 @@ pub fn _run_on<'py>(
         Ok(()) => Ok(job),
         Err(refused) => {
             // Nobody is told of a job that never was.
-            job_type::state_of(&job).revoke();
+            job_type::state_of(&job).revoke(py);
             drop(refused);
             Err(closed())
         }

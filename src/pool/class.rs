@@ -104,7 +104,7 @@ impl Pool {
     fn _end_begun(&self, py: Python<'_>) -> PyResult<()> {
         for begun in &self.queues()?.begun {
             let jobs: Vec<_> = {
-                let begun = begun.lock();
+                let begun = begun.lock(py);
                 begun.doing.iter().chain(begun.running.values()).map(|job| job.clone_ref(py)).collect()
             };
             for job in jobs {
@@ -121,11 +121,11 @@ impl Pool {
     }
 
     /// Jobs that nobody has begun, and for each worker how many it began, stole and has running. Any thread.
-    fn _figures(&self) -> PyResult<(usize, Vec<WorkerFigures>)> {
+    fn _figures(&self, py: Python<'_>) -> PyResult<(usize, Vec<WorkerFigures>)> {
         let queues = self.queues()?;
         let read = |figure: &AtomicUsize| figure.load(Ordering::Relaxed);
         let figures = queues.figures.iter().zip(&queues.begun).map(|(figures, begun)| {
-            (read(&figures.begun), read(&figures.stolen), begun.lock().running.len())
+            (read(&figures.begun), read(&figures.stolen), begun.lock(py).running.len())
         });
         Ok((queues.len(), figures.collect()))
     }

@@ -63,7 +63,7 @@ pub fn cancel(job: &Bound<'_, PyAny>) -> PyResult<bool> {
 
 /// Whether a coroutine function is being called: there is no coroutine yet, but there will be.
 fn is_to_be_coroutine(py: Python<'_>, job: &Job) -> PyResult<bool> {
-    match job.callee() {
+    match job.callee(py) {
         Some(callee) => imports::iscoroutinefunction(py)?.call1((callee.bind(py),))?.is_truthy(),
         None => Ok(false),
     }
@@ -78,7 +78,7 @@ pub fn ask_to_cancel(job: &Bound<'_, PyAny>) -> PyResult<bool> {
     let py = job.py();
     let state = job_type::state_of(job);
     let to_be_one = is_to_be_coroutine(py, state)?;
-    let mut inner = state.inner.lock();
+    let mut inner = state.inner.lock(py);
     let Some(begun) = &inner.begun else {
         // Any function may still return a coroutine, which then is to be cancelled.
         inner.cancel_wanted = state.state() == State::Running;
@@ -110,7 +110,7 @@ fn end_if(
     loop {
         let Some(made) = state.condition_if_made(py) else {
             // Nobody has seen the condition; who asks for it from now on sees the end.
-            let mut inner = state.inner.lock();
+            let mut inner = state.inner.lock(py);
             if inner.condition.is_some() {
                 continue;
             }
@@ -120,7 +120,7 @@ fn end_if(
         };
         let condition = made.condition.bind(py);
         condition.call_method0("acquire")?;
-        let mut inner = state.inner.lock();
+        let mut inner = state.inner.lock(py);
         let written = write_locked(state, &mut inner, &mut end, &may);
         drop(inner);
         let told = match written {

@@ -6,7 +6,6 @@
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use parking_lot::Mutex;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
@@ -14,7 +13,7 @@ use super::across::Answer;
 use crate::event_loop::post::{Post, RemoteCall};
 use crate::event_loop::task::begin::End;
 use crate::inbox::InboxSender;
-use crate::py::Owned;
+use crate::py::{Attached, Owned};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
@@ -79,13 +78,13 @@ pub(super) struct Inner {
 pub struct Job {
     /// Written under the lock, with Release; read by anyone.
     state: AtomicU8,
-    pub(super) inner: Mutex<Inner>,
+    pub(super) inner: Attached<Inner>,
 }
 
 impl Job {
     pub fn new(work: Work) -> Self {
         let inner = Inner { work: Some(work), ..Inner::default() };
-        Self { state: AtomicU8::new(State::Pending as u8), inner: Mutex::new(inner) }
+        Self { state: AtomicU8::new(State::Pending as u8), inner: Attached::new(inner) }
     }
 
     #[inline]
@@ -105,8 +104,12 @@ impl Job {
 
     /// Takes out what is to be done, for the one who does it now on the loop of that inbox; None if it was cancelled. The
     /// [`Calling`] goes before the work does.
-    pub fn take_work(&self, inbox: &InboxSender<Post>) -> Option<(Work, Calling<'_>)> {
-        let mut inner = self.inner.lock();
+    pub fn take_work<'py>(
+        &self,
+        py: Python<'py>,
+        inbox: &InboxSender<Post>,
+    ) -> Option<(Work, Calling<'_, 'py>)> {
+        let mut inner = self.inner.lock(py);
         if self.state() != State::Pending {
             return None;
         }
@@ -117,26 +120,26 @@ impl Job {
             Work::Coroutine { .. } => inner.begun = Some(Begun { inbox: inbox.clone(), task: None }),
         }
         self.set_state(State::Running);
-        Some((work, Calling(self)))
+        Some((work, Calling(self, py)))
     }
 
     /// Takes the work away from a job that nobody is to do.
-    pub fn revoke(&self) {
-        let work = self.inner.lock().work.take();
+    pub fn revoke(&self, py: Python<'_>) {
+        let work = self.inner.lock(py).work.take();
         drop(work);
     }
 
     /// A reference to what is being called.
-    pub fn callee(&self) -> Option<Owned> {
-        let inner = self.inner.lock();
+    pub fn callee(&self, py: Python<'_>) -> Option<Owned> {
+        let inner = self.inner.lock(py);
         // SAFETY: attached; alive as long as it stands there, which it does while the lock is held.
         inner.calling.map(|callee| unsafe { Owned::borrow(callee.as_ptr()) })
     }
 
     /// The job is a coroutine, which is about to make its first step on the loop of that inbox. False if it has been cancelled.
     #[must_use]
-    pub fn note_begin(&self, inbox: &InboxSender<Post>) -> bool {
-        let mut inner = self.inner.lock();
+    pub fn note_begin(&self, py: Python<'_>, inbox: &InboxSender<Post>) -> bool {
+        let mut inner = self.inner.lock(py);
         if self.state().is_done() {
             return false;
         }
@@ -147,8 +150,8 @@ impl Job {
 
     /// The first step is over and the task goes on; whether it is to be cancelled at once.
     #[must_use]
-    pub fn note_task(&self, task: Owned) -> bool {
-        let mut inner = self.inner.lock();
+    pub fn note_task(&self, py: Python<'_>, task: Owned) -> bool {
+        let mut inner = self.inner.lock(py);
         let mut unused = Some(task);
         if let Some(begun) = &mut inner.begun {
             begun.task = unused.take();
@@ -160,12 +163,12 @@ impl Job {
 
     /// The task of a coroutine that goes on.
     pub fn task(&self, py: Python<'_>) -> Option<Owned> {
-        self.inner.lock().begun.as_ref()?.task.as_ref().map(|task| task.clone_ref(py))
+        self.inner.lock(py).begun.as_ref()?.task.as_ref().map(|task| task.clone_ref(py))
     }
 
     /// Adds somebody to be told of the end; gives it back if that has been.
-    pub fn watch(&self, watcher: Watcher) -> Result<(), Watcher> {
-        let mut inner = self.inner.lock();
+    pub fn watch(&self, py: Python<'_>, watcher: Watcher) -> Result<(), Watcher> {
+        let mut inner = self.inner.lock(py);
         if self.state().is_done() {
             return Err(watcher);
         }
@@ -178,7 +181,7 @@ impl Job {
         match self.state() {
             State::Pending | State::Running => None,
             State::Cancelled => Some(End::Cancelled),
-            State::Finished => self.inner.lock().end.as_ref().map(|end| end.clone_ref(py)),
+            State::Finished => self.inner.lock(py).end.as_ref().map(|end| end.clone_ref(py)),
         }
     }
 
@@ -193,7 +196,7 @@ impl Job {
         }
         let new = Box::new(make()?);
         let mut unused = Some(new);
-        let mut inner = self.inner.lock();
+        let mut inner = self.inner.lock(py);
         if inner.condition.is_none() {
             inner.condition = unused.take();
         }
@@ -203,16 +206,15 @@ impl Job {
     }
 
     pub(super) fn condition_if_made(&self, py: Python<'_>) -> Option<Condition> {
-        self.inner.lock().condition.as_ref().map(|made| Condition {
+        self.inner.lock(py).condition.as_ref().map(|made| Condition {
             condition: made.condition.clone_ref(py),
             waiters: made.waiters.clone_ref(py),
         })
     }
 
-    /// Shows every Python object in it to the garbage collector, which has stopped all threads.
+    /// Shows every Python object in it to the garbage collector.
     pub fn visit<E>(&self, mut visit: impl FnMut(&Owned) -> Result<(), E>) -> Result<(), E> {
-        // SAFETY: no thread is stopped inside the lock, since nothing under it calls Python.
-        let inner = unsafe { &*self.inner.data_ptr() };
+        let Some(inner) = self.inner.seen_by_collector() else { return Ok(()) };
         match &inner.work {
             Some(Work::Call(call)) => call.visit(&mut visit)?,
             Some(Work::Coroutine { coro, context }) => {
@@ -241,20 +243,20 @@ impl Job {
     }
 
     /// Takes everything out, for the caller to drop.
-    pub fn take_all(&self) -> impl Drop + use<> {
+    pub fn take_all(&self, py: Python<'_>) -> impl Drop + use<> {
         struct Remains(#[allow(dead_code)] Inner);
         impl Drop for Remains {
             fn drop(&mut self) {}
         }
-        Remains(std::mem::take(&mut *self.inner.lock()))
+        Remains(std::mem::take(&mut *self.inner.lock(py)))
     }
 }
 
 /// As long as it lives, others can see what is being called: so they know whether that will give a coroutine.
-pub struct Calling<'a>(&'a Job);
+pub struct Calling<'a, 'py>(&'a Job, Python<'py>);
 
-impl Drop for Calling<'_> {
+impl Drop for Calling<'_, '_> {
     fn drop(&mut self) {
-        self.0.inner.lock().calling = None;
+        self.0.inner.lock(self.1).calling = None;
     }
 }

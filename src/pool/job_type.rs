@@ -100,7 +100,7 @@ impl<'a, 'py> This<'a, 'py> {
     }
 
     fn add_done_callback(&self, callback: Bound<'py, PyAny>) -> PyResult<()> {
-        match self.job.watch(Watcher::Callback(callback.into())) {
+        match self.job.watch(callback.py(), Watcher::Callback(callback.into())) {
             Ok(()) => Ok(()),
             Err(watcher) => end::tell(self.object, watcher),
         }
@@ -246,8 +246,8 @@ unsafe extern "C" fn traverse(object: *mut ffi::PyObject, visit: ffi::visitproc,
 }
 
 unsafe extern "C" fn clear(object: *mut ffi::PyObject) -> c_int {
-    // SAFETY: called by the collector on garbage.
-    drop(unsafe { (*object.cast::<Object>()).job.assume_init_ref() }.take_all());
+    // SAFETY: called by the collector on garbage, attached.
+    drop(unsafe { (*object.cast::<Object>()).job.assume_init_ref().take_all(Python::assume_attached()) });
     0
 }
 

@@ -13,7 +13,7 @@ use slotmap::{SlotMap, new_key_type};
 use super::end::Pledge;
 use crate::event_loop::post::Post;
 use crate::inbox::InboxSender;
-use crate::py::Owned;
+use crate::py::{Attached, Owned};
 use crate::sync::idle::Sleepers;
 use crate::sync::ownership;
 
@@ -53,7 +53,7 @@ pub struct Queues {
     /// The loops, by worker. Emptied when a worker leaves.
     inboxes: Box<[Mutex<Option<InboxSender<Post>>>]>,
     pub figures: Box<[Figures]>,
-    pub begun: Box<[Mutex<Begun>]>,
+    pub begun: Box<[Attached<Begun>]>,
     /// No more jobs come, but for those on their way in.
     closing: AtomicBool,
     /// Jobs that have not been begun are not to be.
@@ -74,7 +74,7 @@ impl Queues {
             sleepers: Sleepers::new(workers),
             inboxes: (0..workers).map(|_| Mutex::new(None)).collect(),
             figures: (0..workers).map(|_| Figures::default()).collect(),
-            begun: (0..workers).map(|_| Mutex::default()).collect(),
+            begun: (0..workers).map(|_| Attached::default()).collect(),
             closing: AtomicBool::new(false),
             dropping: AtomicBool::new(false),
             finished: AtomicBool::new(false),

@@ -1,6 +1,5 @@
 //! From a job that was taken to its end, or to a task that goes on, on the thread of the loop that took it.
 
-use parking_lot::Mutex;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
@@ -15,7 +14,7 @@ use crate::event_loop::report::{OrReport, Report};
 use crate::event_loop::task::begin::{self, End};
 use crate::event_loop::{EventLoop, binding, turn};
 use crate::py::fatal::{Fatal, OrFatal};
-use crate::py::{Owned, imports};
+use crate::py::{Attached, Owned, imports};
 use crate::sys::clock::monotonic_ns;
 
 /// What goes wrong around a job, where it is not the job's end.
@@ -31,7 +30,7 @@ pub fn start(event_loop: &Bound<'_, EventLoop>, pledge: Pledge) -> OrFatal {
     let job = pledge.job(py);
     let inbox = &event_loop.get().shared.inbox;
     // Dropped in this order: what is shown as being called is alive.
-    let Some((work, _calling)) = job_type::state_of(&job).take_work(inbox) else { return Ok(()) };
+    let Some((work, _calling)) = job_type::state_of(&job).take_work(py, inbox) else { return Ok(()) };
     let since = event_loop.get().shared.is_debug().then(monotonic_ns);
     // Given to the job's task, if it comes to that; else it goes after the job's end.
     let mut pledge = Some(pledge);
@@ -120,7 +119,7 @@ fn run(
 ) -> PyResult<()> {
     let py = event_loop.py();
     let state = job_type::state_of(job);
-    if !state.note_begin(&event_loop.get().shared.inbox) {
+    if !state.note_begin(py, &event_loop.get().shared.inbox) {
         // Cancelled while the coroutine was made.
         return coro.call_method0("close").map(drop);
     }
@@ -134,12 +133,12 @@ fn run(
     }
     let kept = keep(event_loop, job)?;
     let Some(pledge) = pledge.take() else { return Ok(()) };
-    let ending = Bound::new(py, Ending(Mutex::new(Some(Begun { pledge, kept }))))?;
+    let ending = Bound::new(py, Ending(Attached::new(Some(Begun { pledge, kept }))))?;
     if let Err(error) = begin::when_ended(py, &task, ending.as_any(), again) {
         // Before `ending` goes, which would end the job with an error of its own.
         return Ok(fail(event_loop, job, error)?);
     }
-    if state.note_task(task.clone_ref(py)) {
+    if state.note_task(py, task.clone_ref(py)) {
         begin::cancel(event_loop, &task)?;
     }
     Ok(())
@@ -178,13 +177,13 @@ struct Begun {
 /// What a job's task calls at its end; dropped with a task that never ends, it ends the job all the same. The content is taken
 /// once, and the lock is never held across a call.
 #[pyclass(frozen, module = "tokioloop._tokioloop")]
-pub struct Ending(Mutex<Option<Begun>>);
+pub struct Ending(Attached<Option<Begun>>);
 
 #[pymethods]
 impl Ending {
     fn __call__(&self, task: Bound<'_, PyAny>) -> PyResult<()> {
         let py = task.py();
-        let begun = self.0.lock().take();
+        let begun = self.0.lock(py).take();
         let Some(Begun { pledge, kept }) = begun else { return Ok(()) };
         // Dropped when the job has ended.
         let _kept = match (kept, binding::running(py)) {
@@ -193,7 +192,7 @@ impl Ending {
             }
             (Kept::ByLoop(_), None) => None,
             (Kept::ByWorker(key), _) => {
-                worker::forget_running(key);
+                worker::forget_running(py, key);
                 None
             }
         };
@@ -204,15 +203,15 @@ impl Ending {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        // SAFETY: the collector has stopped every thread, none of them inside the lock.
-        match unsafe { &*self.0.data_ptr() } {
-            Some(begun) => visit.call(begun.pledge.as_object().as_py()),
-            None => Ok(()),
+        match self.0.seen_by_collector().as_deref() {
+            Some(Some(begun)) => visit.call(begun.pledge.as_object().as_py()),
+            _ => Ok(()),
         }
     }
 
     fn __clear__(&self) {
-        let begun = self.0.lock().take();
+        // SAFETY: called by Python, attached.
+        let begun = self.0.lock(unsafe { Python::assume_attached() }).take();
         drop(begun);
     }
 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crossbeam_deque::Worker as Deque;
-use parking_lot::Mutex;
 use pyo3::prelude::*;
 
 use super::end::{self, Pledge};
@@ -16,8 +15,8 @@ use crate::event_loop::EventLoop;
 use crate::event_loop::feed::{Fed, Feed};
 use crate::event_loop::report::OrReport;
 use crate::event_loop::task::begin::{self, End};
-use crate::py::Owned;
 use crate::py::fatal::OrFatal;
+use crate::py::{Attached, Owned};
 use crate::sys::clock::monotonic_ns;
 
 /// How many jobs are begun in one turn at most, and for how long: what was begun before must have its turns too.
@@ -111,20 +110,20 @@ pub fn index_in(queues: &Arc<Queues>) -> Option<usize> {
 
 /// Whether the calling thread's worker has nothing left to do, ever. Of a thread that is none: True.
 #[pyfunction]
-pub fn _is_over() -> bool {
-    CURRENT.with_borrow(|current| current.as_ref().is_none_or(|worker| worker.is_over()))
+pub fn _is_over(py: Python<'_>) -> bool {
+    CURRENT.with_borrow(|current| current.as_ref().is_none_or(|worker| worker.is_over(py)))
 }
 
 /// Notes a job whose coroutine goes on after its first step; None in a thread that is no worker.
 pub fn note_running(job: &Bound<'_, PyAny>) -> Option<RunningKey> {
     let worker = CURRENT.with_borrow(Option::clone)?;
     let kept = Owned::from(job);
-    Some(worker.begun().lock().running.insert(kept))
+    Some(worker.begun().lock(job.py()).running.insert(kept))
 }
 
-pub fn forget_running(key: RunningKey) {
+pub fn forget_running(py: Python<'_>, key: RunningKey) {
     let Some(worker) = CURRENT.with_borrow(Option::clone) else { return };
-    let former = worker.begun().lock().running.remove(key);
+    let former = worker.begun().lock(py).running.remove(key);
     drop(former);
 }
 
@@ -132,7 +131,7 @@ pub fn forget_running(key: RunningKey) {
 #[pyfunction]
 pub fn _cancel_running(py: Python<'_>) -> PyResult<usize> {
     let Some(worker) = CURRENT.with_borrow(Option::clone) else { return Ok(0) };
-    let jobs: Vec<_> = worker.begun().lock().running.values().map(|job| job.clone_ref(py)).collect();
+    let jobs: Vec<_> = worker.begun().lock(py).running.values().map(|job| job.clone_ref(py)).collect();
     for job in &jobs {
         end::ask_to_cancel(&job.bind(py))?;
     }
@@ -144,7 +143,7 @@ pub fn _cancel_running(py: Python<'_>) -> PyResult<usize> {
 pub fn _is_of_job(error: &Bound<'_, PyAny>) -> PyResult<bool> {
     let py = error.py();
     let Some(worker) = CURRENT.with_borrow(Option::clone) else { return Ok(false) };
-    let jobs: Vec<_> = worker.begun().lock().running.values().map(|job| job.clone_ref(py)).collect();
+    let jobs: Vec<_> = worker.begun().lock(py).running.values().map(|job| job.clone_ref(py)).collect();
     for job in jobs {
         let Some(task) = job_type::state_of(&job.bind(py)).task(py) else { continue };
         if let Some(End::Error(raised)) = begin::end_of(py, &task)?
@@ -157,16 +156,16 @@ pub fn _is_of_job(error: &Bound<'_, PyAny>) -> PyResult<bool> {
 }
 
 impl Worker {
-    fn is_over(&self) -> bool {
-        self.queues.is_closing() && !self.has_running() && !self.queues.has_for(self.index)
+    fn is_over(&self, py: Python<'_>) -> bool {
+        self.queues.is_closing() && !self.has_running(py) && !self.queues.has_for(self.index)
     }
 
-    fn begun(&self) -> &Mutex<Begun> {
+    fn begun(&self) -> &Attached<Begun> {
         &self.queues.begun[self.index]
     }
 
-    fn has_running(&self) -> bool {
-        !self.begun().lock().running.is_empty()
+    fn has_running(&self, py: Python<'_>) -> bool {
+        !self.begun().lock(py).running.is_empty()
     }
 
     /// Begins a job. Others see meanwhile which it is.
@@ -175,9 +174,12 @@ impl Worker {
             let ended = end::end(&pledge.job(event_loop.py()), End::Cancelled);
             return ended.or_report(event_loop, start::failed).map(drop);
         }
-        self.begun().lock().doing = Some(pledge.as_object().clone_ref(event_loop.py()));
+        let py = event_loop.py();
+        let doing = Some(pledge.as_object().clone_ref(py));
+        let former = std::mem::replace(&mut self.begun().lock(py).doing, doing);
+        drop(former);
         let result = start::start(event_loop, pledge);
-        let done = self.begun().lock().doing.take();
+        let done = self.begun().lock(py).doing.take();
         drop(done);
         result
     }
@@ -201,7 +203,7 @@ impl Feed for Worker {
         let mut since = 0;
         for count in 0..MOST {
             let Some(job) = self.next() else {
-                return Ok(match (count, self.is_over()) {
+                return Ok(match (count, self.is_over(event_loop.py())) {
                     (0, true) => Fed::End,
                     (0, false) => Fed::Nothing,
                     _ => Fed::Some,
@@ -218,10 +220,10 @@ impl Feed for Worker {
         Ok(Fed::Some)
     }
 
-    fn may_sleep(&self) -> bool {
+    fn may_sleep(&self, py: Python<'_>) -> bool {
         // At the end what is left to wait for are the coroutines begun here, which wake their loop themselves, and jobs that
         // were on their way in when the pool was closed.
-        self.queues.may_sleep(self.index, self.has_running())
+        self.queues.may_sleep(self.index, self.has_running(py))
     }
 
     fn waiting(&self) -> usize {
@@ -233,8 +235,8 @@ impl Feed for Worker {
     }
 
     fn each(&self, see: &mut dyn FnMut(&Owned)) {
-        // SAFETY: the collector has stopped every thread, none of them inside the lock.
-        let begun = unsafe { &*self.begun().data_ptr() };
-        begun.doing.iter().chain(begun.running.values()).for_each(see);
+        if let Some(begun) = self.begun().seen_by_collector() {
+            begun.doing.iter().chain(begun.running.values()).for_each(see);
+        }
     }
 }

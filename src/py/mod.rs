@@ -6,6 +6,7 @@
 //!   other than the wait; what native threads post carries no Python object.
 //! - No Rust borrow of loop or transport state is alive across a call into Python.
 
+pub mod attached;
 pub mod awaitable;
 pub mod buffer;
 pub mod bytes;
@@ -22,4 +23,5 @@ pub mod owned;
 pub mod raw;
 pub mod runtime;
 
+pub use attached::Attached;
 pub use owned::Owned;

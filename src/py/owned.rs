@@ -127,6 +127,7 @@ impl Owned {
 impl Drop for Owned {
     #[inline]
     fn drop(&mut self) {
+        super::attached::check_none_held();
         // SAFETY: the invariant: attached, and this is our reference.
         unsafe { ffi::Py_DECREF(self.as_ptr()) };
     }

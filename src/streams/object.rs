@@ -15,11 +15,11 @@ use crate::py::{Owned, raw};
 
 /// The state behind an object: usable from any thread, with a lock inside where it changes.
 pub trait State: Default + 'static {
-    /// Shows every Python object to the collector, which has stopped all threads.
+    /// Shows every Python object to the collector.
     fn visit<E>(&self, see: &mut impl FnMut(&Owned) -> Result<(), E>) -> Result<(), E>;
 
     /// Takes out all that it refers to, for the caller to drop.
-    fn take_all(&self) -> impl Sized + use<Self>;
+    fn take_all(&self, py: Python<'_>) -> impl Sized + use<Self>;
 }
 
 #[repr(C)]
@@ -157,8 +157,8 @@ unsafe extern "C" fn traverse<T: State>(
 }
 
 unsafe extern "C" fn clear<T: State>(object: *mut ffi::PyObject) -> c_int {
-    // SAFETY: called by the collector on garbage.
-    drop(unsafe { &(*object.cast::<Object<T>>()).state }.take_all());
+    // SAFETY: called by the collector on garbage, attached.
+    drop(unsafe { (*object.cast::<Object<T>>()).state.take_all(Python::assume_attached()) });
     0
 }
 
@@ -281,7 +281,7 @@ macro_rules! attribute {
             _: *mut ::std::ffi::c_void,
         ) -> *mut ::pyo3::ffi::PyObject {
             // SAFETY: called by Python, attached, with an object of the type.
-            unsafe { $crate::py::raw::enter(|$py| TYPE.of(object).with(|$inner| $read)) }
+            unsafe { $crate::py::raw::enter(|$py| TYPE.of(object).with($py, |$inner| $read)) }
         }
 
         unsafe extern "C" fn $set(
@@ -294,7 +294,7 @@ macro_rules! attribute {
                 $crate::py::raw::enter(|$py| {
                     let $value = $crate::streams::object::new_value($py, value)?;
                     // What was there before is dropped after the lock.
-                    TYPE.of(object).with($write);
+                    TYPE.of(object).with($py, $write);
                     Ok(0)
                 })
             }

@@ -133,14 +133,14 @@ impl Awaitable for Operation {
             None => None,
         };
         let Some(throw) = throw else {
-            turn.end_wait(&target);
+            turn.end_wait(py, &target);
             drop(turn.take_state());
             return Err(error);
         };
         match throw.call1((error.into_value(py),)) {
             Ok(yielded) => Ok(Step::Yield(yielded.into())),
             Err(error) => {
-                turn.end_wait(&target);
+                turn.end_wait(py, &target);
                 if error.is_instance_of::<PyStopIteration>(py) {
                     return Self::step(turn, py);
                 }
@@ -160,7 +160,7 @@ impl Awaitable for Operation {
             },
             None => Ok(()),
         };
-        turn.end_wait(&target);
+        turn.end_wait(py, &target);
         drop(turn.take_state());
         closed
     }
@@ -173,7 +173,7 @@ impl Awaitable for Operation {
     fn abandon(turn: &mut Turn<'_, Self>, py: Python<'_>) -> PyResult<()> {
         if turn.state().work.is_some() {
             let target = turn.target(py)?;
-            turn.end_wait(&target);
+            turn.end_wait(py, &target);
             return Ok(());
         }
         let text = CString::new(format!("coroutine '{}' was never awaited", turn.fixed().ask.name()))?;
@@ -211,11 +211,11 @@ impl Turn<'_, Operation> {
     }
 
     /// What was awaited is so no more; nor does the reader know of it.
-    fn end_wait(&mut self, target: &Owned) {
+    fn end_wait(&mut self, py: Python<'_>, target: &Owned) {
         let awaited = self.state().awaited.take();
         if awaited.is_some() && matches!(self.state().work, Some(Work::Read(_))) {
             // SAFETY: the target of a read is a reader.
-            unsafe { reader::TYPE.of(target.as_ptr()) }.end_wait();
+            unsafe { reader::TYPE.of(target.as_ptr()) }.end_wait(py);
         }
         drop(awaited);
     }
@@ -229,10 +229,10 @@ impl Turn<'_, Operation> {
         loop {
             if let Some(awaited) = self.awaited(py) {
                 match send_none(py, &awaited) {
-                    Ok(Step::Return(_)) => self.end_wait(target),
+                    Ok(Step::Return(_)) => self.end_wait(py, target),
                     Ok(step) => return Ok(step),
                     Err(error) => {
-                        self.end_wait(target);
+                        self.end_wait(py, target);
                         return Err(error);
                     }
                 }
@@ -247,7 +247,7 @@ impl Turn<'_, Operation> {
                         Look::Raise(failure) => return Err(failure.into_error(py)),
                         Look::Wait => {
                             let waiter = reader.wait(py, want.name())?;
-                            let awaited = iterator_of(py, waiter).inspect_err(|_| reader.end_wait())?;
+                            let awaited = iterator_of(py, waiter).inspect_err(|_| reader.end_wait(py))?;
                             self.await_(Work::Read(want), awaited);
                         }
                     }

@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::Mutex;
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -11,7 +10,7 @@ use super::object::{State, Type, attribute, function};
 use super::reader::{self, Data};
 use crate::net::native::{self, Receive};
 use crate::py::names::names;
-use crate::py::{Owned, call, raw};
+use crate::py::{Attached, Owned, call, raw};
 
 #[derive(Default)]
 pub struct Inner {
@@ -24,7 +23,7 @@ pub struct Protocol {
     /// Written by the loop's thread; the drain that reads them runs there too.
     paused: AtomicBool,
     lost: AtomicBool,
-    inner: Mutex<Inner>,
+    inner: Attached<Inner>,
 }
 
 pub static TYPE: Type<Protocol> = Type::new();
@@ -38,12 +37,13 @@ impl Protocol {
         self.lost.load(Ordering::Relaxed)
     }
 
-    fn with<R>(&self, f: impl FnOnce(&mut Inner) -> R) -> R {
-        f(&mut self.inner.lock())
+    fn with<R>(&self, py: Python<'_>, f: impl FnOnce(&mut Inner) -> R) -> R {
+        f(&mut self.inner.lock(py))
     }
 
     fn reader(&self, py: Python<'_>) -> Option<Owned> {
-        let reference = self.with(|inner| inner.reader.as_ref().map(|reference| reference.clone_ref(py)))?;
+        let reference =
+            self.with(py, |inner| inner.reader.as_ref().map(|reference| reference.clone_ref(py)))?;
         raw::referent(py, &reference)
     }
 
@@ -77,12 +77,12 @@ fn receive(protocol: &Bound<'_, PyAny>, data: Data<'_>) -> PyResult<()> {
 
 impl State for Protocol {
     fn visit<E>(&self, see: &mut impl FnMut(&Owned) -> Result<(), E>) -> Result<(), E> {
-        // SAFETY: the collector has stopped every thread, none of them inside the lock.
-        unsafe { &*self.inner.data_ptr() }.reader.iter().try_for_each(see)
+        let Some(inner) = self.inner.seen_by_collector() else { return Ok(()) };
+        inner.reader.iter().try_for_each(see)
     }
 
-    fn take_all(&self) -> impl Sized + use<> {
-        std::mem::take(&mut *self.inner.lock())
+    fn take_all(&self, py: Python<'_>) -> impl Sized + use<> {
+        std::mem::take(&mut *self.inner.lock(py))
     }
 }
 

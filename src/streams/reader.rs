@@ -8,7 +8,6 @@
 
 use std::ffi::{c_int, c_void};
 
-use parking_lot::Mutex;
 use pyo3::exceptions::{
     PyAssertionError, PyNotImplementedError, PyOverflowError, PyRuntimeError, PyTypeError, PyValueError,
 };
@@ -23,7 +22,7 @@ use crate::py::buffer as view;
 use crate::py::bytes::{self, contents};
 use crate::py::method::{all_arguments, arguments};
 use crate::py::names::names;
-use crate::py::{Owned, call, imports, raw};
+use crate::py::{Attached, Owned, call, imports, raw};
 
 /// asyncio's default, in bytes.
 pub const LIMIT: usize = 1 << 16;
@@ -68,7 +67,7 @@ impl Inner {
 }
 
 #[derive(Default)]
-pub struct Reader(Mutex<Inner>);
+pub struct Reader(Attached<Inner>);
 
 pub static TYPE: Type<Reader> = Type::new();
 
@@ -108,8 +107,8 @@ impl Data<'_> {
 
 impl Reader {
     /// Looks at or changes what is inside; `f` calls no Python.
-    pub fn with<R>(&self, f: impl FnOnce(&mut Inner) -> R) -> R {
-        f(&mut self.0.lock())
+    pub fn with<R>(&self, py: Python<'_>, f: impl FnOnce(&mut Inner) -> R) -> R {
+        f(&mut self.0.lock(py))
     }
 
     /// `feed_data`.
@@ -119,7 +118,7 @@ impl Reader {
             AfterEnd,
         }
         let empty = data.is_empty();
-        let fed = self.with(|inner| {
+        let fed = self.with(py, |inner| {
             if inner.eof {
                 return Ok(Fed::AfterEnd);
             }
@@ -150,10 +149,10 @@ impl Reader {
     #[cold]
     fn pause(&self, py: Python<'_>, transport: &Owned) -> PyResult<()> {
         match call::method0(py, transport, names().pause_reading) {
-            Ok(_) => self.with(|inner| inner.paused = true),
+            Ok(_) => self.with(py, |inner| inner.paused = true),
             // It can't be paused: asyncio does not try again.
             Err(error) if error.is_instance_of::<PyNotImplementedError>(py) => {
-                let former = self.with(|inner| inner.transport.take());
+                let former = self.with(py, |inner| inner.transport.take());
                 drop(former);
             }
             Err(error) => return Err(error),
@@ -163,7 +162,7 @@ impl Reader {
 
     /// Lets the transport go on, if it was paused and enough was taken.
     pub fn resume_if_drained(&self, py: Python<'_>) -> PyResult<()> {
-        match self.with(|inner| inner.take_resume(py)) {
+        match self.with(py, |inner| inner.take_resume(py)) {
             Some(transport) => call::method0(py, &transport, names().resume_reading).map(drop),
             None => Ok(()),
         }
@@ -175,7 +174,7 @@ impl Reader {
             Waiting,
             Free { event_loop: Option<Loop>, to_resume: Option<Owned> },
         }
-        let found = self.with(|inner| {
+        let found = self.with(py, |inner| {
             if inner.waiter.is_some() {
                 return Found::Waiting;
             }
@@ -196,19 +195,19 @@ impl Reader {
         let event_loop = event_loop.ok_or_else(|| PyRuntimeError::new_err("StreamReader has no loop"))?;
         let waiter = event_loop.new_future(py)?;
         let kept = waiter.clone_ref(py);
-        let former = self.with(|inner| inner.waiter.replace(kept));
+        let former = self.with(py, |inner| inner.waiter.replace(kept));
         drop(former);
         Ok(waiter)
     }
 
     /// Nobody waits any more.
-    pub fn end_wait(&self) {
-        let former = self.with(|inner| inner.waiter.take());
+    pub fn end_wait(&self, py: Python<'_>) {
+        let former = self.with(py, |inner| inner.waiter.take());
         drop(former);
     }
 
     fn feed_eof(&self, py: Python<'_>) -> PyResult<()> {
-        let waiter = self.with(|inner| {
+        let waiter = self.with(py, |inner| {
             inner.eof = true;
             inner.waiter.take()
         });
@@ -218,7 +217,7 @@ impl Reader {
     fn set_exception(&self, py: Python<'_>, error: &Bound<'_, PyAny>) -> PyResult<()> {
         let new = Some(Owned::from(error));
         let (former, waiter) =
-            self.with(|inner| (std::mem::replace(&mut inner.exception, new), inner.waiter.take()));
+            self.with(py, |inner| (std::mem::replace(&mut inner.exception, new), inner.waiter.take()));
         drop(former);
         let Some(waiter) = waiter else { return Ok(()) };
         let waiter = waiter.bind(py);
@@ -229,21 +228,20 @@ impl Reader {
     }
 
     pub fn exception(&self, py: Python<'_>) -> Option<Owned> {
-        self.with(|inner| inner.exception.as_ref().map(|error| error.clone_ref(py)))
+        self.with(py, |inner| inner.exception.as_ref().map(|error| error.clone_ref(py)))
     }
 }
 
 impl State for Reader {
     fn visit<E>(&self, see: &mut impl FnMut(&Owned) -> Result<(), E>) -> Result<(), E> {
-        // SAFETY: the collector has stopped every thread, none of them inside the lock.
-        let inner = unsafe { &*self.0.data_ptr() };
+        let Some(inner) = self.0.seen_by_collector() else { return Ok(()) };
         inner.buffer.visit(see)?;
         inner.event_loop.iter().try_for_each(|event_loop| see(&event_loop.object))?;
         [&inner.exception, &inner.transport, &inner.waiter].into_iter().flatten().try_for_each(see)
     }
 
-    fn take_all(&self) -> impl Sized + use<> {
-        std::mem::take(&mut *self.0.lock())
+    fn take_all(&self, py: Python<'_>) -> impl Sized + use<> {
+        std::mem::take(&mut *self.0.lock(py))
     }
 }
 
@@ -289,7 +287,7 @@ pub fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
 
 function!(enter feed_eof(py, object, reader) reader.feed_eof(py).map(|()| raw::none(py)));
 function!(enter at_eof(py, object, reader) {
-    Ok(raw::boolean(py, reader.with(|inner| inner.eof && inner.buffer.is_empty())))
+    Ok(raw::boolean(py, reader.with(py, |inner| inner.eof && inner.buffer.is_empty())))
 });
 function!(enter exception(py, object, reader) {
     Ok(reader.exception(py).map_or_else(|| raw::none(py), Owned::into_ptr))
@@ -298,7 +296,7 @@ function!(enter set_exception(py, object, reader, error) {
     reader.set_exception(py, &error).map(|()| raw::none(py))
 });
 function!(enter wakeup_waiter(py, object, reader) {
-    let waiter = reader.with(|inner| inner.waiter.take());
+    let waiter = reader.with(py, |inner| inner.waiter.take());
     waiter.map_or(Ok(()), |waiter| task::wake(py, &waiter)).map(|()| raw::none(py))
 });
 function!(enter maybe_resume_transport(py, object, reader) {
@@ -418,7 +416,7 @@ unsafe extern "C" fn initialise(
                 Bound::<PyAny>::from_borrowed_ptr(py, object).setattr("_source_traceback", traceback)?;
             }
             let fresh = Inner { limit, event_loop: Some(Loop::new(&event_loop)), ..Inner::default() };
-            let former = TYPE.of(object).with(|inner| std::mem::replace(inner, fresh));
+            let former = TYPE.of(object).with(py, |inner| std::mem::replace(inner, fresh));
             drop(former);
             Ok(0)
         })

@@ -163,7 +163,7 @@ impl Want {
 
     /// Takes what is there, if it is enough, and lets the transport go on where that is due. `first`: not after a wait.
     pub fn look(&mut self, py: Python<'_>, reader: &Reader, first: bool) -> PyResult<Look> {
-        let look = reader.with(|inner| match &inner.exception {
+        let look = reader.with(py, |inner| match &inner.exception {
             // Who waited was told of it then.
             Some(error) if first || matches!(self, Want::All(_)) => {
                 Ok(Look::Raise(Failure::Set(error.clone_ref(py))))

@@ -2,7 +2,6 @@
 
 use std::ffi::{c_int, c_void};
 
-use parking_lot::Mutex;
 use pyo3::exceptions::{PyAssertionError, PyConnectionResetError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -13,7 +12,7 @@ use super::{protocol, reader};
 use crate::net::stream;
 use crate::py::method::all_arguments;
 use crate::py::names::names;
-use crate::py::{Owned, call, imports, raw};
+use crate::py::{Attached, Owned, call, imports, raw};
 
 #[derive(Default)]
 pub struct Inner {
@@ -25,13 +24,13 @@ pub struct Inner {
 
 /// As for a reader, the lock keeps calls from wrong threads harmless. Nothing under it calls Python.
 #[derive(Default)]
-pub struct Writer(Mutex<Inner>);
+pub struct Writer(Attached<Inner>);
 
 pub static TYPE: Type<Writer> = Type::new();
 
 impl Writer {
-    fn with<R>(&self, f: impl FnOnce(&mut Inner) -> R) -> R {
-        f(&mut self.0.lock())
+    fn with<R>(&self, py: Python<'_>, f: impl FnOnce(&mut Inner) -> R) -> R {
+        f(&mut self.0.lock(py))
     }
 
     fn write(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<*mut ffi::PyObject> {
@@ -44,7 +43,7 @@ impl Writer {
     }
 
     fn transport(&self, py: Python<'_>) -> PyResult<Owned> {
-        self.with(|inner| inner.transport.as_ref().map(|transport| transport.clone_ref(py)))
+        self.with(py, |inner| inner.transport.as_ref().map(|transport| transport.clone_ref(py)))
             .ok_or_else(|| PyTypeError::new_err("StreamWriter has no transport"))
     }
 }
@@ -83,7 +82,8 @@ impl Drain {
 
 /// Raises what the reader's reads would raise.
 fn raise_of_reader(py: Python<'_>, writer: &Writer) -> PyResult<()> {
-    let Some(reader) = writer.with(|inner| inner.reader.as_ref().map(|reader| reader.clone_ref(py))) else {
+    let Some(reader) = writer.with(py, |inner| inner.reader.as_ref().map(|reader| reader.clone_ref(py)))
+    else {
         return Ok(());
     };
     // SAFETY: alive.
@@ -108,7 +108,7 @@ fn is_closing(py: Python<'_>, transport: &Owned) -> PyResult<bool> {
 
 /// What `_drain_helper` of the protocol does, without calling it where nothing is to be awaited.
 fn help(py: Python<'_>, writer: &Writer) -> PyResult<Next> {
-    let protocol = writer.with(|inner| inner.protocol.as_ref().map(|protocol| protocol.clone_ref(py)));
+    let protocol = writer.with(py, |inner| inner.protocol.as_ref().map(|protocol| protocol.clone_ref(py)));
     let protocol = protocol.ok_or_else(|| PyTypeError::new_err("StreamWriter has no protocol"))?;
     // SAFETY: alive.
     if let Some(state) = unsafe { protocol::TYPE.of_exact(protocol.as_ptr()) } {
@@ -124,16 +124,15 @@ fn help(py: Python<'_>, writer: &Writer) -> PyResult<Next> {
 
 impl State for Writer {
     fn visit<E>(&self, see: &mut impl FnMut(&Owned) -> Result<(), E>) -> Result<(), E> {
-        // SAFETY: the collector has stopped every thread, none of them inside the lock.
-        let inner = unsafe { &*self.0.data_ptr() };
+        let Some(inner) = self.0.seen_by_collector() else { return Ok(()) };
         [&inner.transport, &inner.protocol, &inner.reader, &inner.event_loop]
             .into_iter()
             .flatten()
             .try_for_each(see)
     }
 
-    fn take_all(&self) -> impl Sized + use<> {
-        std::mem::take(&mut *self.0.lock())
+    fn take_all(&self, py: Python<'_>) -> impl Sized + use<> {
+        std::mem::take(&mut *self.0.lock(py))
     }
 }
 
@@ -206,7 +205,7 @@ unsafe extern "C" fn initialise(
                 reader: reader.as_ref().map(Owned::from),
                 event_loop: event_loop.map(Owned::from),
             };
-            let former = TYPE.of(object).with(|inner| std::mem::replace(inner, fresh));
+            let former = TYPE.of(object).with(py, |inner| std::mem::replace(inner, fresh));
             drop(former);
             if let Some(reader) = &reader
                 && reader::TYPE.of_exact(reader.as_ptr()).is_none()

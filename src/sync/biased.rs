@@ -11,9 +11,11 @@
 //! | `owner`   | one thread at a time; whoever holds it sees to that (the claim)  | two stores, a load |
 //! | `visitor` | any other thread; they exclude one another by a mutex            | about a microsecond |
 //!
-//! Both are held for a few instructions: nothing that blocks, calls Python or takes the lock again.
+//! The owner holds its side for a few instructions. A visitor may take longer (one copies the list of all tasks of a loop), and the owner
+//! waits for it. Under neither side does anything block, detach, call Python or take the lock again, so that who waits, attached to the
+//! interpreter, waits for a thread that runs.
 
-use super::{AtomicBool, Mutex, MutexGuard, Ordering};
+use super::{AtomicBool, Mutex, MutexGuard, Ordering, lock};
 
 /// A lock without content; it orders whatever its users agree on.
 pub struct BiasedLock {
@@ -104,16 +106,6 @@ impl Default for BiasedLock {
     fn default() -> Self {
         Self::new()
     }
-}
-
-#[cfg(not(feature = "loom"))]
-fn lock(mutex: &Mutex<()>) -> MutexGuard<'_, ()> {
-    mutex.lock()
-}
-
-#[cfg(feature = "loom")]
-fn lock(mutex: &Mutex<()>) -> MutexGuard<'_, ()> {
-    mutex.lock().expect("no panic under the model checker")
 }
 
 #[cfg(not(feature = "loom"))]

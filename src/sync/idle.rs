@@ -5,7 +5,7 @@
 //! steps, so at least one of them sees the other: the worker finds the work, or it is found asleep and woken. A worker is
 //! taken once; it enters again when it next runs out of work.
 
-use super::{AtomicU64, Ordering, fence};
+use super::{AtomicU64, Condvar, Mutex, Ordering, fence, lock, wait};
 
 const BITS: usize = 64;
 
@@ -66,9 +66,57 @@ impl Sleepers {
     }
 }
 
+/// Permissions to look for work, given to threads that wait for one: a counting semaphore. It holds nothing else, so that a thread may
+/// wait for a ticket where it may not touch the work.
+#[derive(Default)]
+pub struct Tickets {
+    left: Mutex<usize>,
+    came: Condvar,
+}
+
+impl Tickets {
+    /// Gives so many. Blocks for no longer than another thread's few instructions.
+    pub fn give(&self, count: usize) {
+        if count == 0 {
+            return;
+        }
+        *lock(&self.left) += count;
+        for _ in 0..count {
+            self.came.notify_one();
+        }
+    }
+
+    /// Takes one, waiting until there is one.
+    pub fn take(&self) {
+        let mut left = lock(&self.left);
+        while *left == 0 {
+            left = wait(&self.came, left);
+        }
+        *left -= 1;
+    }
+}
+
 #[cfg(all(test, not(feature = "loom")))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_ticket_is_taken_once() {
+        let tickets = std::sync::Arc::new(Tickets::default());
+        let takers: Vec<_> = (0..4)
+            .map(|_| {
+                let tickets = tickets.clone();
+                std::thread::spawn(move || (0..1000).for_each(|_| tickets.take()))
+            })
+            .collect();
+        for count in (0..4).cycle().take(2000) {
+            tickets.give(count);
+        }
+        // 3000 were given; the last 1000 wait here.
+        tickets.give(1000);
+        takers.into_iter().for_each(|taker| taker.join().expect("no panic"));
+        assert_eq!(*tickets.left.lock(), 0);
+    }
 
     #[test]
     fn each_sleeper_is_taken_once() {
@@ -91,8 +139,8 @@ mod tests {
 #[cfg(all(test, feature = "loom"))]
 mod loom_tests {
     use super::*;
+    use loom::sync::Arc;
     use loom::sync::atomic::AtomicUsize;
-    use loom::sync::{Arc, Condvar, Mutex};
 
     struct Place {
         sleepers: Sleepers,

@@ -4,19 +4,18 @@
 //! collector finalises garbage in the order of sizes and addresses, the other's in that in which it was made. So with the former a future
 //! waits here, alive, until the collection is over, and is looked at again by a function in `gc.callbacks`.
 
-use parking_lot::Mutex;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyCFunction, PyDict, PyList, PyTuple};
 
-use crate::py::Owned;
+use crate::py::{Attached, Owned};
 
 /// Looks again at a future whose garbage was finalised.
 pub(super) type Look = fn(&Bound<'_, PyAny>) -> PyResult<()>;
 
 /// Futures of the collection that goes on; there is one at a time.
-static WAITING: Mutex<Vec<(Owned, Look)>> = Mutex::new(Vec::new());
+static WAITING: Attached<Vec<(Owned, Look)>> = Attached::new(Vec::new());
 static AFTER: PyOnceLock<Py<PyCFunction>> = PyOnceLock::new();
 
 /// Whether a finaliser may be yet to run, given that the collector runs this one.
@@ -35,7 +34,8 @@ pub(super) fn wait(future: &Bound<'_, PyAny>, look: Look) -> PyResult<()> {
     if !callbacks.contains(after)? {
         callbacks.append(after)?;
     }
-    WAITING.lock().push((future.clone().into(), look));
+    let entry = (future.clone().into(), look);
+    WAITING.lock(py).push(entry);
     Ok(())
 }
 
@@ -44,7 +44,7 @@ fn after_collection(args: &Bound<'_, PyTuple>, _: Option<&Bound<'_, PyDict>>) ->
         return Ok(());
     }
     let py = args.py();
-    let waiting = std::mem::take(&mut *WAITING.lock());
+    let waiting = std::mem::take(&mut *WAITING.lock(py));
     for (future, look) in waiting {
         let future = future.into_bound(py);
         if let Err(error) = look(&future) {

@@ -168,9 +168,8 @@ impl State for Datagram {
 
     fn visit(&self, see: &mut dyn FnMut(&Owned) -> Result<(), c_int>) -> Result<(), c_int> {
         let public = &self.public;
-        // SAFETY: the collector has stopped every thread, and none holds the lock across a safe point.
-        let protocol = unsafe { &*public.protocol.data_ptr() };
-        [&public.event_loop, &public.sock, &public.extra, &self.context, protocol]
+        public.protocol.seen_by_collector().map_or(Ok(()), |protocol| see(&protocol))?;
+        [&public.event_loop, &public.sock, &public.extra, &self.context]
             .into_iter()
             .chain(self.remote.iter().map(|remote| &remote.object))
             .chain(self.queue.iter())
@@ -180,7 +179,9 @@ impl State for Datagram {
 
     fn clear(&mut self, none: Owned) -> Vec<Owned> {
         self.protocol = none.as_ptr();
-        let protocol = std::mem::replace(&mut *self.public.protocol.lock(), none);
+        // SAFETY: called by Python, attached.
+        let py = unsafe { Python::assume_attached() };
+        let protocol = std::mem::replace(&mut *self.public.protocol.lock(py), none);
         let remote = self.remote.take().map(|remote| remote.object);
         let queued = self.queue.take().into_iter().map(|datagram| datagram.data);
         queued.chain(remote).chain([protocol]).collect()

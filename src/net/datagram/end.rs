@@ -117,7 +117,7 @@ impl<'py> Transport<'_, 'py> {
         let none: Owned = py.None().into_bound(py).into();
         let protocol = self.with(|state| {
             state.protocol = none.as_ptr();
-            std::mem::replace(&mut *state.public.protocol.lock(), none)
+            std::mem::replace(&mut *state.public.protocol.lock(py), none)
         })?;
         drop(protocol);
         told

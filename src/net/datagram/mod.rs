@@ -26,7 +26,6 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 
-use parking_lot::Mutex;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
@@ -39,7 +38,7 @@ use crate::proto::flow::FlowControl;
 use crate::py::errors::{OrOsError, os_error};
 use crate::py::fatal::OrFatal;
 use crate::py::names::names;
-use crate::py::{Owned, context, imports};
+use crate::py::{Attached, Owned, context, imports};
 use crate::sys;
 use crate::sys::datagram::Name;
 use address::Addresses;
@@ -73,7 +72,7 @@ pub struct Public {
     buffered: AtomicUsize,
     low: AtomicUsize,
     high: AtomicUsize,
-    protocol: Mutex<Owned>,
+    protocol: Attached<Owned>,
 }
 
 // SAFETY: what is set once has its count changed by attached threads only (see `Owned`); the rest is atomic or locked.
@@ -174,7 +173,7 @@ impl<'a, 'py> Transport<'a, 'py> {
 
     fn protocol(self) -> Bound<'py, PyAny> {
         let py = self.py();
-        self.public(|public| public.protocol.lock().clone_ref(py)).into_bound(py)
+        self.public(|public| public.protocol.lock(py).clone_ref(py)).into_bound(py)
     }
 
     fn sock(self) -> Bound<'py, PyAny> {
@@ -197,9 +196,10 @@ impl<'a, 'py> Transport<'a, 'py> {
     }
 
     fn set_protocol(self, protocol: &Bound<'py, PyAny>) -> PyResult<()> {
+        let py = self.py();
         let former = self.with(|state| {
             state.protocol = protocol.as_ptr();
-            std::mem::replace(&mut *state.public.protocol.lock(), protocol.into())
+            std::mem::replace(&mut *state.public.protocol.lock(py), protocol.into())
         })?;
         drop(former);
         Ok(())
@@ -291,7 +291,7 @@ fn make<'py>(
             buffered: AtomicUsize::new(0),
             low: AtomicUsize::new(low),
             high: AtomicUsize::new(high),
-            protocol: Mutex::new(protocol.into()),
+            protocol: Attached::new(protocol.into()),
         }),
     };
     let object = class::create(event_loop.py(), state)?;

@@ -270,15 +270,16 @@ impl State for Stream {
         see(&self.context)?;
         self.server.iter().try_for_each(&mut *see)?;
         self.sender.iter().flat_map(|sender| &sender.waiting).try_for_each(&mut *see)?;
-        // SAFETY: the collector has stopped every thread, and none holds the lock across a safe point.
-        let objects = unsafe { &*self.public.objects.data_ptr() };
+        let Some(objects) = self.public.objects.seen_by_collector() else { return Ok(()) };
         see(&objects.protocol)?;
         objects.extra.visit(see)
     }
 
     fn clear(&mut self, none: Owned) -> Vec<Owned> {
         self.protocol = none.as_ptr();
-        let mut objects = self.public.objects.lock();
+        // SAFETY: called by Python, attached.
+        let py = unsafe { Python::assume_attached() };
+        let mut objects = self.public.objects.lock(py);
         let protocol = std::mem::replace(&mut objects.protocol, none);
         let waiting = self.sender.take().and_then(|sender| sender.waiting);
         let others = [objects.extra.given.take(), self.server.take(), waiting];

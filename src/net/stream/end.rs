@@ -134,11 +134,12 @@ impl<'py> Transport<'_, 'py> {
     /// A protocol most often keeps its transport; so it is not kept in turn, as in asyncio: else only the collector, which stops
     /// every thread, could release the two.
     fn let_go_of_protocol(self) -> PyResult<()> {
-        let none: Owned = self.py().None().into_bound(self.py()).into();
+        let py = self.py();
+        let none: Owned = py.None().into_bound(py).into();
         let protocol = self.with(|stream| {
             stream.receive = None;
             stream.protocol = none.as_ptr();
-            std::mem::replace(&mut stream.public.objects.lock().protocol, none)
+            std::mem::replace(&mut stream.public.objects.lock(py).protocol, none)
         })?;
         drop(protocol);
         Ok(())
@@ -151,7 +152,7 @@ impl<'py> Transport<'_, 'py> {
         if fd < 0 {
             return Ok(());
         }
-        let sock = self.public(|public| public.objects.lock().extra.socket_closed(py, fd));
+        let sock = self.public(|public| public.objects.lock(py).extra.socket_closed(py, fd));
         match sock {
             Some(sock) => sock.bind(py).call_method0(names().close.bind(py)).map(drop),
             None => {

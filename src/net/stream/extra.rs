@@ -51,7 +51,7 @@ impl<'py> super::Transport<'_, 'py> {
     pub(super) fn extra_info(self, name: &str, default: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let py = self.py();
         let given = self.public(|public| {
-            let objects = public.objects.lock();
+            let objects = public.objects.lock(py);
             objects.extra.given.as_ref().map(|given| given.clone_ref(py))
         });
         if let Some(given) = given
@@ -60,7 +60,7 @@ impl<'py> super::Transport<'_, 'py> {
             return Ok(value);
         }
         let pipe =
-            self.public(|public| public.objects.lock().extra.pipe.as_ref().map(|pipe| pipe.clone_ref(py)));
+            self.public(|public| public.objects.lock(py).extra.pipe.as_ref().map(|pipe| pipe.clone_ref(py)));
         let known = match name {
             "pipe" => pipe.map(|pipe| pipe.into_bound(py)),
             _ if pipe.is_some() => None,
@@ -73,10 +73,10 @@ impl<'py> super::Transport<'_, 'py> {
             }
             "sockname" => {
                 let fd = self.fd();
-                let local = self.public(|public| public.objects.lock().extra.local.clone());
+                let local = self.public(|public| public.objects.lock(py).extra.local.clone());
                 self.address(local.or_else(|| sys::socket::local_address(fd?).ok()))?
             }
-            "peername" => self.address(self.public(|public| public.objects.lock().extra.peer.clone()))?,
+            "peername" => self.address(self.public(|public| public.objects.lock(py).extra.peer.clone()))?,
             _ => None,
         };
         Ok(known.unwrap_or(default))
@@ -95,7 +95,7 @@ impl<'py> super::Transport<'_, 'py> {
         let py = self.py();
         let known = || {
             self.public(|public| {
-                public.objects.lock().extra.socket.as_ref().map(|socket| socket.clone_ref(py))
+                public.objects.lock(py).extra.socket.as_ref().map(|socket| socket.clone_ref(py))
             })
         };
         if let Some(socket) = known() {
@@ -106,7 +106,7 @@ impl<'py> super::Transport<'_, 'py> {
         let Ok(made) = sock::python_socket(py, fd) else { return Ok(None) };
         // Another thread may have made one too, or the loop closed the descriptor: then this one must not own it.
         let kept = self.public(|public| {
-            let extra = &mut public.objects.lock().extra;
+            let extra = &mut public.objects.lock(py).extra;
             let kept = extra.socket.is_none() && !extra.closed;
             if kept {
                 extra.socket = Some((&made).into());

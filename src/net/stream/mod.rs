@@ -32,7 +32,6 @@ use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 
-use parking_lot::Mutex;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
@@ -46,7 +45,7 @@ use crate::proto::write_queue::WriteQueue;
 use crate::py::errors::{OrOsError, os_error};
 use crate::py::fatal::OrFatal;
 use crate::py::names::names;
-use crate::py::{Owned, bytes, context, imports};
+use crate::py::{Attached, Owned, bytes, context, imports};
 use crate::sys;
 
 pub use class::{closing_of, has_ended, init, is_stream, write_to};
@@ -136,7 +135,7 @@ pub struct Public {
     buffered: AtomicUsize,
     low: AtomicUsize,
     high: AtomicUsize,
-    objects: Mutex<Objects>,
+    objects: Attached<Objects>,
 }
 
 // SAFETY: `event_loop` is set once and its count is only changed by attached threads (see `Owned`); the rest is atomic or locked.
@@ -245,7 +244,7 @@ impl<'a, 'py> Transport<'a, 'py> {
 
     fn protocol(self) -> Bound<'py, PyAny> {
         let py = self.py();
-        self.public(|public| public.objects.lock().protocol.clone_ref(py)).into_bound(py)
+        self.public(|public| public.objects.lock(py).protocol.clone_ref(py)).into_bound(py)
     }
 
     fn context(self) -> PyResult<Owned> {
@@ -274,7 +273,7 @@ impl<'a, 'py> Transport<'a, 'py> {
             stream.protocol = protocol.as_ptr();
             stream.buffered_protocol = buffered;
             stream.receive = receive;
-            std::mem::replace(&mut stream.public.objects.lock().protocol, protocol.into())
+            std::mem::replace(&mut stream.public.objects.lock(py).protocol, protocol.into())
         })?;
         drop(former);
         self.apply_read_mode()
@@ -367,7 +366,7 @@ fn assemble<'py>(
             buffered: AtomicUsize::new(0),
             low: AtomicUsize::new(low),
             high: AtomicUsize::new(high),
-            objects: Mutex::new(Objects { protocol: protocol.into(), extra }),
+            objects: Attached::new(Objects { protocol: protocol.into(), extra }),
         }),
     };
     let object = class::create(py, stream)?;

@@ -62,7 +62,7 @@ pub(super) fn finalize(object: &Bound<'_, PyAny>, stream: &mut Stream) {
         forget(&event_loop, token);
     }
     let fd = stream.public.fd.swap(-1, Ordering::Relaxed);
-    let sock = stream.public.objects.lock().extra.socket_closed(py, fd);
+    let sock = stream.public.objects.lock(py).extra.socket_closed(py, fd);
     match sock {
         Some(sock) => {
             if let Err(error) = sock.bind(py).call_method0(names().close.bind(py)) {

@@ -171,8 +171,7 @@ impl State for Tls {
         if let Some(engine) = &self.engine {
             engine.visit(see)?;
         }
-        // SAFETY: the collector has stopped every thread, and none holds the lock across a safe point.
-        let objects = unsafe { &*self.public.objects.data_ptr() };
+        let Some(objects) = self.public.objects.seen_by_collector() else { return Ok(()) };
         see(&objects.protocol)?;
         see(&objects.context)?;
         let below = self.below.as_ref().map(|below| &below.transport);
@@ -187,7 +186,9 @@ impl State for Tls {
     fn clear(&mut self, none: Owned) -> Vec<Owned> {
         self.phase = Phase::Over;
         self.protocol = none.as_ptr();
-        let mut objects = self.public.objects.lock();
+        // SAFETY: called by Python, attached.
+        let py = unsafe { Python::assume_attached() };
+        let mut objects = self.public.objects.lock(py);
         let protocol = std::mem::replace(&mut objects.protocol, none);
         let below = self.below.take().map(|below| below.transport);
         [Some(protocol), objects.below.take(), below, self.waiter.take(), self.timer.take()]
@@ -201,7 +202,8 @@ impl State for Tls {
 
     fn repr(object: &Bound<'_, PyAny>) -> PyResult<String> {
         let (closing, below) = TlsTransport::new(object).public(|public| {
-            let below = public.objects.lock().below.as_ref().map(|below| below.clone_ref(object.py()));
+            let below =
+                public.objects.lock(object.py()).below.as_ref().map(|below| below.clone_ref(object.py()));
             (public.closing.load(Ordering::Relaxed), below)
         });
         let state = if closing { " closing" } else { "" };

@@ -206,7 +206,7 @@ impl<'py> TlsTransport<'_, 'py> {
             tls.lost_writes += 1;
             tls.public.closing.store(true, Ordering::Relaxed);
             tls.unread = Vec::new();
-            let mut objects = tls.public.objects.lock();
+            let mut objects = tls.public.objects.lock(py);
             // What closes cycles goes; the connection may be looked at still.
             tls.protocol = none.as_ptr();
             let protocol = std::mem::replace(&mut objects.protocol, none);

@@ -13,7 +13,7 @@ impl<'py> TlsTransport<'_, 'py> {
         let py = self.py();
         let wanted = name.extract::<String>().unwrap_or_default();
         let (found, below) = self.public(|public| {
-            let objects = public.objects.lock();
+            let objects = public.objects.lock(py);
             let shown = objects.ssl_object.as_ref();
             let found = match wanted.as_str() {
                 "sslcontext" => Some(&objects.context),

@@ -19,7 +19,7 @@ impl<'py> TlsTransport<'_, 'py> {
             if fresh {
                 tls.phase = Phase::Handshake;
                 tls.began = debug.then(monotonic_ns);
-                tls.public.objects.lock().below = Some(below.into());
+                tls.public.objects.lock(below.py()).below = Some(below.into());
                 let is_stream = stream::is_stream(below);
                 tls.below = Some(Below { transport: below.into(), is_stream });
             }
@@ -66,7 +66,7 @@ impl<'py> TlsTransport<'_, 'py> {
             let first = still_on && tls.told == Told::Nothing;
             if still_on {
                 tls.phase = Phase::Open;
-                tls.public.objects.lock().ssl_object = shown;
+                tls.public.objects.lock(py).ssl_object = shown;
             }
             if first {
                 tls.told = Told::Made;

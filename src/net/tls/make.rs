@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
-use parking_lot::Mutex;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -11,7 +10,7 @@ use super::engine::{self, Made, Terms};
 use super::{Objects, Phase, Public, Tls, Told, class, config, flow};
 use crate::event_loop::EventLoop;
 use crate::proto::write_queue::WriteQueue;
-use crate::py::{Owned, context, imports};
+use crate::py::{Attached, Owned, context, imports};
 
 /// asyncio's SSL_HANDSHAKE_TIMEOUT and SSL_SHUTDOWN_TIMEOUT, in seconds.
 const HANDSHAKE_TIMEOUT: f64 = 60.0;
@@ -119,7 +118,7 @@ pub fn over<'py>(
             buffered: AtomicUsize::new(0),
             low: AtomicUsize::new(low),
             high: AtomicUsize::new(high),
-            objects: Mutex::new(Objects {
+            objects: Attached::new(Objects {
                 protocol: protocol.into(),
                 context: settings.context.clone_ref(py),
                 ssl_object: None,

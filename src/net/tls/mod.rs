@@ -32,7 +32,6 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use parking_lot::Mutex;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -42,7 +41,7 @@ use crate::net::stream::Chunk;
 use crate::proto::flow::FlowControl;
 use crate::proto::tls::Wire;
 use crate::proto::write_queue::WriteQueue;
-use crate::py::{Owned, imports};
+use crate::py::{Attached, Owned, imports};
 use engine::DynEngine;
 
 pub use class::init;
@@ -91,7 +90,7 @@ pub struct Public {
     buffered: AtomicUsize,
     low: AtomicUsize,
     high: AtomicUsize,
-    objects: Mutex<Objects>,
+    objects: Attached<Objects>,
 }
 
 // SAFETY: `event_loop` is set once and its count is only changed by attached threads (see `Owned`); the rest is atomic or locked.
@@ -236,7 +235,7 @@ impl<'a, 'py> TlsTransport<'a, 'py> {
 
     fn protocol(self) -> Bound<'py, PyAny> {
         let py = self.py();
-        self.public(|public| public.objects.lock().protocol.clone_ref(py)).into_bound(py)
+        self.public(|public| public.objects.lock(py).protocol.clone_ref(py)).into_bound(py)
     }
 
     /// The protocol and the context to call it in, without a lock.
@@ -251,7 +250,7 @@ impl<'a, 'py> TlsTransport<'a, 'py> {
         let former = self.with(|tls| {
             tls.protocol = protocol.as_ptr();
             tls.buffered_protocol = buffered;
-            std::mem::replace(&mut tls.public.objects.lock().protocol, protocol.into())
+            std::mem::replace(&mut tls.public.objects.lock(protocol.py()).protocol, protocol.into())
         })?;
         drop(former);
         Ok(())
