@@ -52,6 +52,8 @@ class Connect(Names, Tls):
             server_hostname = cast("str", host)
         if sock is not None:
             refuse_ssl_socket(sock)
+        # Before there is a socket of ours, which an error of this would leave open.
+        security = client_security(ssl, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
         ours: socket.socket | None = None
 
         if host is not None or port is not None:
@@ -70,7 +72,6 @@ class Connect(Names, Tls):
                 raise ValueError("host and port was not specified and no sock specified")
             check_stream(sock)
 
-        security = client_security(ssl, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
         transport, protocol = await self._wrap_connected(sock, protocol_factory, ours, security)
         if self.get_debug():
             sock = transport.get_extra_info("socket")
@@ -100,6 +101,8 @@ class Connect(Names, Tls):
                 raise ValueError("server_hostname is only meaningful with ssl")
             check_ssl_timeouts(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
 
+        # Before there is a socket of ours, which an error of this would leave open.
+        security = client_security(ssl, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
         if path is not None:
             if sock is not None:
                 raise ValueError("path and sock can not be specified at the same time")
@@ -115,7 +118,6 @@ class Connect(Names, Tls):
             if sock is None:
                 raise ValueError("no path and sock were specified")
             check_unix_stream(sock)
-        security = client_security(ssl, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
         return await self._wrap_connected(sock, protocol_factory, ours, security)
 
     async def connect_accepted_socket[P: BaseProtocol](
@@ -171,24 +173,38 @@ class Connect(Names, Tls):
     ) -> socket.socket:
         # One list per attempt, so that errors stand in the order of the addresses, whoever failed first.
         errors: list[list[OSError]] = []
+        # A race may bring in several; and it forgets its winner when it is cancelled while the losers still end.
+        connected: list[socket.socket] = []
+        winner: socket.socket | None = None
+
+        async def attempt(info: AddrInfo) -> socket.socket:
+            sock = await self._connect_one(errors, info, local_infos)
+            connected.append(sock)
+            return sock
+
         try:
             if delay is None:
                 for info in infos:
                     try:
-                        return await self._connect_one(errors, info, local_infos)
+                        winner = await attempt(info)
                     except OSError:
                         continue
+                    return winner
             else:
-                attempts = [partial(self._connect_one, errors, info, local_infos) for info in infos]
+                attempts = [partial(attempt, info) for info in infos]
                 # By index: a name for the race's list of errors would outlive this function in its traceback.
                 race = staggered.staggered_race(attempts, delay, loop=self)  # type: ignore[arg-type]
-                winner: socket.socket | None = (await race)[0]
+                winner = (await race)[0]
                 if winner is not None:
                     return winner
-            raise _summary([exc for attempt in errors for exc in attempt], all_errors)
+            raise _summary([exc for mine in errors for exc in mine], all_errors)
         finally:
-            # The errors' tracebacks lead to frames that hold this list: emptied, it makes no reference cycle.
+            for sock in connected:
+                if sock is not winner:
+                    sock.close()
+            # The errors' tracebacks lead to frames that hold these lists: emptied, they make no reference cycle.
             errors.clear()
+            connected.clear()
 
     async def _connect_one(
         self, errors: list[list[OSError]], info: AddrInfo, local_infos: Sequence[AddrInfo] | None
