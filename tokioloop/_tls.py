@@ -90,11 +90,16 @@ class Tls(EventLoop):
 
         *transport* is any transport of this loop or of asyncio that allows it, TLS ones included. Raises TypeError for
         another, ssl.SSLError when the handshake fails, ConnectionAbortedError when it takes too long.
+
+        A client whose stream reader holds unread bytes gets ssl.SSLError before anything is changed: they came in plain
+        text, from anybody, and would be read as the first that the server says inside TLS. A server's belong to TLS.
         """
         self._check_thread()
         _check_context(sslcontext)
         if not getattr(transport, "_start_tls_compatible", False):
             raise TypeError(f"transport {transport!r} is not supported by start_tls()")
+        if not server_side:
+            _refuse_plaintext(protocol)
         waiter = self.create_future()
         tls = self._make_tls(
             protocol,
@@ -130,10 +135,27 @@ def _check_context(sslcontext: object) -> None:
         raise TypeError(f"sslcontext is expected to be an instance of ssl.SSLContext, got {sslcontext!r}")
 
 
+def _buffering_reader(protocol: BaseProtocol) -> Any:
+    """Return the stream reader behind *protocol* if it holds bytes that nobody has read yet."""
+    reader = getattr(protocol, "_stream_reader", None) if isinstance(protocol, StreamReaderProtocol) else None
+    return reader if reader is not None and reader._buffer else None
+
+
+def _refuse_plaintext(protocol: BaseProtocol) -> None:
+    reader = _buffering_reader(protocol)
+    if reader is not None:
+        from ssl import SSLError
+
+        raise SSLError(
+            f"start_tls() with {len(reader._buffer)} bytes of plain text unread: they did not come by TLS, and would be "
+            "taken for the first that did"
+        )
+
+
 def _take_over_buffer(protocol: BaseProtocol, tls: Any) -> None:
     """Hand to TLS what a stream reader has taken in already: a client may begin its handshake at once."""
-    reader = getattr(protocol, "_stream_reader", None) if isinstance(protocol, StreamReaderProtocol) else None
-    if reader is not None and reader._buffer:
+    reader = _buffering_reader(protocol)
+    if reader is not None:
         data = bytes(reader._buffer)
         reader._buffer.clear()
         tls.data_received(data)

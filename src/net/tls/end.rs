@@ -142,6 +142,10 @@ impl<'py> TlsTransport<'_, 'py> {
                 let text = "returning true from eof_received() has no effect when using ssl";
                 imports::logger(py)?.call_method1("warning", (text,)).map(drop)
             }
+            // As asyncio: ends without a word.
+            Err(error) if error.is_instance(py, imports::cancelled_error(py)?) => {
+                self.force_close(Some(error.into_value(py).bind(py).as_any()))
+            }
             Err(error) => self.fatal(error, "Error calling eof_received()").map(drop),
         }
     }
