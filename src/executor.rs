@@ -105,7 +105,8 @@ impl ThreadQueue {
 
     /// A thread that was asked for could not be started.
     fn _lost_thread(&self, py: Python<'_>) {
-        self.inner.lock(py).threads -= 1;
+        let mut inner = self.inner.lock(py);
+        inner.threads = inner.threads.saturating_sub(1);
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

@@ -11,6 +11,7 @@ fn _tokioloop(module: &Bound<'_, PyModule>) -> PyResult<()> {
     // Before anything static is touched: all of it is the main interpreter's.
     refuse_subinterpreters(module.py())?;
     crate::observe::init();
+    py::panic::init(module)?;
     py::raw::init(module.py());
     py::names::init(module.py())?;
     binding::init(module.py())?;

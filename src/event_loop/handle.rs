@@ -16,7 +16,7 @@ use pyo3::{Borrowed, ffi};
 
 use super::EventLoop;
 use super::record::Record;
-use crate::py::{Owned, context, raw};
+use crate::py::{Owned, context, panic, raw};
 
 /// Set when cancelled.
 const CANCELLED: u8 = 1;
@@ -24,6 +24,16 @@ const CANCELLED: u8 = 1;
 const RUNNING: u8 = 2;
 /// Set while a timer is in the deadline queue.
 const SCHEDULED: u8 = 4;
+
+/// Takes the `RUNNING` mark away when dropped.
+struct Running<'a>(&'a AtomicU8);
+
+impl Drop for Running<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.fetch_and(!RUNNING, Ordering::Relaxed);
+    }
+}
 
 /// How many arguments are kept in the object itself; more go into a tuple.
 const INLINE_ARGS: usize = 2;
@@ -389,7 +399,9 @@ impl HandleRef {
         unsafe {
             let state = (*handle).state.load(Ordering::Relaxed);
             (*handle).state.store(state | RUNNING, Ordering::Relaxed);
-            let result = context::run_raw((*handle).context, || {
+            let _running = (state & RUNNING == 0).then(|| Running(&(*handle).state));
+            context::run_raw((*handle).context, || {
+                panic::point("call");
                 if (*handle).nargs == IN_TUPLE {
                     ffi::PyObject_Call((*handle).callback, (*handle).args[0], ptr::null_mut())
                 } else {
@@ -401,11 +413,7 @@ impl HandleRef {
                         ptr::null_mut(),
                     )
                 }
-            });
-            if state & RUNNING == 0 {
-                (*handle).state.fetch_and(!RUNNING, Ordering::Relaxed);
-            }
-            result
+            })
         }
     }
 

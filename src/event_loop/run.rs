@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use pyo3::exceptions::PyRuntimeError;
+use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
@@ -10,6 +11,7 @@ use super::binding::{self, RunningScope};
 use super::{EventLoop, exit, signal, turn};
 use crate::py::imports;
 use crate::py::names::names;
+use crate::py::panic;
 use crate::sys::thread;
 
 /// How deep coroutines note where they were made, in debug mode; asyncio's DEBUG_STACK_DEPTH.
@@ -37,6 +39,7 @@ pub(super) fn run_forever(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
         lp.shared.end_run();
         return lp.check_open();
     }
+    let owned = OwnedRun(lp);
     if exit::forbids(lp) {
         // SAFETY: the owner since just now.
         unsafe { lp.core_mut() }.stopping = true;
@@ -44,45 +47,59 @@ pub(super) fn run_forever(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
     let _running = RunningScope::enter(event_loop);
     tracing::debug!(id = lp.shared.id, thread = thread::current_id(), "loop runs");
 
-    let result = Surroundings::set_up(event_loop).and_then(|surroundings| {
+    let result = Surroundings::set_up(event_loop).and_then(|mut surroundings| {
         let result = turn::run(event_loop).map_err(PyErr::from);
         // The run's own error comes first; one of the taking down must not hide it.
-        let taken_down = surroundings.take_down(event_loop);
+        let taken_down = surroundings.take_down();
         result.and(taken_down)
     });
     if lp.shared.is_forked() {
         // A callback forked and returned in the child.
         return Err(super::forked());
     }
-    // SAFETY: still the owner.
-    unsafe { lp.core_mut() }.stopping = false;
-    lp.shared.end_run();
+    drop(owned);
     tracing::debug!(id = lp.shared.id, ok = result.is_ok(), "loop stopped");
     result
 }
 
+/// The claim of a run; given back when dropped, by a panic too.
+struct OwnedRun<'a>(&'a EventLoop);
+
+impl Drop for OwnedRun<'_> {
+    fn drop(&mut self) {
+        if self.0.shared.is_forked() {
+            // The parent's; this process refuses it for ever.
+            return;
+        }
+        // SAFETY: still the owner.
+        unsafe { self.0.core_mut() }.stopping = false;
+        self.0.shared.end_run();
+    }
+}
+
 /// What a run changes in its thread, and how it was before. Each field is None until its step is done, so that a set-up that
-/// fails half way takes back what it did.
-#[derive(Default)]
-struct Surroundings<'py> {
+/// fails half way takes back what it did. So does a panic, which drops it.
+struct Surroundings<'a, 'py> {
+    event_loop: &'a Bound<'py, EventLoop>,
     signals: Option<signal::Installed>,
     bound_before: Option<Option<Bound<'py, EventLoop>>>,
     asyncgen_hooks: Option<Bound<'py, PyAny>>,
+    changed: bool,
 }
 
-impl<'py> Surroundings<'py> {
-    fn set_up(event_loop: &Bound<'py, EventLoop>) -> PyResult<Self> {
-        let mut surroundings = Self::default();
-        match surroundings.change(event_loop) {
+impl<'a, 'py> Surroundings<'a, 'py> {
+    fn set_up(event_loop: &'a Bound<'py, EventLoop>) -> PyResult<Self> {
+        let mut surroundings =
+            Self { event_loop, signals: None, bound_before: None, asyncgen_hooks: None, changed: true };
+        match surroundings.change() {
             Ok(()) => Ok(surroundings),
-            Err(error) => {
-                surroundings.take_down(event_loop)?;
-                Err(error)
-            }
+            // The first error is the one to tell; dropping takes back.
+            Err(error) => Err(error),
         }
     }
 
-    fn change(&mut self, event_loop: &Bound<'py, EventLoop>) -> PyResult<()> {
+    fn change(&mut self) -> PyResult<()> {
+        let event_loop = self.event_loop;
         let py = event_loop.py();
         let main = thread::is_main();
         if main {
@@ -101,22 +118,30 @@ impl<'py> Surroundings<'py> {
         if event_loop.get().shared.is_debug() {
             set_origin_tracking(event_loop, true)?;
         }
-        imports::set_running_loop(py)?.call1((event_loop,)).map(drop)
+        imports::set_running_loop(py)?.call1((event_loop,))?;
+        panic::point("set-up");
+        Ok(())
     }
 
-    fn take_down(self, event_loop: &Bound<'py, EventLoop>) -> PyResult<()> {
+    /// Each step is made, whatever becomes of the others; the first error is returned.
+    fn take_down(&mut self) -> PyResult<()> {
+        if !std::mem::replace(&mut self.changed, false) {
+            return Ok(());
+        }
+        let event_loop = self.event_loop;
         let py = event_loop.py();
         let steps = [
-            imports::set_running_loop(py)?.call1((py.None(),)).map(drop),
+            imports::set_running_loop(py).and_then(|set| set.call1((py.None(),))).map(drop),
             set_origin_tracking(event_loop, false),
-            match self.asyncgen_hooks {
-                Some(hooks) => {
-                    imports::set_asyncgen_hooks(py)?.call1(hooks.cast::<PyTuple>()?.clone()).map(drop)
-                }
+            match self.asyncgen_hooks.take() {
+                Some(hooks) => hooks
+                    .cast_into::<PyTuple>()
+                    .map_err(PyErr::from)
+                    .and_then(|hooks| imports::set_asyncgen_hooks(py)?.call1(hooks).map(drop)),
                 None => Ok(()),
             },
-            self.signals.map_or(Ok(()), |installed| signal::uninstall(event_loop, installed)),
-            match self.bound_before {
+            self.signals.take().map_or(Ok(()), |installed| signal::uninstall(event_loop, installed)),
+            match self.bound_before.take() {
                 // A loop that only visits a thread (a Runner inside a bound thread) hands it back.
                 Some(Some(before)) if !before.is(event_loop) => {
                     event_loop.get().shared.bound_thread.store(0, Ordering::Relaxed);
@@ -126,6 +151,22 @@ impl<'py> Surroundings<'py> {
             },
         ];
         steps.into_iter().collect()
+    }
+}
+
+impl Drop for Surroundings<'_, '_> {
+    fn drop(&mut self) {
+        if !self.changed {
+            return;
+        }
+        // After a panic an exception may be set, with which nothing can be called.
+        // SAFETY: attached; it is set back.
+        let raised = unsafe { ffi::PyErr_GetRaisedException() };
+        if let Err(error) = self.take_down() {
+            error.write_unraisable(self.event_loop.py(), Some(self.event_loop));
+        }
+        // SAFETY: as above.
+        unsafe { ffi::PyErr_SetRaisedException(raised) };
     }
 }
 

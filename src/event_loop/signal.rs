@@ -6,6 +6,7 @@
 //! While a loop runs on the main thread, CPython's wake-up descriptor is ours too, so that a signal with a Python handler ends the
 //! wait even if it comes in the moment before.
 
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -88,16 +89,26 @@ fn deliver(event_loop: &Bound<'_, EventLoop>, _: Token, _: Completion) -> OrFata
     Ok(())
 }
 
+/// ValueError for what is no signal's number.
+fn check(number: i32) -> PyResult<()> {
+    match sys::signal::is_number(number) {
+        true => Ok(()),
+        false => Err(PyValueError::new_err(format!("invalid signal number {number}"))),
+    }
+}
+
 #[pymethods]
 impl EventLoop {
-    /// Have `_on_signal` called for a valid signal number. OSError (EINVAL) for one that cannot be caught.
+    /// Have `_on_signal` called for a signal number. ValueError for what is none, OSError (EINVAL) for one that cannot be caught.
     fn _want_signal(&self, py: Python<'_>, number: i32) -> PyResult<()> {
+        check(number)?;
         // All of it under the claim: a slot that `close` has left must not want anything.
         self.with(py, |core| slot(core)?.want(number).or_os_error())?
     }
 
     /// Undo `_want_signal`. Whether that brought back what handled the signal before.
     fn _unwant_signal(&self, py: Python<'_>, number: i32) -> PyResult<bool> {
+        check(number)?;
         self.with(py, |core| core.signals.as_ref().is_some_and(|signals| signals.slot.unwant(number)))
     }
 }
@@ -117,6 +128,7 @@ pub fn _raise_signal(number: i32) -> bool {
 /// Take the signal back from a handler that was installed while loops want it. Any thread.
 #[pyfunction]
 pub fn _insist_on_signal(number: i32) -> PyResult<()> {
+    check(number)?;
     sys::signal::insist(number).or_os_error()
 }
 
@@ -156,7 +168,8 @@ pub fn uninstall(event_loop: &Bound<'_, EventLoop>, installed: Installed) -> PyR
     with_driver(event_loop, |driver| driver.deregister(installed.token))?;
     event_loop.get().with(py, |core| core.signal_watches -= 1)?;
     let (_, write) = sys::signal::wakeup_pair().or_os_error()?;
-    let current = set_wakeup_fd(py, installed.former_fd)?;
+    // Where that was closed meanwhile there is none to give back.
+    let current = set_wakeup_fd(py, installed.former_fd).or_else(|_| set_wakeup_fd(py, -1))?;
     if current != write {
         set_wakeup_fd(py, current)?;
     }

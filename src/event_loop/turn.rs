@@ -19,7 +19,7 @@ use crate::driver::{Completion, Driver};
 use crate::py::errors::OrOsError;
 use crate::py::fatal::{Fatal, OrFatal};
 use crate::py::names::names;
-use crate::py::{Owned, attached};
+use crate::py::{Owned, attached, panic};
 use crate::sys::clock::monotonic_ns;
 
 /// While callbacks keep the loop busy the driver is asked no more often than this: an empty `epoll_wait` costs as
@@ -181,11 +181,17 @@ fn next_timeout(core: &mut super::core::Core) -> (Option<Duration>, Option<Vec<H
 fn detached<R>(wait: impl FnOnce() -> R) -> R {
     attached::check_none_held();
     // SAFETY: attached here; `wait` is a system call on the driver. It touches no Python object, and nothing that the collector looks at.
-    unsafe {
-        let state = ffi::PyEval_SaveThread();
-        let result = wait();
-        ffi::PyEval_RestoreThread(state);
-        result
+    let _back = Attach(unsafe { ffi::PyEval_SaveThread() });
+    wait()
+}
+
+/// A thread that let go of the interpreter; attached again when this is dropped.
+struct Attach(*mut ffi::PyThreadState);
+
+impl Drop for Attach {
+    fn drop(&mut self) {
+        // SAFETY: this thread's state.
+        unsafe { ffi::PyEval_RestoreThread(self.0) };
     }
 }
 
@@ -228,6 +234,7 @@ fn drain_inbox(event_loop: &Bound<'_, EventLoop>) -> OrFatal {
     // SAFETY: owned while running; each borrow ends with its statement.
     let core = || unsafe { lp.core_mut() };
     core().take_posts();
+    panic::point("turn");
     while let Some(finish) = core().finished.pop_front() {
         finish(event_loop)?;
     }
@@ -375,19 +382,38 @@ fn finish_call(event_loop: &Bound<'_, EventLoop>, handle: &HandleRef, result: *m
     Ok(())
 }
 
+/// The handle that `_current_handle` shows, until this is dropped; then the former one again.
+struct Shown<'a> {
+    lp: &'a EventLoop,
+    former: Option<HandleRef>,
+}
+
+impl<'a> Shown<'a> {
+    fn new(lp: &'a EventLoop, handle: HandleRef) -> Self {
+        // SAFETY: owned while running; the borrow ends with the statement, which drops nothing.
+        let former = unsafe { lp.core_mut() }.current_handle.replace(handle);
+        Self { lp, former }
+    }
+}
+
+impl Drop for Shown<'_> {
+    fn drop(&mut self) {
+        // SAFETY: as above; what is dropped is outside by then.
+        let shown = std::mem::replace(&mut unsafe { self.lp.core_mut() }.current_handle, self.former.take());
+        drop(shown);
+    }
+}
+
 #[cold]
 fn run_in_debug_mode(event_loop: &Bound<'_, EventLoop>, handle: &HandleRef) -> OrFatal {
     let py = event_loop.py();
     let lp = event_loop.get();
-    let current = handle.clone_ref(py);
-    // SAFETY: owned while running; the borrow ends with the statement, which drops nothing.
-    let before = unsafe { lp.core_mut() }.current_handle.replace(current);
+    let shown = Shown::new(lp, handle.clone_ref(py));
+    panic::point("handle");
     let start = monotonic_ns();
     // SAFETY: attached, on the loop's thread.
     let result = finish_call(event_loop, handle, unsafe { handle.call() });
-    // SAFETY: as above.
-    let after = std::mem::replace(&mut unsafe { lp.core_mut() }.current_handle, before);
-    drop(after);
+    drop(shown);
     result.and(log_if_slow(event_loop, start, || Ok(handle.as_object().clone_ref(py))))
 }
 

@@ -17,6 +17,9 @@ use crate::event_loop::post::RemoteCall;
 use crate::event_loop::task::begin::End;
 use crate::py::{Owned, context, imports, raw};
 
+/// The most workers of a pool: as many threads as Linux lets a process have by default, more or less.
+const MOST_WORKERS: usize = 32_767;
+
 #[pyclass(frozen, subclass, weakref, module = "tokioloop._tokioloop")]
 #[derive(Default)]
 pub struct Pool {
@@ -41,8 +44,14 @@ impl Pool {
 
     /// Make the queues of so many workers; another object for them. ValueError for a number below 1, RuntimeError the second time.
     fn _begin(&self, threads: i64) -> PyResult<Self> {
-        let threads = usize::try_from(threads).ok().filter(|&threads| threads > 0);
-        let threads = threads.ok_or_else(|| PyValueError::new_err("threads must be at least 1"))?;
+        let threads = match usize::try_from(threads) {
+            Ok(threads @ 1..=MOST_WORKERS) => threads,
+            Ok(1..) => {
+                let text = format!("threads must be at most {MOST_WORKERS}, not {threads}");
+                return Err(PyValueError::new_err(text));
+            }
+            _ => return Err(PyValueError::new_err("threads must be at least 1")),
+        };
         let made = Arc::new(Queues::new(threads));
         match self.queues.set(made.clone()) {
             Ok(()) => Ok(Self { queues: made.into() }),

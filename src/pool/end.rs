@@ -13,6 +13,7 @@ use crate::event_loop::endpoint::Native;
 use crate::event_loop::post::Post;
 use crate::event_loop::task::begin::{self, End};
 use crate::inbox::InboxSender;
+use crate::py::fatal::Fatal;
 use crate::py::{Owned, imports, raw};
 
 /// What came out of a job that ended.
@@ -120,6 +121,7 @@ fn end_if(
         };
         let condition = made.condition.bind(py);
         condition.call_method0("acquire")?;
+        let held = Held(&condition);
         let mut inner = state.inner.lock(py);
         let written = write_locked(state, &mut inner, &mut end, &may);
         drop(inner);
@@ -127,9 +129,30 @@ fn end_if(
             Some(_) => tell_waiters(job, &made),
             None => Ok(()),
         };
-        condition.call_method0("release")?;
-        told?;
-        return finish(job, written, end);
+        let told = told.and(held.release());
+        return match finish(job, written, end)? {
+            Some((begun, others)) => Ok(Some((begun, first_error(job, told, others)))),
+            None => told.map(|()| None),
+        };
+    }
+}
+
+/// A condition's lock; released when this is dropped.
+struct Held<'a, 'py>(&'a Bound<'py, PyAny>);
+
+impl Held<'_, '_> {
+    fn release(self) -> PyResult<()> {
+        let condition = self.0;
+        std::mem::forget(self);
+        condition.call_method0("release").map(drop)
+    }
+}
+
+impl Drop for Held<'_, '_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.call_method0("release") {
+            error.write_unraisable(self.0.py(), Some(self.0));
+        }
     }
 }
 
@@ -172,15 +195,32 @@ fn finish(
 ) -> PyResult<Option<Outcome>> {
     drop(not_written);
     let Some(ended) = written else { return Ok(None) };
+    let mut told = Ok(());
     if let Some(Work::Coroutine { coro, .. }) = &ended.work {
         // Else it would say at its end that nobody awaited it.
-        coro.bind(job.py()).call_method0("close")?;
+        told = coro.bind(job.py()).call_method0("close").map(drop);
     }
-    let mut told = Ok(());
     for watcher in ended.watchers {
-        told = told.and(tell(job, watcher));
+        // All are told, whatever becomes of others.
+        let one = tell(job, watcher);
+        told = first_error(job, told, one);
     }
     Ok(Some((ended.begun, told)))
+}
+
+/// Of two errors one can be returned, the one that came first or else that which must leave a run; the other is written down.
+fn first_error(job: &Bound<'_, PyAny>, former: PyResult<()>, new: PyResult<()>) -> PyResult<()> {
+    let py = job.py();
+    match (former, new) {
+        (Err(former), Err(new)) => {
+            let swap = Fatal::is(py, &new) && !Fatal::is(py, &former);
+            let (kept, other) = if swap { (new, former) } else { (former, new) };
+            other.write_unraisable(py, Some(job));
+            Err(kept)
+        }
+        (Ok(()), new) => new,
+        (former, Ok(())) => former,
+    }
 }
 
 /// Tells one who waits that the job has ended. As in `concurrent.futures`, what a callback raises is logged; only what is no

@@ -16,7 +16,7 @@ use crate::event_loop::feed::{Fed, Feed};
 use crate::event_loop::report::OrReport;
 use crate::event_loop::task::begin::{self, End};
 use crate::py::fatal::OrFatal;
-use crate::py::{Attached, Owned};
+use crate::py::{Attached, Owned, panic};
 use crate::sys::clock::monotonic_ns;
 
 /// How many jobs are begun in one turn at most, and for how long: what was begun before must have its turns too.
@@ -178,10 +178,9 @@ impl Worker {
         let doing = Some(pledge.as_object().clone_ref(py));
         let former = std::mem::replace(&mut self.begun().lock(py).doing, doing);
         drop(former);
-        let result = start::start(event_loop, pledge);
-        let done = self.begun().lock(py).doing.take();
-        drop(done);
-        result
+        let _doing = Doing(self, py);
+        panic::point("job");
+        start::start(event_loop, pledge)
     }
 
     fn next(&self) -> Option<Pledge> {
@@ -195,6 +194,16 @@ impl Worker {
         self.begun.set(begun);
         self.queues.figures[self.index].begun.store(begun, Ordering::Relaxed);
         Some(job)
+    }
+}
+
+/// What `doing` shows goes when this is dropped.
+struct Doing<'a, 'py>(&'a Worker, Python<'py>);
+
+impl Drop for Doing<'_, '_> {
+    fn drop(&mut self) {
+        let done = self.0.begun().lock(self.1).doing.take();
+        drop(done);
     }
 }
 

@@ -37,6 +37,43 @@ pub fn copy(py: Python<'_>, context: &Owned) -> PyResult<Owned> {
     unsafe { Owned::steal_or_err(py, ffi::PyContext_Copy(context.as_ptr())) }
 }
 
+/// A context that this thread has entered, and leaves when this is dropped. The thread itself keeps the context alive meanwhile.
+#[must_use]
+pub struct Entered(*mut ffi::PyObject);
+
+impl Entered {
+    /// None with an exception set for what is no Context, or entered already.
+    ///
+    /// # Safety
+    /// Attached; `context` is alive. The result is dropped by this thread, before what was entered earlier is left.
+    #[inline]
+    pub unsafe fn enter(context: *mut ffi::PyObject) -> Option<Self> {
+        // SAFETY: promised.
+        if unsafe { ffi::PyContext_Enter(context) } == 0 { Some(Self(context)) } else { None }
+    }
+
+    /// The cheaper way out, where no exception is set.
+    #[inline]
+    pub fn leave(self) {
+        // SAFETY: entered, and kept by the thread.
+        unsafe { ffi::PyContext_Exit(self.0) };
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Entered {
+    /// For a way out with an exception set, and for a panic.
+    #[cold]
+    fn drop(&mut self) {
+        // SAFETY: entered, and kept by the thread, which is attached.
+        unsafe {
+            let raised = ffi::PyErr_GetRaisedException();
+            ffi::PyContext_Exit(self.0);
+            ffi::PyErr_SetRaisedException(raised);
+        }
+    }
+}
+
 /// Calls `call` inside `context`; what it raises is left set and shows as a null result, as in C.
 ///
 /// # Safety
@@ -48,17 +85,13 @@ pub unsafe fn run_raw(
 ) -> *mut ffi::PyObject {
     // SAFETY: promised by the caller; Exit must follow each successful Enter, also when the call raised.
     unsafe {
-        if ffi::PyContext_Enter(context) != 0 {
-            return std::ptr::null_mut();
-        }
+        let Some(entered) = Entered::enter(context) else { return std::ptr::null_mut() };
         let result = call();
+        // Exit may not be called with an exception set.
         if result.is_null() {
-            // Exit may not be called with an exception set.
-            let raised = ffi::PyErr_GetRaisedException();
-            ffi::PyContext_Exit(context);
-            ffi::PyErr_SetRaisedException(raised);
+            drop(entered)
         } else {
-            ffi::PyContext_Exit(context);
+            entered.leave()
         }
         result
     }
@@ -67,11 +100,9 @@ pub unsafe fn run_raw(
 /// As [`run_raw`], for closures over pyo3's safe types.
 pub fn run<R>(py: Python<'_>, context: &Owned, call: impl FnOnce() -> PyResult<R>) -> PyResult<R> {
     // SAFETY: attached; `context` is alive.
-    if unsafe { ffi::PyContext_Enter(context.as_ptr()) } != 0 {
-        return Err(PyErr::fetch(py));
-    }
+    let Some(entered) = (unsafe { Entered::enter(context.as_ptr()) }) else { return Err(PyErr::fetch(py)) };
     let result = call();
-    // SAFETY: entered above; a PyErr in `result` is not set on the thread.
-    unsafe { ffi::PyContext_Exit(context.as_ptr()) };
+    // A PyErr in `result` is not set on the thread.
+    entered.leave();
     result
 }

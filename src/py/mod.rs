@@ -20,6 +20,7 @@ pub mod method;
 pub mod modules;
 pub mod names;
 pub mod owned;
+pub mod panic;
 pub mod raw;
 pub mod runtime;
 

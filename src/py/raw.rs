@@ -10,7 +10,7 @@ use std::ffi::{CStr, c_int, c_uint, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
-use pyo3::exceptions::{PySystemError, PyTypeError};
+use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyType};
@@ -124,16 +124,20 @@ pub unsafe fn enter_hot<R: Returned>(body: impl FnOnce(Python<'_>) -> PyResult<R
     super::attached::check_none_held();
     match catch_unwind(AssertUnwindSafe(|| body(py))) {
         Ok(Ok(value)) => value,
-        Ok(Err(error)) => fail(Some(error)),
-        Err(_) => fail(None),
+        Ok(Err(error)) => fail(error),
+        Err(payload) => panicked(payload),
     }
 }
 
-/// Raises the error, or for None says that Rust panicked.
+/// Raises what says where Rust panicked.
 #[cold]
-fn fail<R: Returned>(error: Option<PyErr>) -> R {
-    let error =
-        error.unwrap_or_else(|| PySystemError::new_err("tokioloop: a Rust function panicked; this is a bug"));
+fn panicked<R: Returned>(payload: Box<dyn Any + Send>) -> R {
+    fail(super::panic::error(&*payload))
+}
+
+/// Raises the error.
+#[cold]
+fn fail<R: Returned>(error: PyErr) -> R {
     // SAFETY: attached, since Python called us. Raising may drop pyo3's references.
     unsafe { told(|py| error.restore(py)) };
     R::FAILED

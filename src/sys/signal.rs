@@ -47,8 +47,23 @@ static HEAD: AtomicPtr<Slot> = AtomicPtr::new(ptr::null_mut());
 /// attached threads only, for a few system calls; the handler does not know it.
 static FORMER: Mutex<[Option<libc::sigaction>; NUMBERS]> = Mutex::new([None; NUMBERS]);
 
+/// Whether there may be a signal of that number.
+pub fn is_number(number: i32) -> bool {
+    (1..NUMBERS as i32).contains(&number)
+}
+
+/// The bit of a number; none for what is not one.
 fn bit(number: i32) -> u64 {
-    1 << (number - 1)
+    if is_number(number) { 1 << (number - 1) } else { 0 }
+}
+
+/// The entry of a number. EINVAL for what is not one.
+fn entry(
+    former: &mut [Option<libc::sigaction>; NUMBERS],
+    number: i32,
+) -> io::Result<&mut Option<libc::sigaction>> {
+    let entry = if is_number(number) { former.get_mut(number as usize) } else { None };
+    entry.ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))
 }
 
 /// The slots of this process.
@@ -140,8 +155,9 @@ impl Slot {
     /// a number that cannot be caught.
     pub fn want(&self, number: i32) -> io::Result<()> {
         let mut former = FORMER.lock();
+        let entry = entry(&mut former, number)?;
         let before = self.wanted.fetch_or(bit(number), Ordering::Release);
-        take_over(&mut former[number as usize], number).inspect_err(|_| {
+        take_over(entry, number).inspect_err(|_| {
             self.wanted.store(before, Ordering::Release);
         })
     }
@@ -149,8 +165,9 @@ impl Slot {
     /// Asks no more; what was before comes back once nobody asks. True if that is now.
     pub fn unwant(&self, number: i32) -> bool {
         let mut former = FORMER.lock();
+        let Ok(entry) = entry(&mut former, number) else { return false };
         self.wanted.fetch_and(!bit(number), Ordering::Relaxed);
-        give_back(&mut former[number as usize], number)
+        give_back(entry, number)
     }
 
     /// Asks for nothing more and leaves the slot to the next loop. In a forked child the slot is its parent's and stays.
@@ -176,12 +193,13 @@ pub fn is_wanted(number: i32) -> bool {
 /// disposition from before the first loop asked is what comes back.
 pub fn insist(number: i32) -> io::Result<()> {
     let mut former = FORMER.lock();
-    let saved = former[number as usize];
+    let entry = entry(&mut former, number)?;
+    let saved = *entry;
     if saved.is_none() || !is_wanted(number) {
         return Ok(());
     }
-    let result = take_over(&mut former[number as usize], number);
-    former[number as usize] = saved;
+    let result = take_over(entry, number);
+    *entry = saved;
     result
 }
 

@@ -16,9 +16,10 @@ use super::{
 use crate::event_loop::core::Ready;
 use crate::event_loop::report::Report;
 use crate::event_loop::{EventLoop, schedule};
+use crate::py::context::{self, Entered};
 use crate::py::fatal::{Fatal, OrFatal};
 use crate::py::names::names;
-use crate::py::{Owned, call, context, imports, raw};
+use crate::py::{Owned, call, imports, panic, raw};
 
 /// What a coroutine did with its turn.
 enum Turn {
@@ -33,24 +34,19 @@ pub(in crate::event_loop) fn run(event_loop: &Bound<'_, EventLoop>, task: Owned)
     let py = event_loop.py();
     // SAFETY: only native tasks stand on the queue as themselves. Their context is set before and stays.
     let context = unsafe { task_of(task.as_ptr()) }.run_context.get();
-    // SAFETY: attached, and alive with the task, which `kept` or the queue or a future keeps until Exit: see below.
-    let entered = unsafe { ffi::PyContext_Enter(context) } == 0;
-    let result = if entered { step(event_loop, task) } else { Err((PyErr::fetch(py), task)) };
+    // SAFETY: attached, and alive with the task.
+    let entered = unsafe { Entered::enter(context) };
+    let result = match &entered {
+        Some(_) => step(event_loop, task),
+        None => Err((PyErr::fetch(py), task)),
+    };
+    if let Some(entered) = entered {
+        // No error is set on the thread: one is in `result`.
+        entered.leave();
+    }
     match result {
-        Ok(_kept) => {
-            if entered {
-                // SAFETY: entered above; `_kept` holds the task and so its context.
-                unsafe { ffi::PyContext_Exit(context) };
-            }
-            Ok(())
-        }
-        Err((error, kept)) => {
-            if entered {
-                // SAFETY: as above; the error is not set on the thread.
-                unsafe { ffi::PyContext_Exit(context) };
-            }
-            report(event_loop, &kept, error)
-        }
+        Ok(_kept) => Ok(()),
+        Err((error, kept)) => report(event_loop, &kept, error),
     }
 }
 
@@ -93,6 +89,8 @@ fn step(event_loop: &Bound<'_, EventLoop>, task: Owned) -> Result<Kept, (PyErr, 
         Ok(Err(current)) => return Err((cannot_enter(py, &task, current), task)),
         Err(foreign) => return Err((lp.wrong_thread(py, foreign), task)),
     };
+    let current = Current(lp);
+    panic::point("step");
     #[cfg(Py_3_14)]
     if let Some(waiter) = &waiter
         // SAFETY: alive.
@@ -100,37 +98,53 @@ fn step(event_loop: &Bound<'_, EventLoop>, task: Owned) -> Result<Kept, (PyErr, 
         && let Err(error) = imports::discard_from_awaited_by(py)
             .and_then(|discard| discard.call1((waiter.bind(py), task.bind(py))))
     {
-        leave(lp);
+        drop(current);
         return Err((error, task));
     }
     match resume(py, state, waiter, throw) {
         Ok(Turn::Yielded(yielded)) => match wait_for_native(lp, task, yielded) {
-            Ok(()) => Ok(Kept::Elsewhere),
+            Ok(()) => {
+                current.was_left();
+                Ok(Kept::Elsewhere)
+            }
             Err((task, yielded)) => {
                 let waited = match wait_for(event_loop, &task, yielded) {
                     Err(error) if state.waiter.get().is_null() => give_back(event_loop, &task, error),
                     waited => waited,
                 };
-                leave(lp);
+                drop(current);
                 waited.map_err(|error| (error, task.clone_ref(py))).map(|()| Kept::Here(task))
             }
         },
         Ok(turn) => {
             let ended = conclude(py, &task, turn);
-            leave(lp);
+            drop(current);
             ended.map_err(|error| (error, task.clone_ref(py))).map(|()| Kept::Here(task))
         }
         Err(error) => {
-            leave(lp);
+            drop(current);
             Err((error, task))
         }
     }
 }
 
-#[inline]
-fn leave(lp: &EventLoop) {
-    // The claim is this thread's as long as the loop runs.
-    let _ = lp.with_tasks(|_| lp.tasks.set_current(std::ptr::null_mut()));
+/// The loop's current task, until this is dropped.
+struct Current<'a>(&'a EventLoop);
+
+impl Current<'_> {
+    /// It gave way together with another change.
+    #[inline]
+    fn was_left(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Current<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        // The claim is this thread's as long as the loop runs.
+        let _ = self.0.with_tasks(|_| self.0.tasks.set_current(std::ptr::null_mut()));
+    }
 }
 
 /// Resumes the coroutine with what came of the future that the task waited for.
@@ -470,7 +484,8 @@ pub(super) fn start_eagerly(event_loop: &Bound<'_, EventLoop>, task: &Owned) -> 
         true => Some(super::asyncio::swap_current(event_loop, None)?),
         false => None,
     };
-    let before = lp
+    let mut aside = Aside { event_loop, before: std::ptr::null_mut(), theirs };
+    aside.before = lp
         .with_tasks(|_| {
             // SAFETY: new, and not in the list yet.
             unsafe { lp.tasks.link(task.as_ptr()) };
@@ -483,17 +498,45 @@ pub(super) fn start_eagerly(event_loop: &Bound<'_, EventLoop>, task: &Owned) -> 
         Ok(_) => Ok(()),
         Err((error, _)) => Err(error),
     });
-    let _ = lp.with_tasks(|_| lp.tasks.set_current(before));
-    if let Some(theirs) = theirs.filter(|theirs| !theirs.bind(py).is_none()) {
-        super::asyncio::swap_current(event_loop, Some(&theirs))?;
-    }
+    let back = aside.put_back();
     if state.future.state() != State::Pending {
         // SAFETY: under the lock. Nobody steps a task that is done.
         let coro = lp.with_tasks(|_| unsafe { take(&state.coro) });
         drop(coro);
     }
     debug_assert!(state.future.state() == State::Pending || !state.future.has(LINKED));
-    result
+    result.and(back)
+}
+
+/// The tasks that gave way for an eager step: ours, and one of asyncio's own type. Dropped, it puts them back.
+struct Aside<'a, 'py> {
+    event_loop: &'a Bound<'py, EventLoop>,
+    before: *mut ffi::PyObject,
+    theirs: Option<Owned>,
+}
+
+impl Aside<'_, '_> {
+    fn put_back(&mut self) -> PyResult<()> {
+        let (lp, before) = (self.event_loop.get(), std::mem::replace(&mut self.before, std::ptr::null_mut()));
+        if !before.is_null() {
+            // The claim is this thread's as long as the loop runs.
+            let _ = lp.with_tasks(|_| lp.tasks.set_current(before));
+        }
+        match self.theirs.take() {
+            Some(theirs) if !theirs.bind(self.event_loop.py()).is_none() => {
+                super::asyncio::swap_current(self.event_loop, Some(&theirs)).map(drop)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Aside<'_, '_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.put_back() {
+            error.write_unraisable(self.event_loop.py(), Some(self.event_loop));
+        }
+    }
 }
 
 // ---- the wake-up as a Python callable -----------------------------------------------------------------

@@ -15,7 +15,7 @@ use crate::event_loop::report::Report;
 use crate::event_loop::turn;
 use crate::py::fatal::OrFatal;
 use crate::py::names::names;
-use crate::py::{Owned, bytes, call, context, imports};
+use crate::py::{Owned, bytes, call, context, imports, panic};
 use crate::sys::clock::monotonic_ns;
 use crate::sys::datagram::Batch;
 
@@ -28,6 +28,30 @@ struct Delivery {
     protocol: Owned,
     data: Owned,
     sender: Owned,
+}
+
+/// A batch that is out of the driver; what is left of it goes back when this is dropped, and the transport is corked no more.
+struct Taken<'a, 'py> {
+    transport: Transport<'a, 'py>,
+    token: Token,
+    batch: Option<Box<Batch>>,
+}
+
+impl Taken<'_, '_> {
+    fn give_back(&mut self) -> PyResult<()> {
+        let Some(batch) = self.batch.take() else { return Ok(()) };
+        with_driver(&self.transport.event_loop(), |driver| driver.give_back(self.token, batch))
+    }
+}
+
+impl Drop for Taken<'_, '_> {
+    fn drop(&mut self) {
+        if self.batch.is_some() {
+            // A panic. Both fail only in a forked child, which has no use of the transport.
+            let _ = self.transport.with(|state| state.corked = false);
+            let _ = self.give_back();
+        }
+    }
 }
 
 impl<'py> Transport<'_, 'py> {
@@ -60,13 +84,15 @@ impl<'py> Transport<'_, 'py> {
     }
 
     /// Hands a batch to the protocol, inside the transport's context.
-    fn deliver(self, token: Token, mut batch: Box<Batch>) -> PyResult<()> {
+    fn deliver(self, token: Token, batch: Box<Batch>) -> PyResult<()> {
         // One alone is answered at once; of several the answers leave together.
         let cork = batch.len() > 1;
         self.with(|state| state.corked = cork)?;
-        let delivered = self.deliver_each(&mut batch);
+        let mut taken = Taken { transport: self, token, batch: Some(batch) };
+        panic::point("datagrams");
+        let delivered = taken.batch.as_mut().map_or(Ok(()), |batch| self.deliver_each(batch));
         let flushed = if cork { self.uncork() } else { Ok(()) };
-        with_driver(&self.event_loop(), |driver| driver.give_back(token, batch))?;
+        taken.give_back()?;
         delivered.and(flushed)
     }
 

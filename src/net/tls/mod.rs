@@ -41,7 +41,7 @@ use crate::net::stream::Chunk;
 use crate::proto::flow::FlowControl;
 use crate::proto::tls::Wire;
 use crate::proto::write_queue::WriteQueue;
-use crate::py::{Attached, Owned, imports};
+use crate::py::{Attached, Owned, imports, panic};
 use engine::DynEngine;
 
 pub use class::init;
@@ -273,24 +273,23 @@ impl<'a, 'py> TlsTransport<'a, 'py> {
         input: &mut &[u8],
         call: impl FnOnce(&mut DynEngine, &mut Wire<'_>) -> PyResult<R>,
     ) -> PyResult<R> {
-        let Some(mut engine) = self.with(|tls| tls.engine.take())? else {
+        let Some(engine) = self.with(|tls| tls.engine.take())? else {
             return Err(PyRuntimeError::new_err(
                 "the TLS connection is in use: called from one of its own callbacks",
             ));
         };
         let mut wire = Wire { input, output: OUTPUT.take() };
-        let result = call(&mut *engine, &mut wire);
+        let mut lent = Away { transport: self, engine: Some(engine) };
+        let result = match &mut lent.engine {
+            Some(engine) => {
+                panic::point("tls");
+                call(&mut **engine, &mut wire)
+            }
+            None => unreachable!("put there just now, and taken out below only"),
+        };
         let Wire { input: rest, mut output } = wire;
         *input = rest;
-        // Unless it ended meanwhile.
-        let engine = self.with(|tls| {
-            if tls.phase == Phase::Over {
-                return Some(engine);
-            }
-            tls.engine = Some(engine);
-            None
-        })?;
-        drop(engine);
+        lent.bring_back()?;
         let sent = if output.is_empty() { Ok(()) } else { self.send_below(&output) };
         output.clear();
         if output.capacity() <= OUTPUT_KEPT {
@@ -298,6 +297,39 @@ impl<'a, 'py> TlsTransport<'a, 'py> {
         }
         let result = result?;
         sent.map(|()| result)
+    }
+}
+
+/// An engine that is out of its transport for a call, and comes back when this is dropped.
+struct Away<'a, 'py> {
+    transport: TlsTransport<'a, 'py>,
+    engine: Option<Box<DynEngine>>,
+}
+
+impl Away<'_, '_> {
+    /// Unless the connection ended meanwhile: then the engine goes.
+    fn bring_back(mut self) -> PyResult<()> {
+        self.put()
+    }
+
+    fn put(&mut self) -> PyResult<()> {
+        let Some(engine) = self.engine.take() else { return Ok(()) };
+        let over = self.transport.with(|tls| {
+            if tls.phase == Phase::Over {
+                return Some(engine);
+            }
+            tls.engine = Some(engine);
+            None
+        })?;
+        drop(over);
+        Ok(())
+    }
+}
+
+impl Drop for Away<'_, '_> {
+    fn drop(&mut self) {
+        // Fails only where the process has forked meanwhile, whose copy of the connection nobody uses.
+        let _ = self.put();
     }
 }
 
