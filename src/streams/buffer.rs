@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use crate::py::Owned;
 use crate::py::bytes::{self, contents};
 
-/// None of its methods runs Python code: what it drops are exact `bytes` and bytearrays.
+/// None of its methods runs Python code or drops a reference: see [`take_spent`](Self::take_spent).
 #[derive(Default)]
 pub struct Buffer {
     /// An exact `bytes` object that is not read to its end; then `array` is empty.
@@ -23,6 +23,8 @@ pub struct Buffer {
     array: Option<Owned>,
     /// Somebody else has the array and may change it.
     shown: bool,
+    /// What is not needed any more, for the caller to drop outside of the reader's lock.
+    spent: Vec<Owned>,
 }
 
 impl Buffer {
@@ -62,7 +64,20 @@ impl Buffer {
             return Ok(());
         }
         // SAFETY: alive, exact `bytes`.
-        self.extend(py, unsafe { contents(&piece) })
+        let added = self.extend(py, unsafe { contents(&piece) });
+        self.spent.push(piece);
+        added
+    }
+
+    /// Leaves something to be dropped with what is [spent](Self::take_spent).
+    pub fn spend(&mut self, objects: impl IntoIterator<Item = Owned>) {
+        self.spent.extend(objects);
+    }
+
+    /// What the last call was done with; to be dropped outside of the reader's lock.
+    #[inline]
+    pub fn take_spent(&mut self) -> Vec<Owned> {
+        std::mem::take(&mut self.spent)
     }
 
     /// Adds a copy. BufferError where somebody has a view of the bytearray.
@@ -72,8 +87,7 @@ impl Buffer {
             self.start = 0;
             return Ok(());
         }
-        let array = self.fold(py)?;
-        append(py, &array, data)
+        append(py, self.fold(py)?, data)
     }
 
     /// Takes the first `count` bytes, of which there are as many.
@@ -99,7 +113,7 @@ impl Buffer {
         if self.piece.is_some() {
             self.start += count;
             if left == 0 {
-                self.piece = None;
+                self.spent.extend(self.piece.take());
             }
             return Ok(());
         }
@@ -117,35 +131,32 @@ impl Buffer {
 
     /// The bytearray, which holds everything from now on.
     pub fn show(&mut self, py: Python<'_>) -> PyResult<Owned> {
-        let array = self.fold(py)?;
+        let array = self.fold(py)?.clone_ref(py);
         self.shown = true;
         Ok(array)
     }
 
-    /// Puts another bytearray in the place of all there is.
-    pub fn replace(&mut self, array: Owned) {
-        *self = Self { array: Some(array), shown: true, ..Self::default() };
+    /// Puts another bytearray in the place of all there is, which is returned for the caller to drop.
+    pub fn replace(&mut self, array: Owned) -> Self {
+        std::mem::replace(self, Self { array: Some(array), shown: true, ..Self::default() })
     }
 
     /// The bytearray with everything in it.
-    fn fold(&mut self, py: Python<'_>) -> PyResult<Owned> {
-        let array = match &self.array {
-            Some(array) => array.clone_ref(py),
+    fn fold(&mut self, py: Python<'_>) -> PyResult<&Owned> {
+        let array = match self.array.take() {
+            Some(array) => array,
             None => {
                 // SAFETY: attached; a new reference or null with an exception set.
                 let array = unsafe { ffi::PyByteArray_FromStringAndSize(std::ptr::null(), 0) };
                 // SAFETY: as said.
-                let array = unsafe { Owned::steal_or_err(py, array)? };
-                self.array = Some(array.clone_ref(py));
-                array
+                unsafe { Owned::steal_or_err(py, array)? }
             }
         };
-        if let Some(piece) = self.piece.take() {
+        let array = self.array.insert(array);
+        if let Some(piece) = &self.piece {
             // SAFETY: alive, exact `bytes`.
-            if let Err(error) = append(py, &array, unsafe { &contents(&piece)[self.start..] }) {
-                self.piece = Some(piece);
-                return Err(error);
-            }
+            append(py, array, unsafe { &contents(piece)[self.start..] })?;
+            self.spent.extend(self.piece.take());
         }
         Ok(array)
     }

@@ -106,9 +106,14 @@ impl Data<'_> {
 }
 
 impl Reader {
-    /// Looks at or changes what is inside; `f` calls no Python.
+    /// Looks at or changes what is inside; `f` calls no Python and drops no reference.
     pub fn with<R>(&self, py: Python<'_>, f: impl FnOnce(&mut Inner) -> R) -> R {
-        f(&mut self.0.lock(py))
+        let mut inner = self.0.lock(py);
+        let result = f(&mut inner);
+        let spent = inner.buffer.take_spent();
+        drop(inner);
+        drop(spent);
+        result
     }
 
     /// `feed_data`.
@@ -118,6 +123,8 @@ impl Reader {
             AfterEnd,
         }
         let empty = data.is_empty();
+        // What is not taken goes outside of the lock.
+        let mut data = Some(data);
         let fed = self.with(py, |inner| {
             if inner.eof {
                 return Ok(Fed::AfterEnd);
@@ -125,9 +132,10 @@ impl Reader {
             if empty {
                 return Ok(Fed::Done { waiter: None, to_pause: None });
             }
-            match data {
-                Data::Slice(slice) => inner.buffer.extend(py, slice)?,
-                Data::Whole(bytes) => inner.buffer.add_piece(py, bytes)?,
+            match data.take() {
+                Some(Data::Slice(slice)) => inner.buffer.extend(py, slice)?,
+                Some(Data::Whole(bytes)) => inner.buffer.add_piece(py, bytes)?,
+                None => {}
             }
             let full = !inner.paused && inner.buffer.len() > inner.limit.saturating_mul(2);
             let transport = inner.transport.as_ref().filter(|_| full);

@@ -5,6 +5,7 @@ use pyo3::exceptions::{PyRuntimeError, PyStopIteration, PyTypeError, PyValueErro
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
+use super::buffer::Buffer;
 use super::reader::{Inner, Reader};
 use crate::py::buffer::with_bytes;
 use crate::py::bytes::{self, contents};
@@ -190,7 +191,7 @@ impl Want {
                 if !inner.buffer.is_empty() {
                     pieces.push(inner.buffer.take_all(py)?);
                 }
-                if inner.eof { join(py, pieces).map(Look::Ready) } else { Ok(Look::Wait) }
+                if inner.eof { join(py, pieces, &mut inner.buffer).map(Look::Ready) } else { Ok(Look::Wait) }
             }
             Want::Exactly(n) => {
                 if inner.buffer.len() >= *n {
@@ -215,6 +216,7 @@ impl Want {
             Want::NextLine(separators) => Ok(match line(py, separators, inner)? {
                 // SAFETY: exact `bytes`.
                 Look::Unresumed(line) if unsafe { contents(&line) }.is_empty() => {
+                    inner.buffer.spend([line]);
                     Look::Raise(Failure::StopIteration)
                 }
                 look => look,
@@ -237,7 +239,7 @@ fn line(py: Python<'_>, separators: &mut Separators, inner: &mut Inner) -> PyRes
     }
 }
 
-fn join(py: Python<'_>, pieces: &mut Vec<Owned>) -> PyResult<Owned> {
+fn join(py: Python<'_>, pieces: &mut Vec<Owned>, buffer: &mut Buffer) -> PyResult<Owned> {
     let mut pieces = std::mem::take(pieces);
     if pieces.len() == 1 {
         return Ok(pieces.remove(0));
@@ -253,8 +255,9 @@ fn join(py: Python<'_>, pieces: &mut Vec<Owned>) -> PyResult<Owned> {
             rest = end;
         }
         Ok(())
-    })?;
-    Ok(whole.into())
+    });
+    buffer.spend(pieces);
+    Ok(whole?.into())
 }
 
 impl Failure {
