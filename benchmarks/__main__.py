@@ -15,6 +15,7 @@ from .summary import Summary
 
 LOOPS = ",".join(peers.FACTORIES)
 OUT = Path("benchmarks/results")
+LEAST_PAIRS = 6
 
 
 def main() -> int:
@@ -144,8 +145,10 @@ def _compare(options: argparse.Namespace, parser: argparse.ArgumentParser) -> in
     ways = tuple(options.by.split(","))
     if unknown := set(ways) - set(compare.WAYS):
         parser.error(f"no way {', '.join(sorted(unknown))}; there are {', '.join(compare.WAYS)}")
-    if min(options.pairs, options.repeats) < 1 or options.seconds <= 0:
-        parser.error("--pairs, --repeats and --seconds must be above 0")
+    if options.repeats < 1 or options.seconds <= 0:
+        parser.error("--repeats and --seconds must be above 0")
+    if options.pairs < LEAST_PAIRS:
+        parser.error(f"--pairs must be at least {LEAST_PAIRS}: the interval of fewer says nothing")
     try:
         plan = compare.Plan(rows.select(options.rows), ways, options.pairs, options.seconds, options.repeats)
         return compare.write(*compare.compare(options.old, options.new, plan), options.out)

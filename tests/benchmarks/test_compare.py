@@ -236,7 +236,15 @@ def test_rows_and_ways_can_be_chosen(command):
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--by", "guessing"), ("--pairs", "0"), ("--seconds", "0"), ("--rows", "no_such_row"), ()]
+    "arguments",
+    [
+        ("--by", "guessing"),
+        ("--pairs", "5"),
+        ("--repeats", "0"),
+        ("--seconds", "0"),
+        ("--rows", "no_such_row"),
+        (),
+    ],
 )
 def test_what_cannot_be_done_is_refused(command, arguments, capsys):
     with pytest.raises(SystemExit) as raised:
