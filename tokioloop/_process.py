@@ -116,12 +116,13 @@ class Processes(Pipes):
             transport._process_exited(code)
 
         try:
-            self._watch_child(pid, exited)
+            transport._watched(self._watch_child(pid, exited))
         except ProcessLookupError:
             # Reaped as soon as it ended: SIGCHLD is ignored, or somebody waits for any child.
             self.call_soon(exited, None)
         except OSError as error:
             # An old kernel, a sandbox, no more descriptors: a thread can still wait.
+            transport._unwatched()
             logger.debug("no descriptor for child process pid %d (%s), waiting in a thread", pid, error)
             Thread(
                 target=self._wait_for_child, args=(pid, exited), name=f"waitpid-{pid}", daemon=True

@@ -1,8 +1,10 @@
 """The transport of a child process and of the pipes to it."""
 
+import errno
 import os
 import signal
 import subprocess
+import sys
 import warnings
 from asyncio import BaseProtocol, BaseTransport, Future, Protocol, SubprocessProtocol, SubprocessTransport
 from collections.abc import Callable
@@ -14,6 +16,7 @@ from ._log import logger
 
 if TYPE_CHECKING:
     from ._pipes import Pipes
+    from ._tokioloop import ChildDescriptor
 
 
 class ProcessTransport(SubprocessTransport):
@@ -48,6 +51,8 @@ class ProcessTransport(SubprocessTransport):
         }
         # What the protocol is to be told once it knows of the connection; None from then on.
         self._pending: list[tuple[Callable[..., object], tuple[Any, ...]]] | None = []
+        # How the child is signalled, read once by whoever does it, in whichever thread.
+        self._signal: Callable[[int], None] = _signal_nobody
         # Who waits for the exit; None once that has come.
         self._exit_waiters: set[Future[int]] | None = set()
         try:
@@ -58,6 +63,7 @@ class ProcessTransport(SubprocessTransport):
             self._closed = True
             raise
         self._pid = self._proc.pid
+        self._signal = partial(_signal_by_number, self._pid, None)
         self._extra["subprocess"] = self._proc  # type: ignore[attr-defined]
         if loop.get_debug():
             program = args if isinstance(args, (bytes, str)) else args[0]
@@ -78,6 +84,8 @@ class ProcessTransport(SubprocessTransport):
         if not self._closed and not (self._loop is not None and self._loop._is_forked()):
             _warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
             self.close()
+            # Who keeps the warning keeps the transport, but not the descriptor.
+            self._signal = _signal_nobody
 
     # The beginning.
 
@@ -150,10 +158,8 @@ class ProcessTransport(SubprocessTransport):
     def send_signal(self, signal: int) -> None:
         if self._proc is None:
             raise ProcessLookupError
-        if self._returncode is not None:
-            return  # Its number may be another process's by now.
         with suppress(ProcessLookupError):
-            os.kill(self._pid, signal)  # type: ignore[arg-type]
+            self._signal(signal)
 
     def terminate(self) -> None:
         self.send_signal(signal.SIGTERM)
@@ -175,7 +181,15 @@ class ProcessTransport(SubprocessTransport):
                 logger.warning("Close running child process: kill %r", self)
             # It may end meanwhile, or run as somebody else.
             with suppress(ProcessLookupError, PermissionError):
-                self._proc.kill()
+                self._signal(signal.SIGKILL)
+
+    def _watched(self, descriptor: "ChildDescriptor") -> None:
+        """The loop has a descriptor for the child."""
+        self._signal = partial(_signal_by_descriptor, descriptor, self._pid)  # type: ignore[arg-type]
+
+    def _unwatched(self) -> None:
+        """The loop has none. The child is known by its number and its start."""
+        self._signal = partial(_signal_by_number, self._pid, _start_of(self._pid))  # type: ignore[arg-type]
 
     # What happens to the child. Told to the protocol in its own time.
 
@@ -189,6 +203,8 @@ class ProcessTransport(SubprocessTransport):
         if loop.get_debug():
             logger.info("%r exited with return code %r", self, returncode)
         self._returncode = returncode
+        # Which closes the descriptor. The number may be another process's from now on.
+        self._signal = _signal_nobody
         if proc.returncode is None:
             # So that Popen does not wait for it, or warn that it still runs.
             proc.returncode = returncode
@@ -233,12 +249,54 @@ class ProcessTransport(SubprocessTransport):
             self._protocol = None
 
 
+def _signal_by_descriptor(descriptor: "ChildDescriptor", pid: int, number: int) -> None:
+    # What `os.kill` tells who audits.
+    sys.audit("os.kill", pid, number)
+    try:
+        descriptor.send_signal(number)
+    except OSError as error:
+        # Sandboxes know the call not, or refuse it.
+        if error.errno not in (errno.ENOSYS, errno.EPERM):
+            raise
+        _signal_by_number(pid, None, number)
+
+
+def _signal_by_number(pid: int, start: str | None, number: int) -> None:
+    """For want of a descriptor. A child whose status nobody took keeps its number."""
+    if _is_taken(pid) or (start is not None and _start_of(pid) != start):
+        raise ProcessLookupError
+    os.kill(pid, number)
+
+
+def _signal_nobody(number: int) -> None:
+    raise ProcessLookupError
+
+
 def _has_ended(pid: int) -> bool:
     """Whether a child has ended, heard of or not; its status stays to be taken."""
     try:
         return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
     except ChildProcessError:
         return True  # Somebody else took it.
+
+
+def _start_of(pid: int) -> str | None:
+    """When a process was started, as the system tells it; None if it does not."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # The second field may hold anything; it ends with the last bracket.
+            return file.read().rpartition(b")")[2].split()[19].decode()
+    except (OSError, IndexError):
+        return None
+
+
+def _is_taken(pid: int) -> bool:
+    """Whether a child is none any more, because somebody took its status."""
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return True
+    return False
 
 
 class _Pipe(BaseProtocol):

@@ -214,7 +214,7 @@ class EventLoop:
         waiter: asyncio.Future[None] | None = None,
         extra: dict[str, Any] | None = None,
     ) -> WriteTransport: ...
-    def _watch_child(self, pid: int, callback: Callable[[int | None], object]) -> None: ...
+    def _watch_child(self, pid: int, callback: Callable[[int | None], object]) -> ChildDescriptor: ...
     def _accept(
         self,
         sock: socket,
@@ -234,6 +234,12 @@ class EventLoop:
         self, host: bytes | None, port: bytes | None, family: int, type: int, proto: int, flags: int
     ) -> asyncio.Future[list[_AddrInfo]]: ...
     def _resolve_name(self, sockaddr: tuple[Any, ...], flags: int) -> asyncio.Future[tuple[str, str]]: ...
+
+@final
+class ChildDescriptor:
+    """The descriptor of a child: no signal sent by it goes to another process."""
+
+    def send_signal(self, signal: int) -> None: ...
 
 @final
 class Balance:

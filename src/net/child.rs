@@ -1,7 +1,8 @@
-//! How a child's end is heard of: a descriptor for the child, watched in the loop's own driver.
+//! How a child's end is heard of, and how it is signalled: by a descriptor for the child, watched in the loop's own driver.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
 
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -17,9 +18,9 @@ use crate::py::fatal::OrFatal;
 use crate::py::{Owned, context};
 use crate::sys::process;
 
-/// A child that lives. Dropped with the loop's driver, it closes its descriptor; the child stays unreaped then.
+/// A child that lives. The loop's driver drops it; the child stays unreaped then.
 struct Child {
-    descriptor: OwnedFd,
+    descriptor: Arc<OwnedFd>,
     pid: libc::pid_t,
     callback: Owned,
     context: Owned,
@@ -28,6 +29,19 @@ struct Child {
 impl Native for Child {
     fn each(&self, see: &mut dyn FnMut(&Owned)) {
         [&self.callback, &self.context].into_iter().for_each(see);
+    }
+}
+
+/// The descriptor of a child, for who signals it. It is open for as long as somebody has this, so that no signal goes to another
+/// process, whatever other threads do meanwhile.
+#[pyclass(frozen, module = "tokioloop._tokioloop")]
+pub struct ChildDescriptor(Arc<OwnedFd>);
+
+#[pymethods]
+impl ChildDescriptor {
+    /// Signal the child; ProcessLookupError once its exit status was taken.
+    fn send_signal(&self, signal: i32) -> PyResult<()> {
+        process::signal(&self.0, signal).or_os_error()
     }
 }
 
@@ -85,12 +99,18 @@ fn ended(event_loop: &Bound<'_, EventLoop>, token: Token) -> PyResult<Option<Han
 #[pymethods]
 impl EventLoop {
     /// Call `callback(code)` once the child has ended and was reaped; the code is None if somebody else did that. OSError where
-    /// the system has no descriptor for it.
-    fn _watch_child(slf: &Bound<'_, Self>, pid: libc::pid_t, callback: &Bound<'_, PyAny>) -> PyResult<()> {
+    /// the system has no descriptor for it, ProcessLookupError where there is no such child. Returns the descriptor.
+    fn _watch_child(
+        slf: &Bound<'_, Self>,
+        pid: libc::pid_t,
+        callback: &Bound<'_, PyAny>,
+    ) -> PyResult<ChildDescriptor> {
         let py = slf.py();
         slf.get().check_open()?;
-        let descriptor = process::open(pid).or_os_error()?;
+        let descriptor = Arc::new(process::open(pid).or_os_error()?);
+        let shared = ChildDescriptor(descriptor.clone());
         let child = Child { descriptor, pid, callback: callback.into(), context: context::copy_current(py)? };
-        with_driver(slf, |driver| watch(driver, child))?.map_err(|(error, _endpoint)| os_error(error))
+        with_driver(slf, |driver| watch(driver, child))?.map_err(|(error, _endpoint)| os_error(error))?;
+        Ok(shared)
     }
 }

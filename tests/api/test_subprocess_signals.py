@@ -1,0 +1,213 @@
+"""Signals go to the child that was started, and to no process that has its number after it."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from ..loop.support import ROOT, python
+
+PY = sys.executable
+SLEEP = "import sys; print('up', flush=True); sys.stdin.read()"
+
+# A number that is used again, in a namespace of its own, where it can be told what number the next process gets.
+REUSED = """
+import asyncio, os, signal, subprocess, sys, threading, tokioloop
+
+HOW = sys.argv[1]
+
+async def main():
+    loop = asyncio.get_running_loop()
+    first = await asyncio.create_subprocess_exec("/bin/cat", stdin=asyncio.subprocess.PIPE)
+    transport = first._transport
+    if HOW == "popen":
+        # Somebody ends and reaps the child, which the loop has not heard of yet.
+        popen = transport.get_extra_info("subprocess")
+        os.kill(first.pid, signal.SIGKILL)
+        popen.wait()
+    else:
+        os.kill(first.pid, signal.SIGKILL)
+        os.waitpid(first.pid, 0)
+    with open("/proc/sys/kernel/ns_last_pid", "w") as last:
+        last.write(str(first.pid - 1))
+    second = subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE)
+    assert second.pid == first.pid, (first.pid, second.pid)
+    for act in (transport.kill, transport.terminate, lambda: transport.send_signal(signal.SIGHUP)):
+        act()
+        thread = threading.Thread(target=act)
+        thread.start()
+        thread.join()
+    if HOW == "close":
+        transport.close()
+    await first.wait()
+    try:
+        transport.kill()
+    except ProcessLookupError:
+        pass
+    transport.close()
+    assert second.poll() is None
+    second.stdin.close()
+    assert second.wait() == 0
+
+tokioloop.run(main())
+"""
+
+
+def _has_namespaces():
+    done = subprocess.run(
+        ["unshare", "--pid", "--fork", "--mount-proc", "sh", "-c", "echo 50 > /proc/sys/kernel/ns_last_pid"],
+        capture_output=True,
+        check=False,
+    )
+    return done.returncode == 0
+
+
+@pytest.mark.skipif(not _has_namespaces(), reason="needs a namespace of processes")
+@pytest.mark.parametrize("how", ["popen", "waitpid", "close"])
+@pytest.mark.parametrize("descriptor", [True, False])
+def test_a_number_that_is_used_again(how, descriptor, tmp_path):
+    script = tmp_path / "reused.py"
+    # Without a descriptor for the child its number is looked at before it is signalled.
+    without = "import errno\ndef none(*args): raise OSError(errno.ENOSYS, '')\ntokioloop.TokioLoop._watch_child = none\n"
+    script.write_text(REUSED.replace("HOW =", ("" if descriptor else without) + "HOW =", 1))
+    done = subprocess.run(
+        ["unshare", "--pid", "--fork", "--mount-proc", PY, str(script), how],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_signals_from_other_threads_while_it_ends(loop, run):
+    """Whoever signals holds the descriptor: its number is not another's meanwhile."""
+
+    async def main():
+        for _ in range(20):
+            process = await asyncio.create_subprocess_exec(
+                PY, "-c", SLEEP, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            )
+            await process.stdout.readline()
+            transport = process._transport
+            over = threading.Event()
+            failed = []
+
+            def storm(transport=transport, over=over, failed=failed):
+                # Bounded: two cores are soon full of threads that signal.
+                for _ in range(5000):
+                    if over.is_set():
+                        return
+                    os.sched_yield()
+                    try:
+                        transport.send_signal(signal.SIGCONT)
+                        transport.send_signal(0)
+                    except ProcessLookupError:
+                        pass
+                    except BaseException as error:
+                        failed.append(error)
+                        return
+
+            threads = [threading.Thread(target=storm) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            process.stdin.close()
+            assert await process.wait() == 0
+            while transport._proc is not None:
+                await asyncio.sleep(0)
+            over.set()
+            for thread in threads:
+                thread.join()
+            assert failed == []
+            with pytest.raises(ProcessLookupError):
+                transport.kill()
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [("x", TypeError), (1.5, TypeError), (10**30, OverflowError), (-1, OSError), (999, OSError)],
+)
+def test_what_is_no_signal(loop, run, number, error):
+    async def main():
+        process = await asyncio.create_subprocess_exec("/bin/cat", stdin=subprocess.PIPE)
+        with pytest.raises(error):
+            process.send_signal(number)
+        process.send_signal(0)
+        process.kill()
+        assert await process.wait() == -signal.SIGKILL
+
+    run(main())
+
+
+def test_a_child_that_has_ended_and_waits_to_be_reaped(loop, run):
+    async def main():
+        process = await asyncio.create_subprocess_exec("/bin/cat", stdin=subprocess.PIPE)
+        os.kill(process.pid, signal.SIGTERM)
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        process.kill()
+        assert await process.wait() == -signal.SIGTERM
+
+    run(main())
+
+
+def test_who_audits_hears_of_it():
+    python(
+        """
+        import asyncio, sys, tokioloop
+
+        heard = []
+        sys.addaudithook(lambda name, args: heard.append((name, args)) if name == "os.kill" else None)
+
+        async def main():
+            process = await asyncio.create_subprocess_exec("/bin/cat", stdin=-1)
+            process.kill()
+            await process.wait()
+            assert heard == [("os.kill", (process.pid, 9))], heard
+
+        tokioloop.run(main())
+        """
+    )
+
+
+def test_a_sandbox_without_the_call():
+    """Each child is signalled by its number then."""
+    python(
+        """
+        import asyncio, tokioloop
+
+        class Refusing:
+            def __init__(self, descriptor):
+                self.descriptor = descriptor
+            def send_signal(self, number):
+                raise OSError(38, "not here")
+
+        class Loop(tokioloop.TokioLoop):
+            def _watch_child(self, *args):
+                return Refusing(super()._watch_child(*args))
+
+        async def main():
+            process = await asyncio.create_subprocess_exec("/bin/cat", stdin=-1)
+            process.kill()
+            assert await process.wait() == -9
+
+        asyncio.run(main(), loop_factory=Loop)
+        """
+    )
+
+
+def test_the_descriptor_is_closed_with_the_childs_end(loop, run):
+    async def main():
+        before = len(os.listdir("/proc/self/fd"))
+        process = await asyncio.create_subprocess_exec("/bin/true")
+        await process.wait()
+        assert len(os.listdir("/proc/self/fd")) == before
+        del process
+
+    run(main())
