@@ -281,7 +281,7 @@ def _has_ended(pid: int) -> bool:
 
 
 def _start_of(pid: int) -> str | None:
-    """When a process was started, as the system tells it; None if it does not."""
+    """When a process was started, in hundredths of a second, as the system tells it; None if it does not."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             # The second field may hold anything; it ends with the last bracket.
