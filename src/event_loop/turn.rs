@@ -74,74 +74,108 @@ fn repeat(event_loop: &Bound<'_, EventLoop>) -> OrFatal {
     }
 }
 
-/// Waits for I/O if there is nothing else to do, and dispatches what is done.
+/// Waits for I/O if there is nothing else to do, and dispatches what is done. Every turn that does not wait looks instead, if it
+/// is time to: whatever keeps the loop from sleeping, descriptors have their turn.
 fn poll(event_loop: &Bound<'_, EventLoop>, last_poll: &mut u64) -> OrFatal {
     let lp = event_loop.get();
     let broken = |error| Fatal::of_loop(event_loop.py(), error);
-    // SAFETY: this thread owns the core while it runs, and no reference outlives this statement's block; the
+    let busy = {
+        // SAFETY: owned while running; the borrow ends with the block.
+        let core = unsafe { lp.core_mut() };
+        core.counters.turns += 1;
+        if core.counters.turns % DETACH_EVERY == 0 {
+            // Callbacks written in C never pass a point where the interpreter can stop this thread or switch to another.
+            detached(|| ());
+        }
+        core.stopping || core.hungry || !core.ready.is_empty()
+    };
+    let polled = if busy || drop_cancelled(lp) {
+        look(lp, last_poll)
+    } else {
+        match sleep(event_loop, last_poll) {
+            Ok(false) => look(lp, last_poll),
+            slept => slept,
+        }
+    };
+    let polled = polled.map_err(broken)?;
+    if polled { dispatch(event_loop) } else { Ok(()) }
+}
+
+/// Asks the driver without waiting, unless it was asked a moment ago. False if it was not asked.
+#[inline]
+fn look(lp: &EventLoop, last_poll: &mut u64) -> PyResult<bool> {
+    // SAFETY: owned while running; no reference outlives this function, which calls no Python.
+    let core = unsafe { lp.core_mut() };
+    let Some(driver) = core.driver.as_mut().filter(|driver| !driver.is_empty()) else {
+        return Ok(false);
+    };
+    // Where only signals could be heard of, even the clock is not looked at in every turn.
+    let only_signals = driver.len() == core.signal_watches;
+    let waits = core.signals.as_ref().is_some_and(Subscription::is_pending);
+    if only_signals && !waits && !core.stopping && core.counters.turns % SIGNAL_TURNS != 0 {
+        return Ok(false);
+    }
+    let now = monotonic_ns();
+    if now.wrapping_sub(*last_poll) < POLL_INTERVAL_NS {
+        return Ok(false);
+    }
+    *last_poll = now;
+    core.counters.polls += 1;
+    driver.wait(Some(Duration::ZERO)).or_os_error()?;
+    Ok(true)
+}
+
+/// Waits for I/O until the next deadline. False if something turned up that is to be done first: then the driver was not asked.
+fn sleep(event_loop: &Bound<'_, EventLoop>, last_poll: &mut u64) -> PyResult<bool> {
+    let lp = event_loop.get();
+    // SAFETY: this thread owns the core while it runs, and no reference outlives this function, which calls no Python; the
     // detached wait below borrows the driver only, which nobody else may touch.
     let core = unsafe { lp.core_mut() };
-    core.counters.turns += 1;
-    if core.counters.turns % DETACH_EVERY == 0 {
-        // Callbacks written in C never pass a point where the interpreter can stop this thread or switch to another.
-        detached(|| ());
-    }
-    if core.stopping || core.hungry || !core.ready.is_empty() {
-        let Some(driver) = core.driver.as_mut().filter(|driver| !driver.is_empty()) else {
-            return Ok(());
-        };
-        // Where only signals could be heard of, even the clock is not looked at in every turn.
-        let only_signals = driver.len() == core.signal_watches;
-        let waits = core.signals.as_ref().is_some_and(Subscription::is_pending);
-        if only_signals && !waits && !core.stopping && core.counters.turns % SIGNAL_TURNS != 0 {
-            return Ok(());
-        }
-        let now = monotonic_ns();
-        if now.wrapping_sub(*last_poll) < POLL_INTERVAL_NS {
-            return Ok(());
-        }
-        *last_poll = now;
-        core.counters.polls += 1;
-        driver.wait(Some(Duration::ZERO)).or_os_error().map_err(broken)?;
-    } else {
-        let timeout = match next_timeout(core) {
-            (timeout, None) => timeout,
-            (_, Some(dead)) => {
-                drop(dead);
-                return Ok(()); // Releasing cancelled timers may have run code: look again.
+    let timeout = core.timers.next_deadline().map(|deadline| {
+        let wait = deadline.saturating_sub(monotonic_ns());
+        Duration::from_nanos(wait).min(LONGEST_WAIT)
+    });
+    let driver: *mut Driver<_> = core.driver()?;
+    // SAFETY: see above; `driver` points into the core.
+    unsafe {
+        if timeout == Some(Duration::ZERO) || (*driver).pending() > 0 {
+            core.counters.polls += 1;
+            (*driver).wait(Some(Duration::ZERO)).or_os_error()?;
+        } else {
+            if std::mem::take(&mut core.posted) && yield_to_producers(core) {
+                return Ok(false);
             }
-        };
-        let driver: *mut Driver<_> = core.driver().map_err(broken)?;
-        core.counters.polls += 1;
-        // SAFETY: see above; `driver` points into the core.
-        unsafe {
-            if timeout == Some(Duration::ZERO) || (*driver).pending() > 0 {
-                (*driver).wait(Some(Duration::ZERO)).or_os_error().map_err(broken)?;
-            } else {
-                if std::mem::take(&mut core.posted) && yield_to_producers(core) {
-                    return Ok(());
-                }
-                let feed = core.feed.clone();
-                if feed.as_ref().is_some_and(|feed| !feed.may_sleep(event_loop.py())) {
-                    core.hungry = true;
-                    return Ok(());
-                }
-                core.counters.parks += 1;
-                let waited = core.inbox.park(|| detached(|| (*driver).wait(timeout)));
-                if let Some(feed) = feed {
-                    feed.woke();
-                    core.hungry = true;
-                }
-                waited
-                    .unwrap_or_else(|| (*driver).wait(Some(Duration::ZERO)))
-                    .or_os_error()
-                    .map_err(broken)?;
-                tracing::debug!(id = lp.shared.id, "loop woke");
+            let feed = core.feed.clone();
+            if feed.as_ref().is_some_and(|feed| !feed.may_sleep(event_loop.py())) {
+                core.hungry = true;
+                return Ok(false);
             }
+            core.counters.polls += 1;
+            core.counters.parks += 1;
+            let waited = core.inbox.park(|| detached(|| (*driver).wait(timeout)));
+            if let Some(feed) = feed {
+                feed.woke();
+                core.hungry = true;
+            }
+            waited.unwrap_or_else(|| (*driver).wait(Some(Duration::ZERO))).or_os_error()?;
+            tracing::debug!(id = lp.shared.id, "loop woke");
         }
-        *last_poll = monotonic_ns();
     }
-    dispatch(event_loop)
+    *last_poll = monotonic_ns();
+    Ok(true)
+}
+
+/// Lets go of the cancelled timers that come next. True if there were any: releasing them may have run code, which may have left
+/// something to do.
+fn drop_cancelled(lp: &EventLoop) -> bool {
+    let mut dead = Vec::new();
+    // SAFETY: owned while running; the borrow ends before the timers are dropped.
+    let core = unsafe { lp.core_mut() };
+    while let Some(timer) = core.timers.pop_cancelled(HandleRef::is_cancelled) {
+        timer.set_unscheduled();
+        dead.push(timer);
+    }
+    !dead.is_empty()
 }
 
 /// After something was posted, lets other threads run before the loop sleeps: who posted is likely to post more, and while
@@ -158,23 +192,6 @@ fn yield_to_producers(core: &mut super::core::Core) -> bool {
     core.yield_backoff = if came < 2 { (core.yield_backoff * 2).clamp(1, LONGEST_BACKOFF) } else { 0 };
     core.yields_to_skip = core.yield_backoff;
     came > 0
-}
-
-/// How long the loop may sleep; cancelled timers met on the way come out for the caller to drop.
-fn next_timeout(core: &mut super::core::Core) -> (Option<Duration>, Option<Vec<HandleRef>>) {
-    let mut dead = Vec::new();
-    while let Some(timer) = core.timers.pop_cancelled(HandleRef::is_cancelled) {
-        timer.set_unscheduled();
-        dead.push(timer);
-    }
-    if !dead.is_empty() {
-        return (None, Some(dead));
-    }
-    let timeout = core.timers.next_deadline().map(|deadline| {
-        let wait = deadline.saturating_sub(monotonic_ns());
-        Duration::from_nanos(wait).min(LONGEST_WAIT)
-    });
-    (timeout, None)
 }
 
 /// Runs `wait` detached from the interpreter.
