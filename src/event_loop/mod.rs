@@ -53,6 +53,7 @@ use crate::inbox::Inbox;
 use crate::py::names::names;
 use crate::py::{imports, raw};
 use crate::sync::ownership::Foreign;
+use crate::sync::quiet::Quiet;
 use crate::sys::clock::monotonic_ns;
 use crate::sys::thread;
 use shared::Shared;
@@ -90,8 +91,10 @@ impl EventLoop {
     #[inline]
     pub(crate) fn with_claim<R>(&self, f: impl FnOnce(&mut Core) -> R) -> Result<R, Foreign> {
         let claim = self.shared.claim()?;
+        let quiet = Quiet::begin();
         // SAFETY: claimed; `f` does not come back here, so this is the only borrow.
         let result = f(unsafe { &mut *self.core.get() });
+        drop(quiet);
         drop(claim);
         Ok(result)
     }

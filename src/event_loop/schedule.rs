@@ -249,6 +249,7 @@ pub(super) unsafe fn soon_seen(
         if !loop_of(py, object).get().shared.is_call_soon_overridden() {
             return soon_in(py, object, callback, args, context);
         }
+        raw::check_stack()?;
         let event_loop = Bound::<PyAny>::from_borrowed_ptr(py, object);
         let all = std::iter::once(&callback).chain(args);
         let all = PyTuple::new(
@@ -344,10 +345,14 @@ pub unsafe extern "C" fn call_soon_threadsafe(
             }
             let refused = match event_loop.shared.claim() {
                 // The loop does not run: two pushes that call no Python, behind what was posted before, onto the queue.
-                Ok(_claim) => {
+                Ok(claim) => {
                     let core = event_loop.core_mut();
                     core.take_posts();
-                    core.push(Ready::Remote(remote)).is_err()
+                    let pushed = core.push(Ready::Remote(remote));
+                    // What is refused goes after the claim: its release may run any code, a collection too, which would wait for
+                    // the threads that wait for the claim.
+                    drop(claim);
+                    pushed.is_err()
                 }
                 Err(_) => event_loop.shared.inbox.post(Post::Call(remote)).is_err(),
             };

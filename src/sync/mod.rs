@@ -5,6 +5,7 @@ pub mod biased;
 pub mod idle;
 pub mod mailbox;
 pub mod ownership;
+pub mod quiet;
 
 #[cfg(feature = "loom")]
 pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence};

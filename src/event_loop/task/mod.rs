@@ -59,6 +59,7 @@ use super::EventLoop;
 use super::core::Core;
 use crate::py::{Owned, imports};
 use crate::sync::ownership::Foreign;
+use crate::sync::quiet::Quiet;
 use crate::sys::thread;
 
 pub use create::{add_methods, create_future};
@@ -353,10 +354,12 @@ impl EventLoop {
         match self.shared.claim() {
             Ok(_claim) => {
                 let _held = self.tasks.lock.owner();
+                let _quiet = Quiet::begin();
                 f()
             }
             Err(_) => {
                 let _held = self.tasks.lock.visitor();
+                let _quiet = Quiet::begin();
                 f()
             }
         }

@@ -42,6 +42,7 @@ use crate::proto::flow::FlowControl;
 use crate::proto::tls::Wire;
 use crate::proto::write_queue::WriteQueue;
 use crate::py::{Attached, Owned, imports, panic};
+use crate::sync::quiet::Quiet;
 use engine::DynEngine;
 
 pub use class::init;
@@ -227,9 +228,10 @@ impl<'a, 'py> TlsTransport<'a, 'py> {
             &*lp
         };
         let claim = lp.shared.claim().map_err(|foreign| lp.wrong_thread(self.py(), foreign))?;
+        let quiet = Quiet::begin();
         // SAFETY: claimed, and `f` does not come back here.
         let result = f(unsafe { &mut *class::tls_of(self.object.as_ptr()) });
-        drop(claim);
+        drop((quiet, claim));
         Ok(result)
     }
 
