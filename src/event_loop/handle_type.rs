@@ -169,6 +169,7 @@ unsafe extern "C" fn run(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *
     // SAFETY: attached, with a Handle. Called from a copy of the target: this thread may not own the loop.
     unsafe {
         raw::enter(|py| {
+            raw::check_stack()?;
             let handle = HandleRef::from_owned(Owned::borrow(object));
             let Some(event_loop) = loop_of(py, handle.get()) else { return Ok(raw::none(py)) };
             let context = handle.get().context;
@@ -272,6 +273,7 @@ unsafe extern "C" fn repr(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: attached, with a Handle.
     unsafe {
         raw::enter(|py| {
+            raw::check_stack()?;
             let handle = of(object);
             let kind = Bound::from_borrowed_ptr(py, ffi::Py_TYPE(object).cast());
             let mut parts = vec![kind.getattr("__name__")?.extract::<String>()?];

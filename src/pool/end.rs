@@ -234,14 +234,16 @@ pub fn tell(job: &Bound<'_, PyAny>, watcher: Watcher) -> PyResult<()> {
             }
             Ok(())
         }
-        Watcher::Callback(callback) => match callback.bind(py).call1((job,)) {
-            Ok(_) => Ok(()),
-            Err(error) if error.is_instance_of::<PyException>(py) => {
-                log_failed_callback(job, error);
-                Ok(())
+        Watcher::Callback(callback) => {
+            match raw::check_stack().and_then(|()| callback.bind(py).call1((job,))) {
+                Ok(_) => Ok(()),
+                Err(error) if error.is_instance_of::<PyException>(py) => {
+                    log_failed_callback(job, error);
+                    Ok(())
+                }
+                Err(error) => Err(error),
             }
-            Err(error) => Err(error),
-        },
+        }
     }
 }
 

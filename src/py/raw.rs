@@ -10,12 +10,13 @@ use std::ffi::{CStr, c_int, c_uint, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyRecursionError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyType};
 
 use super::Owned;
+use crate::sys::thread;
 
 /// Adds a raw method to a type that pyo3 made.
 pub fn add_method(class: &Bound<'_, PyAny>, definition: ffi::PyMethodDef) -> PyResult<()> {
@@ -141,6 +142,18 @@ fn fail<R: Returned>(error: PyErr) -> R {
     // SAFETY: attached, since Python called us. Raising may drop pyo3's references.
     unsafe { told(|py| error.restore(py)) };
     R::FAILED
+}
+
+/// RecursionError where little of the thread's stack is left. For whatever may come back to itself by what it calls, without a
+/// function in Python in between to be counted: or with one, in a thread whose stack does not hold as many as Python counts.
+#[inline]
+pub fn check_stack() -> PyResult<()> {
+    if thread::is_stack_short() { Err(stack_is_short()) } else { Ok(()) }
+}
+
+#[cold]
+fn stack_is_short() -> PyErr {
+    PyRecursionError::new_err("maximum recursion depth exceeded: the thread's stack is nearly full")
 }
 
 /// A new reference to None.

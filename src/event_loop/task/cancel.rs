@@ -2,14 +2,15 @@
 
 use std::sync::atomic::Ordering;
 
+use pyo3::exceptions::PyRecursionError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
 use super::future::{self, Outcome, Refused};
-use super::{FutureKind, Kind, LOG_TRACEBACK, MUST_CANCEL, State, TaskKind, peek, task_of, types};
+use super::{FutureKind, Kind, LOG_TRACEBACK, MUST_CANCEL, State, Task, TaskKind, peek, task_of, types};
 use crate::event_loop::EventLoop;
 use crate::py::names::names;
-use crate::py::{Owned, call};
+use crate::py::{Owned, call, raw};
 use crate::sync::ownership::Foreign;
 
 /// `Future.cancel()`: whether it was pending. A message of None counts as none.
@@ -36,7 +37,8 @@ pub(super) unsafe fn cancel_future<K: Kind>(
     }
 }
 
-/// `Task.cancel()`: whether it was pending.
+/// `Task.cancel()`: whether it was pending. The tasks that wait for one another are gone through one by one, however many there are;
+/// RecursionError where they wait in a circle.
 ///
 /// # Safety
 /// `object` is a live native Task.
@@ -46,37 +48,103 @@ pub(super) unsafe fn cancel_task(
     message: Option<Owned>,
 ) -> PyResult<Result<bool, Foreign>> {
     // SAFETY: promised.
-    let task = unsafe { task_of(object) };
-    let event_loop = task.future.alive()?;
-    let asked = event_loop.with_tasks(|_| {
+    let mut task = unsafe { task_of(object) };
+    let mut waiter = match ask(task)? {
+        Ok(Asked::Waits(waiter)) => waiter,
+        Ok(Asked::Runs) => return Ok(in_next_step(task, message)?.map(|()| true)),
+        Ok(Asked::Done) => return Ok(Ok(false)),
+        Err(foreign) => return Ok(Err(foreign)),
+    };
+    let mut circle = Circle { mark: object, _kept: None, steps: 0, next_mark: 8 };
+    // What keeps `task` alive, but for the first one.
+    let mut kept: Option<Owned> = None;
+    loop {
+        let next = waiter.as_ptr();
+        // SAFETY: alive.
+        if unsafe { ffi::Py_TYPE(next) } != types().task {
+            if cancel_any(py, &waiter, message.as_ref())? {
+                // Its end wakes the task, with CancelledError.
+                return Ok(Ok(true));
+            }
+            break;
+        }
+        circle.pass(py, &waiter)?;
+        // SAFETY: a native task, which `waiter` keeps alive.
+        let state = unsafe { task_of(next) };
+        match ask(state)?.map_err(|foreign| EventLoop::wrong_thread_for(foreign, "task.cancel"))? {
+            Asked::Done => break,
+            asked => {
+                task = state;
+                let former = kept.replace(waiter);
+                drop(former);
+                match asked {
+                    Asked::Waits(found) => waiter = found,
+                    _ => break,
+                }
+            }
+        }
+    }
+    Ok(in_next_step(task, message)?.map(|()| true))
+}
+
+/// What a task says that is to be cancelled.
+enum Asked {
+    Done,
+    /// It waits for nothing: its next step is to be told.
+    Runs,
+    Waits(Owned),
+}
+
+/// Asks a task to cancel itself, as far as that is its own.
+fn ask(task: &Task) -> PyResult<Result<Asked, Foreign>> {
+    Ok(task.future.alive()?.with_tasks(|_| {
         task.future.set(LOG_TRACEBACK, false);
         if task.future.state() != State::Pending {
-            return None;
+            return Asked::Done;
         }
         let cancels = task.future.cancels.load(Ordering::Relaxed);
-        task.future.cancels.store(cancels + 1, Ordering::Relaxed);
+        task.future.cancels.store(cancels.wrapping_add(1), Ordering::Relaxed);
         // SAFETY: under the lock.
-        Some(unsafe { peek(&task.waiter) })
-    });
-    let waiter = match asked {
-        Err(foreign) => return Ok(Err(foreign)),
-        Ok(None) => return Ok(Ok(false)),
-        Ok(Some(waiter)) => waiter,
-    };
-    if let Some(waiter) = waiter
-        && cancel_any(py, &waiter, message.as_ref())?
-    {
-        // Its end wakes the task, with CancelledError.
-        return Ok(Ok(true));
-    }
-    let former = event_loop.with_tasks(|_| {
+        unsafe { peek(&task.waiter) }.map_or(Asked::Runs, Asked::Waits)
+    }))
+}
+
+/// Has the task's next step raise CancelledError.
+fn in_next_step(task: &Task, message: Option<Owned>) -> PyResult<Result<(), Foreign>> {
+    let former = task.future.alive()?.with_tasks(|_| {
         task.future.set(MUST_CANCEL, true);
         match message {
             Some(message) => task.future.rare_mut().cancel_message.replace(message),
             None => task.future.rare().and_then(|rare| rare.cancel_message.take()),
         }
     });
-    Ok(former.map(|_former| true))
+    Ok(former.map(drop))
+}
+
+/// Finds out that a walk goes in a circle: it comes by a mark, which is moved on at distances that double.
+struct Circle {
+    mark: *mut ffi::PyObject,
+    /// So that another object does not come to stand at the mark's address.
+    _kept: Option<Owned>,
+    steps: usize,
+    next_mark: usize,
+}
+
+impl Circle {
+    fn pass(&mut self, py: Python<'_>, task: &Owned) -> PyResult<()> {
+        if task.as_ptr() == self.mark {
+            return Err(PyRecursionError::new_err(
+                "maximum recursion depth exceeded: tasks await each other",
+            ));
+        }
+        self.steps += 1;
+        if self.steps == self.next_mark {
+            self.next_mark *= 2;
+            self.mark = task.as_ptr();
+            self._kept = Some(task.clone_ref(py));
+        }
+        Ok(())
+    }
 }
 
 /// `future.cancel(message)` of whatever a task waits for.
@@ -91,6 +159,7 @@ pub(super) fn cancel_any(py: Python<'_>, future: &Owned, message: Option<&Owned>
         } else if kind == types().task {
             cancel_task(py, object, message)
         } else {
+            raw::check_stack()?;
             let none = py.None().into_bound(py);
             let message = message.map_or(none, |message| message.into_bound(py));
             return call::method1(py, future, names().cancel, &message)?.bind(py).is_truthy();

@@ -279,6 +279,7 @@ fn task_with_options<'py>(
     if options.get_item(names().context.bind(py))?.is_some_and(|context| context.is_none()) {
         options.del_item(names().context.bind(py))?;
     }
+    raw::check_stack()?;
     let task = factory.bind(py).call((event_loop, coro), Some(options))?;
     if let Some(name) = name {
         task.call_method1("set_name", (name,))?;

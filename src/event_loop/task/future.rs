@@ -465,22 +465,24 @@ pub(super) fn callbacks(py: Python<'_>, future: &Future) -> PyResult<Py<PyAny>> 
 }
 
 /// What an `await` does first with a pending future: marks it as yielded. RuntimeError when that was done before.
-pub(super) fn yield_once(py: Python<'_>, future: &Future) -> PyResult<()> {
-    let event_loop = future.alive()?;
-    let marked = event_loop.with_tasks(|_| {
+#[inline]
+pub(super) fn yield_once(future: &Future) -> PyResult<Result<(), Foreign>> {
+    let marked = future.alive()?.with_tasks(|_| {
         let fresh = !future.has(BLOCKING);
         future.set(BLOCKING, true);
         fresh
     });
     match marked {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(PyRuntimeError::new_err("await wasn't used with future")),
-        // A task of another loop, which will be told so when it sees what was yielded.
-        Err(_) => {
-            let _ = py;
-            Ok(())
-        }
+        Ok(true) => Ok(Ok(())),
+        Ok(false) => Err(not_awaited()),
+        Err(foreign) => Ok(Err(foreign)),
     }
+}
+
+/// The error of a pending future that is stepped again.
+#[cold]
+pub(super) fn not_awaited() -> PyErr {
+    PyRuntimeError::new_err("await wasn't used with future")
 }
 
 /// Calls a method of a future in its loop's thread, at some later time.

@@ -316,6 +316,7 @@ unsafe extern "C" fn repr<K: Kind>(object: *mut ffi::PyObject) -> *mut ffi::PyOb
     // SAFETY: called by Python, attached, with an object of the kind.
     unsafe {
         raw::enter(|py| {
+            raw::check_stack()?;
             let event_loop = K::future(object).alive()?;
             let object = Bound::<PyAny>::from_borrowed_ptr(py, object);
             // Elsewhere it may change while it is looked at.
@@ -393,6 +394,7 @@ unsafe extern "C" fn cancel<K: Kind>(
     // SAFETY: called by Python, attached, with an object of the kind, as a fast call with keywords.
     unsafe {
         raw::enter(|py| {
+            raw::check_stack()?;
             let [message] = method::arguments(py, "cancel", ["msg"], args, nargs, keywords)?;
             let message = message.filter(|message| !message.is_none());
             let pointers: Vec<_> = message.iter().map(|message| message.as_ptr()).collect();

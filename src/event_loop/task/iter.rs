@@ -7,19 +7,40 @@
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::sync::critical_section::with_critical_section;
 
 use super::{FutureKind, Kind, State, TaskKind, exact_future, future, peek, take, types};
 use crate::py::errors::{end_with, raise_the_end, thrown};
 use crate::py::{Owned, raw};
+use crate::sync::ownership::Foreign;
 
 #[repr(C)]
 struct FutureIter {
     header: ffi::PyObject,
-    /// The future, until it was seen to be done. Of either type, or derived from one.
+    /// The future, until it was seen to be done. Of either type, or derived from one. Any thread may step the iterator: looked at
+    /// and taken in its critical section.
     future: Cell<*mut ffi::PyObject>,
+    /// It was yielded to a thread that may not mark the future as yielded.
+    yielded: AtomicBool,
+}
+
+/// The future of an iterator, as long as it is there.
+fn future_of(iter: &Bound<'_, PyAny>) -> Option<Owned> {
+    // SAFETY: a FutureIter; nobody changes it meanwhile.
+    with_critical_section(iter, || unsafe { peek(&(*iter.as_ptr().cast::<FutureIter>()).future) })
+}
+
+/// Lets go of the future.
+fn let_go(iter: &Bound<'_, PyAny>) {
+    // SAFETY: a FutureIter; nobody looks at it meanwhile.
+    let future =
+        with_critical_section(iter, || unsafe { take(&(*iter.as_ptr().cast::<FutureIter>()).future) });
+    // Outside of the section: it may run any code.
+    drop(future);
 }
 
 struct Type(*mut ffi::PyTypeObject);
@@ -65,12 +86,15 @@ pub(super) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     Ok(())
 }
 
-/// What `await` itself calls.
+/// What `await` itself calls. Where another thread runs the loop that is an iterator of its own, which can tell that it is stepped
+/// again: only the loop's thread can mark the future.
 pub(super) unsafe extern "C" fn get_await(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: called by Python, attached, with a future.
     unsafe {
-        match exact_future(object) {
-            Some(future) if future.event_loop().is_some() => ffi::Py_NewRef(object),
+        match exact_future(object).and_then(super::Future::event_loop) {
+            Some(event_loop) if event_loop.shared.is_mine() || !event_loop.shared.is_running() => {
+                ffi::Py_NewRef(object)
+            }
             _ => make(object),
         }
     }
@@ -119,18 +143,28 @@ unsafe fn state_of<'a>(object: *mut ffi::PyObject) -> &'a super::Future {
 /// A future as its own iterator: yields itself once, then returns its result or raises.
 unsafe extern "C" fn own_next<K: Kind>(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: called by Python, attached, with a future of the kind. `enter_hot`: errors alone drop pyo3's references.
-    unsafe { raw::enter_hot(|py| advance(py, object, K::future(object))) }
+    unsafe {
+        raw::enter_hot(|py| {
+            advance(py, object, K::future(object), |foreign| match foreign.forked {
+                true => Err(crate::event_loop::forked()),
+                // Awaited in its own thread, which is where it may be stepped.
+                false => Err(future::not_awaited()),
+            })
+        })
+    }
 }
 
-/// The future once while it is pending; null without an exception for a result of None; else as in C.
+/// The future once while it is pending; null without an exception for a result of None; else as in C. `elsewhere` decides
+/// whether it is yielded to a thread that may not mark it.
 #[inline]
 unsafe fn advance(
     py: Python<'_>,
     object: *mut ffi::PyObject,
     future: &super::Future,
+    elsewhere: impl FnOnce(Foreign) -> PyResult<()>,
 ) -> PyResult<*mut ffi::PyObject> {
     if future.state() == State::Pending {
-        future::yield_once(py, future)?;
+        future::yield_once(future)?.or_else(elsewhere)?;
         // SAFETY: alive.
         return Ok(unsafe { ffi::Py_NewRef(object) });
     }
@@ -141,13 +175,18 @@ unsafe extern "C" fn next(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: called by Python, attached, with a FutureIter.
     unsafe {
         raw::enter(|py| {
-            let iter = &*object.cast::<FutureIter>();
-            let Some(future) = peek(&iter.future) else { return Ok(std::ptr::null_mut()) };
+            let iter = Bound::from_borrowed_ptr(py, object);
+            let Some(future) = future_of(&iter) else { return Ok(std::ptr::null_mut()) };
             let state = state_of(future.as_ptr());
             if state.state() != State::Pending {
-                drop(take(&iter.future));
+                let_go(&iter);
             }
-            advance(py, future.as_ptr(), state)
+            let yielded = &(*object.cast::<FutureIter>()).yielded;
+            advance(py, future.as_ptr(), state, |_| match yielded.swap(true, Ordering::Relaxed) {
+                // A task of another loop, which says what is wrong when it sees what was yielded.
+                false => Ok(()),
+                true => Err(future::not_awaited()),
+            })
         })
     }
 }
@@ -161,7 +200,7 @@ unsafe extern "C" fn close(object: *mut ffi::PyObject, _: *mut ffi::PyObject) ->
     // SAFETY: called by Python, attached, with a FutureIter.
     unsafe {
         raw::enter(|py| {
-            drop(take(&(*object.cast::<FutureIter>()).future));
+            let_go(&Bound::from_borrowed_ptr(py, object));
             Ok(raw::none(py))
         })
     }
@@ -177,7 +216,7 @@ unsafe extern "C" fn throw(
     unsafe {
         raw::enter::<*mut ffi::PyObject>(|py| {
             let error = thrown(py, args, nargs)?;
-            drop(take(&(*object.cast::<FutureIter>()).future));
+            let_go(&Bound::from_borrowed_ptr(py, object));
             Err(error)
         })
     }

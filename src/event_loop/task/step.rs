@@ -476,6 +476,7 @@ pub(super) fn push(py: Python<'_>, event_loop: *mut ffi::PyObject, task: Owned) 
 pub(super) fn start_eagerly(event_loop: &Bound<'_, EventLoop>, task: &Owned) -> PyResult<()> {
     let py = event_loop.py();
     let lp = event_loop.get();
+    raw::check_stack()?;
     // SAFETY: a native task.
     let state = unsafe { task_of(task.as_ptr()) };
     // A running task of asyncio's own type gives way for the time, so that asking for the current one finds ours. It may run
