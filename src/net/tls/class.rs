@@ -55,6 +55,7 @@ fn description() -> Description {
             // For the loop, and for TLS over this.
             raw::one_arg(c"_force_close", force_close, c"Close at once, with an error."),
             raw::no_args(c"_resume", resume, c"Deliver what came in while paused."),
+            raw::no_args(c"_flush", flush, c"Encrypt and say what could not be while the engine was in use."),
             raw::no_args(c"_handshake_timed_out", handshake_timed_out, c"The handshake took too long."),
             raw::no_args(c"_shutdown_timed_out", shutdown_timed_out, c"Closing took too long."),
         ],
@@ -124,6 +125,7 @@ method!(pause_writing(transport: TlsTransport) transport.set_below_full(true));
 method!(resume_writing(transport: TlsTransport) transport.set_below_full(false));
 method!(force_close(transport: TlsTransport, error) transport.force_close(Some(&error).filter(|error| !error.is_none())));
 method!(resume(transport: TlsTransport) transport.resume());
+method!(flush(transport: TlsTransport) transport.flush());
 method!(handshake_timed_out(transport: TlsTransport) transport.handshake_timed_out());
 method!(shutdown_timed_out(transport: TlsTransport) transport.shutdown_timed_out());
 

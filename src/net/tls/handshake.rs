@@ -1,11 +1,14 @@
 //! From the connection below to `connection_made`.
 
+use std::sync::atomic::Ordering;
+
 use pyo3::exceptions::{PyConnectionAbortedError, PyConnectionResetError, PyOSError};
 use pyo3::prelude::*;
 
 use super::{Below, Phase, Shown, TlsTransport, Told};
 use crate::net::stream;
 use crate::proto::tls::Handshake;
+use crate::py::fatal::Fatal;
 use crate::py::names::names;
 use crate::py::{context, imports};
 use crate::sys::clock::monotonic_ns;
@@ -47,22 +50,22 @@ impl<'py> TlsTransport<'_, 'py> {
     pub(super) fn handshake(self, input: &mut &[u8]) -> PyResult<bool> {
         match self.drive(input, |engine, wire| engine.handshake(wire)) {
             Ok(Handshake::Pending) => Ok(false),
-            Ok(Handshake::Done) => self.handshake_done().map(|()| true),
+            Ok(Handshake::Done) => self.handshake_done(),
             Err(error) => self.handshake_failed(error).map(|()| false),
         }
     }
 
-    fn handshake_done(self) -> PyResult<()> {
+    /// Whether the connection is open now.
+    fn handshake_done(self) -> PyResult<bool> {
         let py = self.py();
-        self.cancel_timer()?;
         let ssl_object = self.with(|tls| tls.ssl_object.as_ref().map(|object| object.clone_ref(py)))?;
         let shown = match ssl_object.map(|object| Shown::of(&object.into_bound(py))).transpose() {
             Ok(shown) => shown,
-            Err(error) => return self.handshake_failed(error),
+            Err(error) => return self.handshake_failed(error).map(|()| false),
         };
         let (still_on, first, began) = self.with(|tls| {
-            // A callback of the handshake (SNI) may have closed the connection.
-            let still_on = tls.phase == Phase::Handshake;
+            // A callback of the handshake (SNI) may have closed the connection: then the end of the one below is waited for.
+            let still_on = tls.phase == Phase::Handshake && !tls.public.closing.load(Ordering::Relaxed);
             let first = still_on && tls.told == Told::Nothing;
             if still_on {
                 tls.phase = Phase::Open;
@@ -74,8 +77,9 @@ impl<'py> TlsTransport<'_, 'py> {
             (still_on, first, tls.began.take())
         })?;
         if !still_on {
-            return Ok(());
+            return Ok(false);
         }
+        self.cancel_timer()?;
         if let Some(began) = began {
             let milliseconds = (monotonic_ns() - began) as f64 / 1e6;
             let arguments = ("%r: SSL handshake took %.1f ms", self.object, milliseconds);
@@ -83,17 +87,28 @@ impl<'py> TlsTransport<'_, 'py> {
         }
         if first {
             let (protocol, context) = self.callee()?;
-            context::run(py, &context, || {
+            let made = context::run(py, &context, || {
                 protocol.bind(py).call_method1(names().connection_made.bind(py), (self.object,)).map(drop)
-            })?;
+            });
+            if let Err(error) = made {
+                if Fatal::is(py, &error) {
+                    // It leaves the run and the connection stays, for whoever waits for it.
+                    self.wake_waiter(None)?;
+                }
+                return Err(error);
+            }
         }
         self.wake_waiter(None)?;
         // Written before the handshake was done.
-        self.flush()
+        self.flush().map(|()| true)
     }
 
     pub(super) fn handshake_failed(self, error: PyErr) -> PyResult<()> {
         let py = self.py();
+        if Fatal::is(py, &error) {
+            // It leaves the run. OpenSSL has taken no harm from what a callback raises: the handshake goes on in the next one.
+            return Err(error);
+        }
         self.cancel_timer()?;
         self.with(|tls| tls.phase = Phase::Over)?;
         let message = if error.is_instance(py, imports::ssl_certificate_error(py)?) {

@@ -95,6 +95,7 @@ pub fn over<'py>(
         engine: Some(engine),
         ssl_object: Some(ssl_object),
         below: None,
+        missed: false,
         protocol: protocol.as_ptr(),
         buffered_protocol: protocol.is_instance(imports::buffered_protocol(py)?)?,
         context: context::copy_current(py)?,

@@ -139,6 +139,8 @@ pub struct Tls {
     /// What `get_extra_info` shows once the handshake is done.
     ssl_object: Option<Owned>,
     below: Option<Below>,
+    /// Something was to be encrypted or said while the engine was in use: to be looked at when it is back.
+    missed: bool,
     /// Borrowed from `public.objects`, which only this thread replaces: saves the lock.
     protocol: *mut ffi::PyObject,
     buffered_protocol: bool,
@@ -291,7 +293,10 @@ impl<'a, 'py> TlsTransport<'a, 'py> {
         };
         let Wire { input: rest, mut output } = wire;
         *input = rest;
-        lent.bring_back()?;
+        if lent.bring_back()? {
+            // In a turn of its own: whoever uses the engine is in the middle of something.
+            self.schedule("_flush")?;
+        }
         let sent = if output.is_empty() { Ok(()) } else { self.send_below(&output) };
         output.clear();
         if output.capacity() <= OUTPUT_KEPT {
@@ -309,22 +314,22 @@ struct Away<'a, 'py> {
 }
 
 impl Away<'_, '_> {
-    /// Unless the connection ended meanwhile: then the engine goes.
-    fn bring_back(mut self) -> PyResult<()> {
+    /// Unless the connection ended meanwhile: then the engine goes. Whether something came for it while it was away.
+    fn bring_back(mut self) -> PyResult<bool> {
         self.put()
     }
 
-    fn put(&mut self) -> PyResult<()> {
-        let Some(engine) = self.engine.take() else { return Ok(()) };
-        let over = self.transport.with(|tls| {
+    fn put(&mut self) -> PyResult<bool> {
+        let Some(engine) = self.engine.take() else { return Ok(false) };
+        let (over, missed) = self.transport.with(|tls| {
             if tls.phase == Phase::Over {
-                return Some(engine);
+                return (Some(engine), false);
             }
             tls.engine = Some(engine);
-            None
+            (None, std::mem::take(&mut tls.missed))
         })?;
         drop(over);
-        Ok(())
+        Ok(missed)
     }
 }
 

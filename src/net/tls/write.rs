@@ -75,7 +75,10 @@ impl<'py> TlsTransport<'_, 'py> {
         let mut sent = 0;
         while sent < bytes.len() {
             // In use: called from one of the connection's own callbacks.
-            let ready = self.with(|tls| !tls.below_full && tls.engine.is_some())?;
+            let ready = self.with(|tls| {
+                tls.missed |= tls.engine.is_none();
+                !tls.below_full && tls.engine.is_some()
+            })?;
             if !ready {
                 break;
             }
@@ -99,6 +102,7 @@ impl<'py> TlsTransport<'_, 'py> {
         loop {
             let first = self.with(|tls| {
                 let ready = matches!(tls.phase, Phase::Open | Phase::Flushing);
+                tls.missed |= ready && tls.engine.is_none();
                 if !ready || tls.below_full || tls.engine.is_none() {
                     return None;
                 }

@@ -90,8 +90,8 @@ impl Found<'_> {
     }
 }
 
-/// None where things are not as expected, also for an object of a program's own class (`SSLContext.sslobject_class`): what its
-/// methods do and refuse is to be asked for.
+/// None where things are not as expected, also for an object of a program's own class (`SSLContext.sslobject_class`), whose methods
+/// are to be asked what they do and refuse, and for a context with a message callback.
 fn find<'py>(object: &Bound<'py, PyAny>) -> PyResult<Option<Found<'py>>> {
     let py = object.py();
     if !object.get_type().is(imports::ssl_object(py)?) {
@@ -105,6 +105,10 @@ fn find<'py>(object: &Bound<'py, PyAny>) -> PyResult<Option<Found<'py>>> {
         return Ok(None);
     }
     let context = owner.getattr("context")?;
+    // Told of every record, and what it raises belongs to the call that it is told in: `ssl` sees to that.
+    if !context.getattr("_msg_callback")?.is_none() {
+        return Ok(None);
+    }
     // SAFETY: the object has as many bytes as our struct, checked above; only words are compared.
     let (ssl, fits) = unsafe {
         let fields = &*owner.as_ptr().cast::<SslSocket>();
