@@ -11,7 +11,7 @@ from .verdict import Verdict
 SIGNS = {"pass": "pass", "slower": "**slower**", "open": "**open**", "failed": "**failed**"}
 MEANING = {
     "slower": "the whole interval is above 1, and above the bound at its end",
-    "open": "the interval holds 1 and the bound: more `--pairs`, a quieter machine",
+    "open": "the interval holds 1 and the bound: more `--pairs` or `--repeats`, or a quieter machine",
     "failed": "not measured",
 }
 
