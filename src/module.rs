@@ -12,6 +12,7 @@ fn _tokioloop(module: &Bound<'_, PyModule>) -> PyResult<()> {
     refuse_subinterpreters(module.py())?;
     crate::observe::init();
     py::panic::init(module)?;
+    py::attached::init();
     py::raw::init(module.py());
     py::names::init(module.py())?;
     binding::init(module.py())?;

@@ -5,6 +5,8 @@
 
 use tracing_subscriber::EnvFilter;
 
+use crate::sys::pipe;
+
 /// The environment variable.
 const VARIABLE: &str = "TOKIOLOOP_LOG";
 
@@ -14,8 +16,21 @@ pub fn init() {
     // An error means that a subscriber is installed already.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| StandardError)
         .with_ansi(false)
         .with_thread_ids(true)
         .try_init();
+}
+
+/// Written past Rust's own handle, which would be locked meanwhile: whoever reads may let the writer wait.
+struct StandardError;
+
+impl std::io::Write for StandardError {
+    fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
+        pipe::write_to_stderr(data)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }

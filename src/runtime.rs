@@ -181,9 +181,12 @@ fn started() -> io::Result<&'static Started> {
         builder.max_blocking_threads(count);
     }
     let runtime = starting_threads(|| builder.build())??;
-    tracing::debug!(workers = runtime.metrics().num_workers(), "runtime started");
     let started = Box::leak(Box::new(Started { process: std::process::id(), runtime, figures }));
-    Ok(state.started.insert(started))
+    state.started = Some(started);
+    // Who prints it may have to wait, which nobody is to wait for.
+    drop(state);
+    tracing::debug!(workers = started.runtime.metrics().num_workers(), "runtime started");
+    Ok(started)
 }
 
 /// The runtime's handle; the first call starts it.

@@ -169,3 +169,116 @@ def test_locks_of_python_references_are_taken_attached():
 
 def test_no_lock_is_passed_by():
     assert [name for name, text in FILES.items() if re.search(r"\bdata_ptr\(|\bforce_unlock", text)] == []
+
+
+# The calls of libc that `sys` makes without a `Detached`, and why none of them makes its thread wait.
+NEVER_WAITS = {
+    "__errno_location": "reads memory",
+    "clock_gettime": "reads a clock",
+    "dladdr": "reads tables of what is loaded",
+    "dlsym": "reads tables of what is loaded",
+    "epoll_ctl": "changes a list",
+    "eventfd": "makes a descriptor",
+    "fcntl": "reads or sets flags, copies a descriptor",
+    "gai_strerror": "reads memory",
+    "getpid": "reads a number",
+    "getsockopt": "reads a number",
+    "ioctl": "FIONREAD reads a number",
+    "lseek": "SEEK_SET writes a number",
+    "poll": "with a timeout of 0",
+    "pthread_attr_destroy": "frees memory",
+    "pthread_attr_getstack": "reads memory",
+    "pthread_getattr_np": "reads memory, and for the main thread the process's map",
+    "pthread_self": "reads memory",
+    "pthread_sigmask": "changes a mask",
+    "recv": "MSG_DONTWAIT",
+    "recvfrom": "MSG_DONTWAIT",
+    "recvmmsg": "MSG_DONTWAIT",
+    "recvmsg": "MSG_DONTWAIT",
+    "sched_yield": "comes back as soon as the core is free",
+    "send": "MSG_DONTWAIT",
+    "sendmmsg": "MSG_DONTWAIT",
+    "sendmsg": "MSG_DONTWAIT",
+    "sendto": "MSG_DONTWAIT",
+    "sigaction": "changes a disposition",
+    "sigfillset": "changes memory",
+    "strerror_r": "reads memory",
+    "syscall": "see SYSTEM_CALLS",
+    "waitid": "WNOHANG",
+    "write": "to an eventfd of ours, whose counter never fills",
+}
+SYSTEM_CALLS = {
+    "SYS_gettid": "reads a number",
+    "SYS_membarrier": "interrupts the other cores",
+    "SYS_pidfd_open": "makes a descriptor",
+    "SYS_pidfd_send_signal": "makes a signal pending",
+    "SYS_preadv2": "RWF_NOWAIT",
+    "SYS_pwritev2": "RWF_NOWAIT",
+}
+# What a call must be given, so that it does not wait: a flag, or the name of flags that has it.
+GIVEN = {
+    "poll": r", 0\)$",
+    "waitid": "WNOHANG",
+    "SYS_preadv2": "RWF_NOWAIT",
+    "SYS_pwritev2": "RWF_NOWAIT",
+    **dict.fromkeys(("recv", "recvfrom", "recvmmsg", "recvmsg", "sendmmsg"), "MSG_DONTWAIT"),
+    **dict.fromkeys(("send", "sendmsg", "sendto"), r"(?:MSG_DONTWAIT|\bSEND\b)"),
+}
+
+
+def calls() -> list[tuple[str, str, str, str]]:
+    """Every call of libc in `sys`: the file, the function around it up to its body, the name, and the call's text."""
+    found = []
+    for name, text in FILES.items():
+        if module_of(name) != "sys":
+            continue
+        heads = [(match.start(), match.group()) for match in re.finditer(r"\bfn \w+[^{]*\{", text)]
+        for match in re.finditer(r"\blibc::([a-z_0-9]+)\s*\(", text):
+            around = [head for start, head in heads if start < match.start()][-1]
+            end, depth = match.end(), 1
+            while depth:
+                depth += {"(": 1, ")": -1}.get(text[end], 0)
+                end += 1
+            called = match.group(1)
+            if called == "syscall":
+                called = re.search(r"SYS_\w+", text[match.start() : end]).group()
+            found.append((name, around, called, text[match.start() : end]))
+    return found
+
+
+def test_no_call_keeps_an_attached_thread_waiting():
+    """While one thread waits in a system call, attached to the interpreter, no thread of the process can collect."""
+    known = NEVER_WAITS | SYSTEM_CALLS
+    attached = [
+        (name, called, text)
+        for name, around, called, text in calls()
+        if not re.search(r":\s*&Detached\b", around)
+    ]
+    assert [entry for entry in attached if entry[1] not in known] == []
+    assert [entry for entry in attached if not re.search(GIVEN.get(entry[1], ""), entry[2])] == []
+    assert {called for _, called, _ in attached} | {"syscall"} >= NEVER_WAITS.keys(), "no longer called"
+
+
+def test_rusts_own_library_waits_nowhere():
+    """Files, sockets, channels, prints, threads and condition variables; methods of socket2 beyond options and addresses."""
+    waits = (
+        r"\bstd::fs\b|\bFile::|\.is_file\(|\.exists\(|\bTcp(?:Stream|Listener)\b|\bUdpSocket\b|\bUnix(?:Stream|Datagram)\b"
+        r"|\bstd::io::std|\be?println!|\bmpsc\b|\bthread::(?:spawn|park|sleep)|\bCondvar\b"
+    )
+    assert {name for name, text in FILES.items() if re.search(waits, text) and "/tests/" not in name} == {
+        "sys/file.rs",  # Each takes a `Detached`: see below.
+        "sync/idle.rs",  # `Tickets::take`, for detached threads.
+        "sync/mod.rs",  # Names the type.
+    }
+    heads = re.findall(r"\bpub fn (\w+)\(([^)]*)\)", FILES["sys/file.rs"])
+    assert [name for name, given in heads if "&Detached" not in given] == ["seek"]
+    methods = set(re.findall(r"\bborrow\(fd\)\s*\.(\w+)", FILES["sys/socket.rs"]))
+    assert methods == {
+        "domain",
+        "is_listener",
+        "local_addr",
+        "peer_addr",
+        "set_tcp_nodelay",
+        "shutdown",
+        "take_error",
+    }

@@ -20,7 +20,7 @@ mod source;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io::{self, IoSlice};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
 use slotmap::{SlotMap, new_key_type};
@@ -29,7 +29,9 @@ use socket2::SockAddr;
 use crate::inbox::Wake;
 use crate::sys;
 use crate::sys::datagram::Batch;
+use crate::sys::detached::Detached;
 pub use crate::sys::epoll::Interest;
+pub use crate::sys::socket::Connection;
 use epoll::Epoll;
 use source::{Io, Kind, Listener, Source, Stream, Watch};
 
@@ -67,7 +69,7 @@ pub enum Completion {
     Writable,
     /// Datagrams came in. The memory goes back with [`Driver::give_back`].
     Datagrams(Box<Batch>),
-    Accepted(OwnedFd, SockAddr),
+    Accepted(Connection, SockAddr),
     AcceptFailed(io::Error),
     /// A watched descriptor is ready.
     Polled {
@@ -290,10 +292,16 @@ impl<T> Driver<T> {
 
     // ---- waiting ------------------------------------------------------------------------------------
 
-    /// Waits until something happens, a wake, or the timeout; `Some(ZERO)` only looks. A signal ends the wait.
-    pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+    /// Waits until something happens, a wake, or the timeout. A signal ends the wait.
+    pub fn wait(&mut self, _: &Detached, timeout: Option<Duration>) -> io::Result<()> {
         self.waits += 1;
         self.epoll.wait(timeout)
+    }
+
+    /// As [`wait`](Self::wait), for what has happened already.
+    pub fn look(&mut self) -> io::Result<()> {
+        self.waits += 1;
+        self.epoll.wait(Some(Duration::ZERO))
     }
 
     /// Notes what the last wait saw. Returns whether anything did happen.

@@ -148,7 +148,9 @@ impl Stream {
                 self.large = n >= LARGE && self.io != Io::File;
                 Some(Completion::Received(n))
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock || sys::pipe::is_misplaced(&error) => {
+                None
+            }
             Err(error) => Some(Completion::ReadFailed(error)),
         }
     }
@@ -175,7 +177,7 @@ impl Stream {
                 Ok(n)
             }
             Err(error) => {
-                self.readable = false;
+                self.readable = sys::pipe::is_misplaced(&error);
                 Err(error)
             }
         }
@@ -211,14 +213,20 @@ impl Stream {
     }
 
     fn sent(&mut self, total: usize, result: io::Result<usize>) -> io::Result<usize> {
+        // What could not be tried here is tried in the loop's next turn.
+        let mut untried = false;
         let result = match result {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            Err(error) if sys::pipe::is_misplaced(&error) => {
+                untried = true;
+                Ok(0)
+            }
             other => other,
         };
         if let Ok(sent) = result
             && sent < total
         {
-            self.writable = self.always;
+            self.writable = self.always || untried;
             self.blocked = true;
         }
         result

@@ -16,11 +16,13 @@ use super::report::{OrReport, Report};
 use super::signal::Subscription;
 use super::{EventLoop, handle_type, task};
 use crate::driver::{Completion, Driver};
+use crate::py::attached::Away;
 use crate::py::errors::OrOsError;
 use crate::py::fatal::{Fatal, OrFatal};
 use crate::py::names::names;
-use crate::py::{Owned, attached, panic};
+use crate::py::{Owned, panic};
 use crate::sys::clock::monotonic_ns;
+use crate::sys::detached::Detached;
 
 /// While callbacks keep the loop busy the driver is asked no more often than this: an empty `epoll_wait` costs as
 /// much as half a short turn.
@@ -85,7 +87,7 @@ fn poll(event_loop: &Bound<'_, EventLoop>, last_poll: &mut u64) -> OrFatal {
         core.counters.turns += 1;
         if core.counters.turns % DETACH_EVERY == 0 {
             // Callbacks written in C never pass a point where the interpreter can stop this thread or switch to another.
-            detached(|| ());
+            detached(|_| ());
         }
         core.stopping || core.hungry || !core.ready.is_empty()
     };
@@ -121,7 +123,7 @@ fn look(lp: &EventLoop, last_poll: &mut u64) -> PyResult<bool> {
     }
     *last_poll = now;
     core.counters.polls += 1;
-    driver.wait(Some(Duration::ZERO)).or_os_error()?;
+    driver.look().or_os_error()?;
     Ok(true)
 }
 
@@ -140,7 +142,7 @@ fn sleep(event_loop: &Bound<'_, EventLoop>, last_poll: &mut u64) -> PyResult<boo
     unsafe {
         if timeout == Some(Duration::ZERO) || (*driver).pending() > 0 {
             core.counters.polls += 1;
-            (*driver).wait(Some(Duration::ZERO)).or_os_error()?;
+            (*driver).look().or_os_error()?;
         } else {
             if std::mem::take(&mut core.posted) && yield_to_producers(core) {
                 return Ok(false);
@@ -152,12 +154,12 @@ fn sleep(event_loop: &Bound<'_, EventLoop>, last_poll: &mut u64) -> PyResult<boo
             }
             core.counters.polls += 1;
             core.counters.parks += 1;
-            let waited = core.inbox.park(|| detached(|| (*driver).wait(timeout)));
+            let waited = core.inbox.park(|| detached(|token| (*driver).wait(token, timeout)));
             if let Some(feed) = feed {
                 feed.woke();
                 core.hungry = true;
             }
-            waited.unwrap_or_else(|| (*driver).wait(Some(Duration::ZERO))).or_os_error()?;
+            waited.unwrap_or_else(|| (*driver).look()).or_os_error()?;
             tracing::debug!(id = lp.shared.id, "loop woke");
         }
     }
@@ -186,7 +188,7 @@ fn yield_to_producers(core: &mut super::core::Core) -> bool {
         core.yields_to_skip -= 1;
         return false;
     }
-    detached(crate::sys::thread::yield_now);
+    detached(|_| crate::sys::thread::yield_now());
     let came = core.take_posts() + core.feed.as_ref().map_or(0, |feed| feed.waiting());
     // The end of a burst brings nothing either, so one failure does not count for much.
     core.yield_backoff = if came < 2 { (core.yield_backoff * 2).clamp(1, LONGEST_BACKOFF) } else { 0 };
@@ -195,21 +197,10 @@ fn yield_to_producers(core: &mut super::core::Core) -> bool {
 }
 
 /// Runs `wait` detached from the interpreter.
-fn detached<R>(wait: impl FnOnce() -> R) -> R {
-    attached::check_none_held();
+fn detached<R>(wait: impl FnOnce(&Detached) -> R) -> R {
     // SAFETY: attached here; `wait` is a system call on the driver. It touches no Python object, and nothing that the collector looks at.
-    let _back = Attach(unsafe { ffi::PyEval_SaveThread() });
-    wait()
-}
-
-/// A thread that let go of the interpreter; attached again when this is dropped.
-struct Attach(*mut ffi::PyThreadState);
-
-impl Drop for Attach {
-    fn drop(&mut self) {
-        // SAFETY: this thread's state.
-        unsafe { ffi::PyEval_RestoreThread(self.0) };
-    }
+    let (_away, token) = unsafe { (Away::begin(), Detached::promised()) };
+    wait(&token)
 }
 
 /// Hands out what the driver has done, sources taking turns: each that was ready gets one, and where they are few, some get

@@ -5,7 +5,6 @@
 //! address; protocol and transport are made by the loop that gets them. A connection that a closing loop never took out of
 //! its inbox goes to another.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -15,6 +14,7 @@ use socket2::SockAddr;
 
 use super::connection::{self, Terms};
 use super::tls;
+use crate::driver::Connection;
 use crate::event_loop::EventLoop;
 use crate::event_loop::post::Post;
 use crate::event_loop::shared::Shared;
@@ -58,7 +58,12 @@ impl Balance {
 }
 
 /// Hands a connection that was accepted to the loop that is to have it.
-pub fn hand(event_loop: &Bound<'_, EventLoop>, balance: Owned, socket: OwnedFd, peer: SockAddr) -> OrFatal {
+pub fn hand(
+    event_loop: &Bound<'_, EventLoop>,
+    balance: Owned,
+    socket: Connection,
+    peer: SockAddr,
+) -> OrFatal {
     let Some(handed) = Handed::to_the_least_loaded(event_loop.py(), balance, socket, peer) else {
         return Ok(());
     };
@@ -74,12 +79,17 @@ struct Handed {
     /// A `Balance`.
     balance: Owned,
     index: usize,
-    connection: Option<(OwnedFd, SockAddr)>,
+    connection: Option<(Connection, SockAddr)>,
 }
 
 impl Handed {
     /// None, with the connection closed, where no loop is left.
-    fn to_the_least_loaded(py: Python<'_>, balance: Owned, socket: OwnedFd, peer: SockAddr) -> Option<Self> {
+    fn to_the_least_loaded(
+        py: Python<'_>,
+        balance: Owned,
+        socket: Connection,
+        peer: SockAddr,
+    ) -> Option<Self> {
         // SAFETY: what is stored there is a `Balance`.
         let index = unsafe { balance.bind(py).cast_unchecked::<Balance>() }.get().choose()?;
         let balance = Owned::for_another_thread(&balance.bind(py));

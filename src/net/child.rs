@@ -86,10 +86,10 @@ fn ended(event_loop: &Bound<'_, EventLoop>, token: Token) -> PyResult<Option<Han
     let taken = with_driver(event_loop, |driver| {
         let child: &Child = driver.data(token)?.state()?;
         let (callback, context) = (child.callback.clone_ref(py), child.context.clone_ref(py));
-        tracing::debug!(pid = child.pid, code, "a child ended");
-        Some((callback, context, driver.deregister(token)))
+        Some((child.pid, callback, context, driver.deregister(token)))
     })?;
-    let Some((callback, context, endpoint)) = taken else { return Ok(None) };
+    let Some((pid, callback, context, endpoint)) = taken else { return Ok(None) };
+    tracing::debug!(pid, code, "a child ended");
     drop(endpoint);
     let arguments = PyTuple::new(py, [code])?;
     let lp = event_loop.get();

@@ -1,12 +1,13 @@
 //! The beginning of a connection that was accepted: its protocol and its transport, with TLS in between where that is asked for.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 
 use pyo3::prelude::*;
 use socket2::SockAddr;
 
 use super::stream::{self, Extra, Parts};
 use super::tls;
+use crate::driver::Connection;
 use crate::event_loop::EventLoop;
 use crate::event_loop::report::{OrReport, Report};
 use crate::py::fatal::OrFatal;
@@ -43,7 +44,7 @@ impl Terms {
 pub fn begin<'py>(
     event_loop: &Bound<'py, EventLoop>,
     terms: Terms,
-    socket: OwnedFd,
+    socket: Connection,
     peer: SockAddr,
     made: &mut Option<Bound<'py, PyAny>>,
 ) -> OrFatal {

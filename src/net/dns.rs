@@ -19,6 +19,7 @@ use crate::py::fatal::OrFatal;
 use crate::py::imports;
 use crate::py::names::names;
 use crate::runtime;
+use crate::sys::detached::detached;
 use crate::sys::dns::{self, AddrInfo, Query, ResolveError};
 
 /// What the runtime found out: plain Rust data, the loop makes the Python objects.
@@ -66,7 +67,7 @@ impl EventLoop {
         let text = |bytes: Option<Vec<u8>>| bytes.map(CString::new).transpose();
         let query =
             Query { host: text(host)?, service: text(port)?, family, kind: r#type, protocol: proto, flags };
-        spawn(slf, move || Outcome::Resolved(dns::resolve(&query)))
+        spawn(slf, move || Outcome::Resolved(detached(|token| dns::resolve(token, &query))))
     }
 
     /// A future of what socket.getnameinfo() returns; the address must be numeric.
@@ -76,7 +77,7 @@ impl EventLoop {
         flags: i32,
     ) -> PyResult<Bound<'py, PyAny>> {
         let address = address::from_python(sockaddr)?;
-        spawn(slf, move || Outcome::Named(dns::resolve_name(&address, flags)))
+        spawn(slf, move || Outcome::Named(detached(|token| dns::resolve_name(token, &address, flags))))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Accepting connections: from the listening socket straight to a started transport, without a task in between.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -12,7 +12,7 @@ use super::connection::{self, Terms};
 use super::stream::{self, Extra, Parts};
 use super::tls;
 use super::watch;
-use crate::driver::{Completion, Token};
+use crate::driver::{Completion, Connection, Token};
 use crate::event_loop::EventLoop;
 use crate::event_loop::endpoint::{Endpoint, Native, with_driver};
 use crate::event_loop::report::{OrReport, Report};
@@ -65,7 +65,7 @@ fn dispatch(event_loop: &Bound<'_, EventLoop>, token: Token, completion: Complet
     }
 }
 
-fn accepted(event_loop: &Bound<'_, EventLoop>, token: Token, socket: OwnedFd, peer: SockAddr) -> OrFatal {
+fn accepted(event_loop: &Bound<'_, EventLoop>, token: Token, socket: Connection, peer: SockAddr) -> OrFatal {
     let py = event_loop.py();
     let found = with_listener(event_loop, token, |listener| match &listener.accepts {
         Accepts::Here(terms) => Accepts::Here(terms.clone_ref(py)),

@@ -13,7 +13,9 @@ use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
 use parking_lot::{Mutex, MutexGuard};
-use pyo3::Python;
+use pyo3::{Python, ffi};
+
+use crate::sys::detached;
 
 #[derive(Default)]
 pub struct Attached<T>(Mutex<T>);
@@ -100,4 +102,41 @@ impl Counted {
     fn new() -> Self {
         Self
     }
+}
+
+/// While it lives the thread is detached; it is attached again when this is dropped.
+#[must_use]
+pub struct Away(*mut ffi::PyThreadState);
+
+impl Away {
+    /// # Safety
+    /// The thread is attached, and does nothing before the drop that needs it to be.
+    pub unsafe fn begin() -> Self {
+        check_none_held();
+        // SAFETY: promised.
+        Self(unsafe { ffi::PyEval_SaveThread() })
+    }
+}
+
+impl Drop for Away {
+    fn drop(&mut self) {
+        // SAFETY: the state that this thread had.
+        unsafe { ffi::PyEval_RestoreThread(self.0) };
+    }
+}
+
+/// Runs `call` with the thread detached, if it is attached: what `sys` does before calls that may block.
+fn detach(call: &mut dyn FnMut()) {
+    // SAFETY: may be asked by any thread.
+    if unsafe { ffi::PyThreadState_GetUnchecked() }.is_null() {
+        return call();
+    }
+    // SAFETY: attached; `call` has only what is `Send`.
+    let _away = unsafe { Away::begin() };
+    call();
+}
+
+/// Has `sys` know how to detach.
+pub fn init() {
+    detached::set_hook(detach);
 }

@@ -14,7 +14,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
-use crate::sys::thread;
+use crate::sys::{detached, thread};
 
 /// Counts forks that led to this process. Changed by the only thread of a forked child.
 static GENERATION: AtomicU32 = AtomicU32::new(0);
@@ -67,6 +67,7 @@ pub struct Claim<'a> {
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
         if self.release {
+            detached::go();
             // Release: pairs with the Acquire in `claim_slow`; the next owner sees what we did.
             self.ownership.owner.store(0, Ordering::Release);
         }
@@ -97,7 +98,11 @@ impl Ownership {
         }
         loop {
             match self.owner.compare_exchange_weak(0, me, Ordering::Acquire, Ordering::Relaxed) {
-                Ok(_) => return Ok(Claim { ownership: self, release: true }),
+                Ok(_) => {
+                    // Others wait for it, attached.
+                    detached::stay();
+                    return Ok(Claim { ownership: self, release: true });
+                }
                 Err(0) => {}
                 Err(owner) if self.running.load(Ordering::Relaxed) => {
                     return Err(Foreign { owner, forked: false });
@@ -112,7 +117,10 @@ impl Ownership {
     pub fn begin_run(&self) -> Result<(), Foreign> {
         let mut claim = self.claim()?;
         self.running.store(true, Ordering::Relaxed);
-        claim.release = false;
+        // A run is waited for by nobody: others are refused.
+        if std::mem::take(&mut claim.release) {
+            detached::go();
+        }
         Ok(())
     }
 

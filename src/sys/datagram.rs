@@ -1,4 +1,4 @@
-//! Datagrams, several with one system call. All descriptors given here are non-blocking; EINTR is retried inside.
+//! Datagrams, several with one system call. No call blocks, whatever the descriptor is set to; EINTR is retried inside.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -130,7 +130,7 @@ impl Batch {
                     fd,
                     self.headers.as_mut_ptr(),
                     slots as libc::c_uint,
-                    libc::MSG_CMSG_CLOEXEC as _,
+                    (libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT) as _,
                     std::ptr::null_mut(),
                 )
             })
@@ -191,7 +191,7 @@ pub fn send(fd: RawFd, data: &[u8], to: Option<&Name>) -> io::Result<()> {
                 fd,
                 data.as_ptr().cast(),
                 data.len(),
-                libc::MSG_NOSIGNAL,
+                libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT,
                 name.cast(),
                 libc::socklen_t::from(name_len),
             )
@@ -220,7 +220,12 @@ pub fn send_many(fd: RawFd, datagrams: &[(&[u8], Option<&Name>)]) -> io::Result<
     super::retry(|| {
         // SAFETY: `count` headers point to names and pieces that live until the call is over.
         check(unsafe {
-            libc::sendmmsg(fd, headers.as_mut_ptr(), count as libc::c_uint, libc::MSG_NOSIGNAL as _)
+            libc::sendmmsg(
+                fd,
+                headers.as_mut_ptr(),
+                count as libc::c_uint,
+                (libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT) as _,
+            )
         })
     })
 }

@@ -1,10 +1,12 @@
-//! Name resolution through libc. Both calls block: run them on the runtime's blocking pool only.
+//! Name resolution through libc. Both calls block.
 
 use std::ffi::{CStr, CString};
 use std::io;
 use std::ptr;
 
 use socket2::{SockAddr, SockAddrStorage};
+
+use super::detached::Detached;
 
 /// One entry of `getaddrinfo`'s answer.
 #[derive(Debug)]
@@ -44,7 +46,7 @@ pub struct Query {
 }
 
 /// `getaddrinfo(3)`. Blocks.
-pub fn resolve(query: &Query) -> Result<Vec<AddrInfo>, ResolveError> {
+pub fn resolve(_: &Detached, query: &Query) -> Result<Vec<AddrInfo>, ResolveError> {
     // SAFETY: a zeroed addrinfo is valid: null pointers and zeros.
     let mut hints: libc::addrinfo = unsafe { std::mem::zeroed() };
     hints.ai_family = query.family;
@@ -95,7 +97,11 @@ pub fn resolve(query: &Query) -> Result<Vec<AddrInfo>, ResolveError> {
 }
 
 /// `getnameinfo(3)`: the host's and the service's name. Blocks.
-pub fn resolve_name(address: &SockAddr, flags: i32) -> Result<(CString, CString), ResolveError> {
+pub fn resolve_name(
+    _: &Detached,
+    address: &SockAddr,
+    flags: i32,
+) -> Result<(CString, CString), ResolveError> {
     let mut host = [0u8; 1025]; // NI_MAXHOST
     let mut service = [0u8; 32]; // NI_MAXSERV
     // SAFETY: the address and both buffers are valid for the lengths given.
@@ -119,6 +125,7 @@ pub fn resolve_name(address: &SockAddr, flags: i32) -> Result<(CString, CString)
 
 #[cfg(test)]
 mod tests {
+    use super::super::detached::detached;
     use super::*;
 
     #[test]
@@ -131,11 +138,13 @@ mod tests {
             protocol: 0,
             flags: libc::AI_NUMERICHOST,
         };
-        let answer = resolve(&query).expect("a numeric host needs no resolver");
+        let answer = detached(|token| resolve(token, &query)).expect("a numeric host needs no resolver");
         let address = answer[0].address.as_socket_ipv4().expect("asked for IPv4");
         assert_eq!((address.ip().to_string(), address.port()), ("127.0.0.1".into(), 80));
-        let (host, service) =
-            resolve_name(&answer[0].address, libc::NI_NUMERICHOST | libc::NI_NUMERICSERV).unwrap();
+        let (host, service) = detached(|token| {
+            resolve_name(token, &answer[0].address, libc::NI_NUMERICHOST | libc::NI_NUMERICSERV)
+        })
+        .unwrap();
         assert_eq!((host.to_bytes(), service.to_bytes()), (&b"127.0.0.1"[..], &b"80"[..]));
     }
 
@@ -149,6 +158,7 @@ mod tests {
             protocol: 0,
             flags: libc::AI_NUMERICHOST,
         };
-        assert!(matches!(resolve(&query), Err(ResolveError::Resolver { code: libc::EAI_NONAME, .. })));
+        let answer = detached(|token| resolve(token, &query));
+        assert!(matches!(answer, Err(ResolveError::Resolver { code: libc::EAI_NONAME, .. })));
     }
 }

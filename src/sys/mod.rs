@@ -1,8 +1,10 @@
 //! Every call into libc that is not made through mio or socket2. Thin, safe wrappers: arguments in Rust
-//! types, errors as `io::Error`, no policy. Which of them block is said at each.
+//! types, errors as `io::Error`, no policy. Those that may block take a [`detached::Detached`]; the others never do,
+//! whatever the descriptor is set to.
 
 pub mod clock;
 pub mod datagram;
+pub mod detached;
 pub mod dns;
 pub mod epoll;
 pub mod file;
@@ -41,4 +43,19 @@ pub(crate) fn check(result: impl Into<i64>) -> std::io::Result<i64> {
         -1 => Err(std::io::Error::last_os_error()),
         value => Ok(value),
     }
+}
+
+/// Whether calls on the descriptor wait.
+pub(crate) fn is_blocking(fd: std::os::fd::RawFd) -> std::io::Result<bool> {
+    // SAFETY: F_GETFL takes no argument.
+    let flags = check(unsafe { libc::fcntl(fd, libc::F_GETFL) })? as i32;
+    Ok(flags & libc::O_NONBLOCK == 0)
+}
+
+/// Whether the descriptor has one of the events now, or is broken.
+pub(crate) fn is_ready(fd: std::os::fd::RawFd, events: libc::c_short) -> std::io::Result<bool> {
+    let mut asked = libc::pollfd { fd, events, revents: 0 };
+    // SAFETY: one valid entry; a timeout of 0 does not wait.
+    retry(|| check(unsafe { libc::poll(&mut asked, 1, 0) }))?;
+    Ok(asked.revents != 0)
 }

@@ -1,10 +1,15 @@
-//! Pipes, FIFOs, terminals and other descriptors that read(2) and write(2) serve. Those given to the data calls are
-//! non-blocking; EINTR is retried inside.
+//! Pipes, FIFOs, terminals and other descriptors that read(2) and write(2) serve. No data call keeps other threads waiting, even where
+//! somebody has made the descriptor blocking; EINTR is retried inside.
+//!
+//! The kernel is told not to wait, by a flag of the call. It knows that flag for pipes and sockets; for FIFOs, terminals and, before Linux
+//! 6.4, pipes it refuses it. Those are asked whether they are ready and then read or written detached; the thread waits only if somebody else
+//! takes what was there meanwhile.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
-use super::{check, retry};
+use super::detached::{Detached, detached, may_detach};
+use super::{check, is_blocking, is_ready, retry};
 
 /// What a descriptor stands for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -16,7 +21,8 @@ pub enum Kind {
     Other,
 }
 
-pub fn kind(fd: RawFd) -> io::Result<Kind> {
+/// May wait for the file system that the descriptor's file lies in.
+pub fn kind(_: &Detached, fd: RawFd) -> io::Result<Kind> {
     // SAFETY: zeroed is a valid `stat`, which the call fills in.
     let mut status: libc::stat = unsafe { std::mem::zeroed() };
     // SAFETY: the pointer is valid for the call.
@@ -47,23 +53,126 @@ pub fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(new as RawFd) })
 }
 
+/// The offset, in two halves, that stands for the descriptor's own position.
+const HERE: libc::c_long = -1;
+
+/// The error of a call that must be made in another place: it may have to wait, and other threads wait for this one
+/// (see [`detached`](super::detached)). Nothing was read or written.
+pub fn is_misplaced(error: &io::Error) -> bool {
+    // None of the kernel's, which have numbers.
+    error.kind() == io::ErrorKind::ResourceBusy && error.raw_os_error().is_none()
+}
+
 /// Reads what is there; 0 is the end.
 ///
 /// # Safety
 /// `ptr` must be valid for writing `len` bytes for the time of the call.
 pub unsafe fn read_raw(fd: RawFd, ptr: *mut u8, len: usize) -> io::Result<usize> {
-    // SAFETY: promised by the caller.
-    retry(|| check(unsafe { libc::read(fd, ptr.cast(), len) } as i64))
+    let piece = libc::iovec { iov_base: ptr.cast(), iov_len: len };
+    let read = retry(|| {
+        // SAFETY: promised by the caller.
+        check(unsafe {
+            libc::syscall(libc::SYS_preadv2, fd, &raw const piece, 1usize, HERE, HERE, libc::RWF_NOWAIT)
+        })
+    });
+    match read {
+        // SAFETY: promised by the caller.
+        Err(error) if is_refusal(&error) => unsafe { read_slowly(fd, ptr, len) },
+        other => other,
+    }
 }
 
 /// Writes what fits.
 pub fn write(fd: RawFd, data: &[u8]) -> io::Result<usize> {
-    // SAFETY: the pointer and length describe `data`.
-    retry(|| check(unsafe { libc::write(fd, data.as_ptr().cast(), data.len()) } as i64))
+    write_vectored(fd, &[IoSlice::new(data)])
 }
 
 /// Writes what fits of several pieces.
 pub fn write_vectored(fd: RawFd, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+    let written = retry(|| {
+        // SAFETY: IoSlice has the layout of iovec; the kernel only reads what it describes.
+        check(unsafe {
+            libc::syscall(libc::SYS_pwritev2, fd, pieces.as_ptr(), pieces.len(), HERE, HERE, libc::RWF_NOWAIT)
+        })
+    });
+    match written {
+        Err(error) if is_refusal(&error) => write_slowly(fd, pieces),
+        other => other,
+    }
+}
+
+/// The kernel, or this kind of descriptor, does not know the flag.
+fn is_refusal(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS))
+}
+
+/// What a FIFO that is ready for writing surely takes.
+const PIECE: usize = libc::PIPE_BUF;
+
+/// # Safety
+/// As for [`read_raw`].
+#[cold]
+unsafe fn read_slowly(fd: RawFd, ptr: *mut u8, len: usize) -> io::Result<usize> {
+    struct Memory(*mut u8);
+    // SAFETY: it is used by the thread that waits for the call.
+    unsafe impl Send for Memory {}
+
+    if !may_detach() {
+        return Err(io::ErrorKind::ResourceBusy.into());
+    }
+    if is_blocking(fd)? && !is_ready(fd, libc::POLLIN)? {
+        return Err(io::ErrorKind::WouldBlock.into());
+    }
+    let memory = Memory(ptr);
+    // SAFETY: promised by the caller.
+    detached(move |token| unsafe {
+        let memory = memory;
+        read_blocking(token, fd, memory.0, len)
+    })
+}
+
+/// # Safety
+/// As for [`read_raw`].
+unsafe fn read_blocking(_: &Detached, fd: RawFd, ptr: *mut u8, len: usize) -> io::Result<usize> {
+    // SAFETY: promised by the caller.
+    retry(|| check(unsafe { libc::read(fd, ptr.cast(), len) } as i64))
+}
+
+/// A blocking descriptor gets no more at once than it has room for, until it has none.
+#[cold]
+fn write_slowly(fd: RawFd, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+    if !may_detach() {
+        return Err(io::ErrorKind::ResourceBusy.into());
+    }
+    if !is_blocking(fd)? {
+        return detached(|token| write_blocking(token, fd, pieces));
+    }
+    let mut written = 0;
+    for piece in pieces.iter().flat_map(|piece| piece.chunks(PIECE)) {
+        let sent = match is_ready(fd, libc::POLLOUT)? {
+            true => detached(|token| write_blocking(token, fd, &[IoSlice::new(piece)])),
+            false => Err(io::ErrorKind::WouldBlock.into()),
+        };
+        match sent {
+            Ok(sent) if sent == piece.len() => written += sent,
+            Ok(sent) => return Ok(written + sent),
+            // What was written before an error is told first; the error comes again.
+            Err(_) if written > 0 => return Ok(written),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(written)
+}
+
+fn write_blocking(_: &Detached, fd: RawFd, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
     // SAFETY: IoSlice has the layout of iovec; the kernel only reads what it describes.
     retry(|| check(unsafe { libc::writev(fd, pieces.as_ptr().cast(), pieces.len() as i32) } as i64))
+}
+
+/// Writes to the standard error, which may be anything and block for any time.
+pub fn write_to_stderr(data: &[u8]) -> io::Result<usize> {
+    if may_detach() {
+        return detached(|token| write_blocking(token, libc::STDERR_FILENO, &[IoSlice::new(data)]));
+    }
+    write(libc::STDERR_FILENO, data)
 }

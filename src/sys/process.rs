@@ -16,7 +16,7 @@ pub fn open(pid: libc::pid_t) -> io::Result<OwnedFd> {
     // SAFETY: a new descriptor that nobody else owns.
     let child = unsafe { OwnedFd::from_raw_fd(fd as RawFd) };
     // Somebody may have taken the child's status, and another process may have got its number.
-    match wait(&child, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT) {
+    match wait(&child, libc::WEXITED | libc::WNOWAIT) {
         Err(error) if error.raw_os_error() == Some(libc::ECHILD) => {
             Err(io::Error::from_raw_os_error(libc::ESRCH))
         }
@@ -33,7 +33,7 @@ pub fn signal(child: &OwnedFd, number: i32) -> io::Result<()> {
 
 /// Takes the exit status of a child that has ended; None while it lives. ECHILD when somebody else took it.
 pub fn reap(child: &OwnedFd) -> io::Result<Option<ExitCode>> {
-    let info = wait(child, libc::WEXITED | libc::WNOHANG)?;
+    let info = wait(child, libc::WEXITED)?;
     // SAFETY: filled in by waitid, for which these fields are the valid ones.
     let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
     Ok(match (pid, info.si_code) {
@@ -48,6 +48,6 @@ fn wait(child: &OwnedFd, options: i32) -> io::Result<libc::siginfo_t> {
     let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
     let fd = child.as_raw_fd() as libc::id_t;
     // SAFETY: the pointer is valid for the call.
-    check(unsafe { libc::waitid(libc::P_PIDFD, fd, &mut info, options) })?;
+    check(unsafe { libc::waitid(libc::P_PIDFD, fd, &mut info, options | libc::WNOHANG) })?;
     Ok(info)
 }

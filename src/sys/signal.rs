@@ -138,7 +138,9 @@ impl Slot {
         // Release: pairs with the Acquire in `take`.
         self.pending.fetch_or(numbers, Ordering::Release);
         let one = 1u64;
-        // SAFETY: eight bytes of memory to read. A full counter, the only failure, means that a wake is under way.
+        // SAFETY: eight bytes of memory to read. A full counter, the only failure and the only thing to
+        // wait for if somebody made the descriptor blocking, takes 2^64 signals that nobody took.
+
         unsafe { libc::write(self.event, (&raw const one).cast(), 8) };
     }
 
@@ -147,7 +149,7 @@ impl Slot {
         let mut count = 0u64;
         // First the counter: a signal that comes after this makes the descriptor readable again.
         // SAFETY: eight bytes of memory to write. An empty counter is fine.
-        unsafe { libc::read(self.event, (&raw mut count).cast(), 8) };
+        let _ = unsafe { super::pipe::read_raw(self.event, (&raw mut count).cast(), 8) };
         self.pending.swap(0, Ordering::AcqRel) & self.wanted.load(Ordering::Relaxed)
     }
 

@@ -1,11 +1,16 @@
-//! Socket calls on the data path. All descriptors given here are non-blocking; EINTR is retried inside.
+//! Socket calls on the data path. None of them blocks: each says so to the kernel, since a descriptor that was non-blocking may be made
+//! blocking at any time, by whoever has it or a copy of it. EINTR is retried inside.
 
 use std::io::{self, IoSlice};
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, RawFd};
 
 use socket2::{SockAddr, SockAddrStorage, Socket};
 
+use super::detached::{Detached, detached};
 use super::{check, retry};
+
+/// Never waits, never raises SIGPIPE.
+const SEND: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
 
 /// Receives into `buf`; 0 is the end of the stream.
 pub fn recv(fd: RawFd, buf: &mut [u8]) -> io::Result<usize> {
@@ -19,7 +24,7 @@ pub fn recv(fd: RawFd, buf: &mut [u8]) -> io::Result<usize> {
 /// `ptr` must be valid for writing `len` bytes for the time of the call.
 pub unsafe fn recv_raw(fd: RawFd, ptr: *mut u8, len: usize) -> io::Result<usize> {
     // SAFETY: promised by the caller.
-    retry(|| check(unsafe { libc::recv(fd, ptr.cast(), len, 0) } as i64))
+    retry(|| check(unsafe { libc::recv(fd, ptr.cast(), len, libc::MSG_DONTWAIT) } as i64))
 }
 
 /// How many bytes wait to be received (FIONREAD).
@@ -41,15 +46,17 @@ pub unsafe fn recv_unix(fd: RawFd, ptr: *mut u8, len: usize) -> io::Result<(usiz
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = &mut iov;
     message.msg_iovlen = 1;
-    // SAFETY: the message points to `iov`, and that to the caller's memory.
-    let n = retry(|| check(unsafe { libc::recvmsg(fd, &mut message, libc::MSG_CMSG_CLOEXEC) } as i64))?;
+    let n = retry(|| {
+        // SAFETY: the message points to `iov`, and that to the caller's memory.
+        check(unsafe { libc::recvmsg(fd, &mut message, libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT) } as i64)
+    })?;
     Ok((n, message.msg_flags & libc::MSG_CTRUNC != 0))
 }
 
 /// Sends what fits; never raises SIGPIPE.
 pub fn send(fd: RawFd, data: &[u8]) -> io::Result<usize> {
     // SAFETY: the pointer and length describe `data`.
-    retry(|| check(unsafe { libc::send(fd, data.as_ptr().cast(), data.len(), libc::MSG_NOSIGNAL) } as i64))
+    retry(|| check(unsafe { libc::send(fd, data.as_ptr().cast(), data.len(), SEND) } as i64))
 }
 
 /// Sends what fits of several pieces; never raises SIGPIPE.
@@ -59,7 +66,7 @@ pub fn send_vectored(fd: RawFd, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
     message.msg_iov = pieces.as_ptr().cast_mut().cast();
     message.msg_iovlen = pieces.len() as _;
     // SAFETY: as above.
-    retry(|| check(unsafe { libc::sendmsg(fd, &message, libc::MSG_NOSIGNAL) } as i64))
+    retry(|| check(unsafe { libc::sendmsg(fd, &message, SEND) } as i64))
 }
 
 /// Receives a datagram and where it came from; None where the kernel names no sender (a stream, an unnamed Unix socket).
@@ -74,7 +81,7 @@ pub unsafe fn recv_from(fd: RawFd, ptr: *mut u8, len: usize) -> io::Result<(usiz
         // SAFETY: the storage is large enough for every address and `size` says how large; the buffer is promised.
         check(unsafe {
             let address: *mut libc::sockaddr_storage = storage.view_as::<libc::sockaddr_storage>();
-            libc::recvfrom(fd, ptr.cast(), len, 0, address.cast(), &mut size) as i64
+            libc::recvfrom(fd, ptr.cast(), len, libc::MSG_DONTWAIT, address.cast(), &mut size) as i64
         })
     })?;
     // SAFETY: the kernel filled in an address of that size.
@@ -87,14 +94,27 @@ pub fn send_to(fd: RawFd, data: &[u8], address: &SockAddr) -> io::Result<usize> 
     let (to, size) = (address.as_ptr().cast(), address.len());
     retry(|| {
         // SAFETY: pointers and lengths describe `data` and `address`.
-        let sent =
-            unsafe { libc::sendto(fd, data.as_ptr().cast(), data.len(), libc::MSG_NOSIGNAL, to, size) };
+        let sent = unsafe { libc::sendto(fd, data.as_ptr().cast(), data.len(), SEND, to, size) };
         check(sent as i64)
     })
 }
 
-/// Takes a connection off a listening socket; the new socket is non-blocking and close-on-exec.
-pub fn accept(fd: RawFd) -> io::Result<(OwnedFd, SockAddr)> {
+/// Takes a connection off a listening socket, if there is one; the new socket is non-blocking and close-on-exec.
+///
+/// There is no flag that would keep this call from waiting. So it is made detached, and on a blocking descriptor only where a connection
+/// is there; it waits for the next if that goes meanwhile.
+pub fn accept(fd: RawFd) -> io::Result<(Connection, SockAddr)> {
+    if super::is_blocking(fd)? && !super::is_ready(fd, libc::POLLIN)? {
+        // The number may be another descriptor's by now.
+        return Err(match borrow(fd).is_listener()? {
+            true => io::ErrorKind::WouldBlock.into(),
+            false => io::Error::from_raw_os_error(libc::EINVAL),
+        });
+    }
+    detached(|token| accept_blocking(token, fd))
+}
+
+fn accept_blocking(_: &Detached, fd: RawFd) -> io::Result<(Connection, SockAddr)> {
     let mut storage = SockAddrStorage::zeroed();
     let mut len = storage.size_of();
     let new = retry(|| {
@@ -110,14 +130,9 @@ pub fn accept(fd: RawFd) -> io::Result<(OwnedFd, SockAddr)> {
             )
         })
     })?;
-    // SAFETY: accept4 returned a new descriptor that nobody else owns, and filled in the address.
-    unsafe { Ok((OwnedFd::from_raw_fd(new as RawFd), SockAddr::new(storage, len))) }
-}
-
-/// Starts a connect; EINPROGRESS or EAGAIN when it goes on in the background.
-pub fn connect(fd: RawFd, address: &SockAddr) -> io::Result<()> {
-    // SAFETY: the pointer and length describe `address`.
-    check(unsafe { libc::connect(fd, address.as_ptr().cast(), address.len()) }).map(drop)
+    // SAFETY: accept4 filled in the address.
+    let peer = unsafe { SockAddr::new(storage, len) };
+    Ok((Connection(new as RawFd), peer))
 }
 
 /// Takes the pending error off the socket (SO_ERROR).
@@ -170,9 +185,38 @@ pub fn is_open(fd: RawFd) -> bool {
     unsafe { libc::fcntl(fd, libc::F_GETFD) != -1 }
 }
 
+/// Closes a descriptor that the caller owns. Detached: with SO_LINGER the call waits for the peer, on a non-blocking socket too.
 pub fn close(fd: RawFd) {
+    detached(|token| close_blocking(token, fd));
+}
+
+fn close_blocking(_: &Detached, fd: RawFd) {
     // SAFETY: the caller owns the descriptor and gives it up; errors of close leave it closed on Linux.
     unsafe { libc::close(fd) };
+}
+
+/// The descriptor of a connection that was accepted, closed when dropped.
+#[derive(Debug)]
+pub struct Connection(RawFd);
+
+impl AsRawFd for Connection {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0
+    }
+}
+
+impl IntoRawFd for Connection {
+    fn into_raw_fd(self) -> RawFd {
+        let fd = self.0;
+        std::mem::forget(self);
+        fd
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        close(self.0);
+    }
 }
 
 /// A view of a descriptor that somebody else owns; dropping it does not close.

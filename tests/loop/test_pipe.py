@@ -562,7 +562,7 @@ def test_the_null_device_is_at_its_end_and_swallows(loop, run):
 def test_an_endless_device_starves_nobody(loop, run, ends):
     async def main():
         endless, zeros = await reader(loop, FileIO("/dev/zero", "rb"))
-        _, receiver = await reader(loop, ends[0])
+        other, receiver = await reader(loop, ends[0])
         for n in range(10):
             loop.call_soon(ends[1].write, b"x")
             await receiver.received(n + 1)
@@ -577,6 +577,8 @@ def test_an_endless_device_starves_nobody(loop, run, ends):
         await zeros.until(lambda: len(zeros.log) > read)
         endless.close()
         await zeros.lost()
+        other.close()
+        await receiver.lost()
 
     run(main())
 

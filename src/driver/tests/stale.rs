@@ -8,7 +8,7 @@ const LEVEL: Interest = Interest { readable: true, writable: false, oneshot: fal
 
 /// Whether a wait that only looks sees anything at all.
 fn sees(driver: &mut Driver<&'static str>) -> bool {
-    driver.wait(Some(Duration::ZERO)).expect("wait");
+    driver.look().expect("wait");
     let seen = driver.collect();
     for _ in 0..driver.pending() {
         driver.next_completion();
@@ -128,7 +128,7 @@ fn everything_else_goes_on_under_a_new_instance() {
     assert_eq!(driver.len(), 7);
 
     let only = |driver: &mut Driver<&'static str>, expected: Token| {
-        driver.wait(None).expect("wait");
+        detached(|token| driver.wait(token, None)).expect("wait");
         driver.collect();
         let mut seen = Vec::new();
         while let Some((token, completion)) = driver.next_completion() {
@@ -156,7 +156,7 @@ fn everything_else_goes_on_under_a_new_instance() {
     driver.deregister(silent);
     assert!(!sees(&mut driver));
     waker.wake();
-    driver.wait(None).unwrap();
+    detached(|token| driver.wait(token, None)).unwrap();
     assert!(driver.collect(), "the waker is the same");
 }
 

@@ -12,6 +12,7 @@ use crate::net::{stream, watch};
 use crate::py::errors::os_error;
 use crate::py::{Owned, imports};
 use crate::sys;
+use crate::sys::detached::detached;
 
 /// The most that one call sends: a fast receiver must not keep the loop from everybody else.
 const BLOCK: u64 = 1 << 20;
@@ -68,7 +69,7 @@ impl FileTransfer {
             let block = self.left.unwrap_or(BLOCK).min(BLOCK) as usize;
             // The disk may keep it waiting: not while other threads wait for this one.
             let (file, offset) = (self.file, self.offset);
-            match py.detach(|| sys::file::send(socket, file, offset, block)) {
+            match detached(|token| sys::file::send(token, socket, file, offset, block)) {
                 Ok(0) => return self.ready(py),
                 Ok(sent) => {
                     self.offset += sent as i64;

@@ -28,14 +28,14 @@ mod rest;
 mod write;
 
 use std::io;
-use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{IntoRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use crate::driver::{Completion, Driver, ReadMode, Token};
+use crate::driver::{Completion, Connection, Driver, ReadMode, Token};
 use crate::event_loop::endpoint::{Endpoint, with_driver};
 use crate::event_loop::report::{OrReport, Report};
 use crate::event_loop::{EventLoop, turn};
@@ -302,7 +302,7 @@ unsafe fn loop_of<'a>(object: *mut pyo3::ffi::PyObject) -> &'a EventLoop {
 pub struct Parts<'py> {
     pub fd: RawFd,
     /// The descriptor, where no Python socket owns it.
-    pub owned: Option<OwnedFd>,
+    pub owned: Option<Connection>,
     pub protocol: Bound<'py, PyAny>,
     pub context: Owned,
     pub server: Option<Bound<'py, PyAny>>,
@@ -379,7 +379,7 @@ fn assemble<'py>(
     match registered {
         Ok(token) => {
             transport.with(|stream| stream.token = Some(token))?;
-            let _ = owned.map(OwnedFd::into_raw_fd); // The transport's from here on.
+            let _ = owned.map(Connection::into_raw_fd); // The transport's from here on.
         }
         Err(error) => {
             transport.give_up_socket()?;

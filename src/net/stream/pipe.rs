@@ -18,6 +18,7 @@ use crate::py::errors::OrOsError;
 use crate::py::fatal::Fatal;
 use crate::py::names::names;
 use crate::py::{Owned, context, imports};
+use crate::sys::detached::detached;
 use crate::sys::pipe;
 
 impl<'py> Transport<'_, 'py> {
@@ -100,7 +101,7 @@ fn connect<'py>(
     let py = event_loop.py();
     event_loop.get().check_open()?;
     let fd = watch::fileno(file)?;
-    let found = pipe::kind(fd).or_os_error()?;
+    let found = detached(|token| pipe::kind(token, fd)).or_os_error()?;
     let kind = kind(found).ok_or_else(|| PyValueError::new_err(refusal))?;
     pipe::set_nonblocking(fd).or_os_error()?;
     let context = context::copy_current(py)?;

@@ -3,7 +3,7 @@
 //! They are immutable and hold no Python objects, so any thread may use one, and many loops at once.
 
 use std::fmt::Display;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
 use pyo3::exceptions::{PyOSError, PyTypeError, PyValueError};
@@ -19,6 +19,8 @@ use rustls::{RootCertStore, SupportedProtocolVersion};
 
 use super::engine::rustls_error;
 use crate::py::imports;
+use crate::sys;
+use crate::sys::detached::detached;
 
 /// Settings of the server's side of TLS connections, for the ssl argument of create_server and its kin.
 ///
@@ -229,15 +231,15 @@ fn read(given: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
     if let Ok(bytes) = given.cast::<PyByteArray>() {
         return Ok(bytes.to_vec());
     }
-    read_file(&given.extract()?)
+    read_file(&given.extract::<PathBuf>()?)
 }
 
 /// OSError with the file's name.
-fn read_file(path: &PathBuf) -> PyResult<Vec<u8>> {
-    std::fs::read(path).map_err(|error| {
+fn read_file(path: &Path) -> PyResult<Vec<u8>> {
+    detached(|token| sys::file::read(token, path)).map_err(|error| {
         let code = error.raw_os_error().unwrap_or(0);
         let text = os_text(&error);
-        PyOSError::new_err((code, text, path.clone()))
+        PyOSError::new_err((code, text, path.to_owned()))
     })
 }
 
@@ -295,14 +297,7 @@ fn system_roots(py: Python<'_>) -> PyResult<RootCertStore> {
     if let Some(file) = paths.getattr("cafile")?.extract::<Option<PathBuf>>()? {
         candidates.push(file);
     } else if let Some(directory) = paths.getattr("capath")?.extract::<Option<PathBuf>>()? {
-        let bundle = directory.join("ca-certificates.crt");
-        match bundle.is_file() {
-            true => candidates.push(bundle),
-            false => {
-                let entries = std::fs::read_dir(&directory).into_iter().flatten().flatten();
-                candidates.extend(entries.map(|entry| entry.path()).filter(|path| path.is_file()));
-            }
-        }
+        candidates = detached(|token| sys::file::one_or_all(token, &directory, "ca-certificates.crt"));
     }
     let mut roots = RootCertStore::empty();
     for path in candidates {
