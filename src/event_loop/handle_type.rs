@@ -320,7 +320,11 @@ pub(super) fn describe_callback(py: Python<'_>, handle: &Handle) -> PyResult<Opt
 pub(super) fn report(event_loop: &Bound<'_, EventLoop>, handle: &HandleRef, error: PyErr) -> OrFatal {
     let py = event_loop.py();
     let error = Fatal::split(py, error)?;
-    let what = describe_callback(py, handle.get()).ok().flatten().unwrap_or_else(|| "<cancelled>".into());
+    let what = match describe_callback(py, handle.get()) {
+        Ok(what) => what.unwrap_or_else(|| "<cancelled>".into()),
+        // The callback's error is the one to tell of; what its own repr raises is left out, unless it must leave the run.
+        Err(failed) => Fatal::split(py, failed).map(|_| "<callback that cannot be shown>".into())?,
+    };
     let mut report = Report::new(format!("Exception in callback {what}"))
         .error(error)
         .with("handle", handle.as_object().bind(py).to_owned());

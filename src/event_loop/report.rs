@@ -8,6 +8,7 @@ use pyo3::types::PyDict;
 use super::EventLoop;
 use crate::py::fatal::{Fatal, OrFatal};
 use crate::py::names::names;
+use crate::py::{Owned, context};
 
 /// The context of one call of the exception handler. Keys are asyncio's.
 #[must_use]
@@ -15,15 +16,21 @@ pub struct Report<'py> {
     message: Cow<'static, str>,
     error: Option<PyErr>,
     others: Vec<(&'static str, Bound<'py, PyAny>)>,
+    context: Option<Owned>,
 }
 
 impl<'py> Report<'py> {
     pub fn new(message: impl Into<Cow<'static, str>>) -> Self {
-        Self { message: message.into(), error: None, others: Vec::new() }
+        Self { message: message.into(), error: None, others: Vec::new(), context: None }
     }
 
     pub fn error(self, error: PyErr) -> Self {
         Self { error: Some(error), ..self }
+    }
+
+    /// Has the handler called in a context, for what no program called.
+    pub fn inside(self, context: Owned) -> Self {
+        Self { context: Some(context), ..self }
     }
 
     pub fn transport(self, transport: &Bound<'py, PyAny>) -> Self {
@@ -44,7 +51,7 @@ impl<'py> Report<'py> {
     #[cold]
     pub fn send(self, on: &Bound<'py, EventLoop>) -> OrFatal {
         let py = on.py();
-        let Self { message, error, others } = self;
+        let Self { message, error, others, context: inside } = self;
         let error = error.map(|error| Fatal::split(py, error)).transpose()?;
         tracing::debug!(id = on.get().shared.id, %message, "error reported");
         let call = || -> PyResult<()> {
@@ -58,7 +65,11 @@ impl<'py> Report<'py> {
             }
             on.call_method1(names().call_exception_handler.bind(py), (context,)).map(drop)
         };
-        call().map_err(|error| Fatal::of_loop(py, error))
+        let called = match &inside {
+            Some(inside) => context::run_if_outside(py, inside, call),
+            None => call(),
+        };
+        called.map_err(|error| Fatal::of_loop(py, error))
     }
 }
 

@@ -155,9 +155,10 @@ pub fn install(event_loop: &Bound<'_, EventLoop>) -> PyResult<Option<Installed>>
             event_loop.get().with(py, |core| core.signal_watches += 1)?;
             Ok(Some(Installed { token, former_fd }))
         }
-        Err(_) => {
+        Err(error) => {
             with_driver(event_loop, |driver| driver.deregister(token))?;
-            Ok(None)
+            // So it says where it refuses.
+            if error.is_instance_of::<PyValueError>(py) { Ok(None) } else { Err(error) }
         }
     }
 }

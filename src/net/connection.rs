@@ -53,8 +53,9 @@ pub fn begin<'py>(
     // SAFETY: owned while running; the borrow ends with the statement.
     unsafe { event_loop.get().core_mut() }.counters.accepts += 1;
     let copied = context::copy(py, &context);
+    // Where there is no copy, in the server's own.
+    let inside = copied.as_ref().unwrap_or(&context).clone_ref(py);
     let result = copied.and_then(|context| {
-        let inside = context.clone_ref(py);
         context::run(py, &inside, || {
             let mut protocol = factory.bind(py).call0()?;
             if let Some(settings) = settings {
@@ -71,13 +72,11 @@ pub fn begin<'py>(
             stream::start(&transport, None)
         })
     });
-    let message = match &*made {
-        Some(_) => "Exception in callback protocol.connection_made()",
-        None => "Error on transport creation for incoming connection",
+    let report = || match &*made {
+        Some(transport) => Report::new("Exception in callback protocol.connection_made()")
+            .transport(transport)
+            .inside(inside),
+        None => Report::new("Error on transport creation for incoming connection").inside(inside),
     };
-    let mut report = Report::new(message);
-    if let Some(transport) = &*made {
-        report = report.transport(transport);
-    }
-    result.or_report(event_loop, || report).map(drop)
+    result.or_report(event_loop, report).map(drop)
 }

@@ -25,6 +25,8 @@ const RETRY_DELAY: f64 = 1.0;
 
 pub struct Listener {
     sock: Owned,
+    /// That of the call that started it.
+    context: Owned,
     accepts: Accepts,
 }
 
@@ -38,6 +40,7 @@ enum Accepts {
 impl Native for Listener {
     fn each(&self, see: &mut dyn FnMut(&Owned)) {
         see(&self.sock);
+        see(&self.context);
         match &self.accepts {
             Accepts::Here(terms) => terms.each(see),
             Accepts::Balanced(balance) => see(balance),
@@ -83,20 +86,23 @@ fn accepted(event_loop: &Bound<'_, EventLoop>, token: Token, socket: Connection,
 /// Out of descriptors or memory: says so once, and accepts again after a pause. What is connected lives on.
 fn failed(event_loop: &Bound<'_, EventLoop>, token: Token, error: io::Error) -> PyResult<()> {
     let py = event_loop.py();
-    let Some(sock) = with_listener(event_loop, token, |listener| listener.sock.clone_ref(py))? else {
-        return Ok(());
-    };
+    let found = with_listener(event_loop, token, |listener| {
+        (listener.sock.clone_ref(py), listener.context.clone_ref(py))
+    });
+    let Some((sock, context)) = found? else { return Ok(()) };
     tracing::debug!(%error, "accept failed");
     let code = error.raw_os_error().unwrap_or(0);
     let exhausted = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM].contains(&code);
     let message = if exhausted { "socket.accept() out of system resource" } else { "socket.accept() failed" };
-    let report = Report::new(message)
-        .error(os_error(error))
-        .with("socket", imports::transport_socket(py)?.call1((sock.bind(py),))?);
-    // First, so that accepting resumes even if the report raises.
-    let callback = event_loop.getattr("_resume_accept")?;
-    event_loop.call_method1("call_later", (RETRY_DELAY, callback, sock.bind(py)))?;
-    Ok(report.send(event_loop)?)
+    context::run(py, &context, || {
+        let report = Report::new(message)
+            .error(os_error(error))
+            .with("socket", imports::transport_socket(py)?.call1((sock.bind(py),))?);
+        // First, so that accepting resumes even if the report raises.
+        let callback = event_loop.getattr("_resume_accept")?;
+        event_loop.call_method1("call_later", (RETRY_DELAY, callback, sock.bind(py)))?;
+        Ok(report.send(event_loop)?)
+    })
 }
 
 /// The token of a listening socket that accepts.
@@ -123,7 +129,8 @@ fn listen(
     event_loop.get().check_open()?;
     let fd = watch::fileno(sock)?;
     watch::ensure_no_transport(event_loop, fd, sock)?;
-    let endpoint = Endpoint::native(dispatch, Listener { sock: sock.into(), accepts });
+    let context = context::copy_current(event_loop.py())?;
+    let endpoint = Endpoint::native(dispatch, Listener { sock: sock.into(), context, accepts });
     with_driver(event_loop, |driver| match exclusive {
         true => driver.register_shared_listener(fd, endpoint),
         false => driver.register_listener(fd, endpoint),

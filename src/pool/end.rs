@@ -14,7 +14,7 @@ use crate::event_loop::post::Post;
 use crate::event_loop::task::begin::{self, End};
 use crate::inbox::InboxSender;
 use crate::py::fatal::Fatal;
-use crate::py::{Owned, imports, raw};
+use crate::py::{Owned, context, imports, raw};
 
 /// What came out of a job that ended.
 struct Ended {
@@ -55,7 +55,7 @@ pub fn cancel(job: &Bound<'_, PyAny>) -> PyResult<bool> {
         Some((begun, told)) => {
             // First of all: a callback may have been interrupted.
             if let Some(Begun { inbox, task: Some(task) }) = begun {
-                post_cancel(&inbox, task);
+                post_cancel(py, &inbox, task)?;
             }
             told.map(|()| true)
         }
@@ -88,16 +88,19 @@ pub fn ask_to_cancel(job: &Bound<'_, PyAny>) -> PyResult<bool> {
     match begun.task.as_ref().map(|task| (begun.inbox.clone(), task.clone_ref(py))) {
         Some((inbox, task)) => {
             drop(inner);
-            post_cancel(&inbox, task);
+            post_cancel(py, &inbox, task)?;
         }
         None => inner.cancel_wanted = true,
     }
     Ok(true)
 }
 
-fn post_cancel(inbox: &InboxSender<Post>, task: Owned) {
+/// What the task waits for may be the program's, and is asked in a copy of the caller's context, as by `call_soon_threadsafe`.
+fn post_cancel(py: Python<'_>, inbox: &InboxSender<Post>, task: Owned) -> PyResult<()> {
+    let context = context::copy_current(py)?;
     // A loop that is closed runs the task no further anyway.
-    let _ = inbox.post(Post::Finished(Box::new(move |event_loop| begin::cancel(event_loop, &task))));
+    drop(inbox.post(Post::Finished(Box::new(move |event_loop| begin::cancel(event_loop, &task, &context)))));
+    Ok(())
 }
 
 fn end_if(
@@ -251,8 +254,9 @@ pub fn tell(job: &Bound<'_, PyAny>, watcher: Watcher) -> PyResult<()> {
 fn log_failed_callback(job: &Bound<'_, PyAny>, error: PyErr) {
     let py = job.py();
     let logged = imports::log_failed_callback(py).and_then(|log| log.call1((job, error.value(py))));
-    if logged.is_err() {
+    if let Err(failed) = logged {
         error.write_unraisable(py, Some(job));
+        failed.write_unraisable(py, Some(job));
     }
 }
 

@@ -104,7 +104,7 @@ impl Queues {
         self.sleepers.leave(worker);
     }
 
-    fn wake(&self, worker: usize) {
+    pub fn wake(&self, worker: usize) {
         if self.is_forked() {
             return;
         }

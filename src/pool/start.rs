@@ -7,14 +7,13 @@ use pyo3::{PyTraverseError, PyVisit};
 use super::end::{self, Pledge};
 use super::job::Work;
 use super::job_type;
-use super::queues::RunningKey;
 use super::worker;
 use crate::event_loop::core::KeptKey;
 use crate::event_loop::report::{OrReport, Report};
 use crate::event_loop::task::begin::{self, End};
 use crate::event_loop::{EventLoop, binding, turn};
 use crate::py::fatal::{Fatal, OrFatal};
-use crate::py::{Attached, Owned, imports};
+use crate::py::{Attached, Owned, context, imports};
 use crate::sys::clock::monotonic_ns;
 
 /// What goes wrong around a job, where it is not the job's end.
@@ -76,7 +75,7 @@ fn perform(
             // SAFETY: attached, and alive.
             let result = unsafe { Owned::steal_or_err(py, call.run(context.as_ptr())) };
             match result {
-                Ok(result) if is_coroutine(py, &result)? => {
+                Ok(result) if is_coroutine(py, &result, &context)? => {
                     run(event_loop, pledge, job, &result.into_bound(py), context)
                 }
                 Ok(result) => end::end(job, shared(py, End::Result(result))).map(drop),
@@ -94,7 +93,7 @@ fn end_of_error(py: Python<'_>, error: PyErr) -> PyResult<End> {
 }
 
 #[inline]
-fn is_coroutine(py: Python<'_>, result: &Owned) -> PyResult<bool> {
+fn is_coroutine(py: Python<'_>, result: &Owned, context: &Owned) -> PyResult<bool> {
     // SAFETY: alive; only its type is looked at.
     unsafe {
         if ffi::PyCoro_CheckExact(result.as_ptr()) != 0 {
@@ -106,7 +105,8 @@ fn is_coroutine(py: Python<'_>, result: &Owned) -> PyResult<bool> {
             return Ok(false);
         }
     }
-    imports::iscoroutine(py)?.call1((result.bind(py),))?.is_truthy()
+    // The object may have a say in that.
+    context::run(py, context, || imports::iscoroutine(py)?.call1((result.bind(py),))?.is_truthy())
 }
 
 /// Makes the coroutine's first step; what it leaves undone is a task from then on.
@@ -123,7 +123,7 @@ fn run(
         // Cancelled while the coroutine was made.
         return coro.call_method0("close").map(drop);
     }
-    let again = context.clone_ref(py);
+    let (again, inside) = (context.clone_ref(py), context.clone_ref(py));
     let task = match begin::begin(event_loop, coro, context) {
         Ok(task) => task,
         Err(error) => return end::end(job, end_of_error(py, error)?).map(drop),
@@ -135,11 +135,14 @@ fn run(
     let Some(pledge) = pledge.take() else { return Ok(()) };
     let ending = Bound::new(py, Ending(Attached::new(Some(Begun { pledge, kept }))))?;
     if let Err(error) = begin::when_ended(py, &task, ending.as_any(), again) {
-        // Before `ending` goes, which would end the job with an error of its own.
-        return Ok(fail(event_loop, job, error)?);
+        // The error's traceback may keep `ending`. What is in it goes, but after the job's end, which it would make one of its own.
+        let begun = ending.get().0.lock(py).take();
+        let failed = fail(event_loop, job, error);
+        drop(begun);
+        return Ok(failed?);
     }
     if state.note_task(py, task.clone_ref(py)) {
-        begin::cancel(event_loop, &task)?;
+        begin::cancel(event_loop, &task, &inside)?;
     }
     Ok(())
 }
@@ -156,8 +159,8 @@ fn shared(py: Python<'_>, end: End) -> End {
 
 /// Has somebody know that the job runs here: the worker, or else the loop, whose end is then the job's.
 fn keep(event_loop: &Bound<'_, EventLoop>, job: &Bound<'_, PyAny>) -> PyResult<Kept> {
-    if let Some(key) = worker::note_running(job) {
-        return Ok(Kept::ByWorker(key));
+    if let Some(noted) = worker::note_running(job) {
+        return Ok(Kept::ByWorker(noted));
     }
     let pledge = Box::new(Pledge::new(job.into()));
     let key = event_loop.get().with(event_loop.py(), |core| core.kept.insert(pledge))?;
@@ -165,7 +168,8 @@ fn keep(event_loop: &Bound<'_, EventLoop>, job: &Bound<'_, PyAny>) -> PyResult<K
 }
 
 enum Kept {
-    ByWorker(RunningKey),
+    /// Until dropped.
+    ByWorker(#[allow(dead_code)] worker::Noted),
     ByLoop(KeptKey),
 }
 
@@ -191,14 +195,21 @@ impl Ending {
                 event_loop.get().with(py, |core| core.kept.remove(key))?
             }
             (Kept::ByLoop(_), None) => None,
-            (Kept::ByWorker(key), _) => {
-                worker::forget_running(py, key);
+            (Kept::ByWorker(noted), _) => {
+                drop(noted);
                 None
             }
         };
-        match begin::end_of(py, &task.into())? {
-            Some(end) => end::end(&pledge.job(py), shared(py, end)).map(drop),
-            None => Ok(()),
+        let job = pledge.job(py);
+        match begin::end_of(py, &task.into()) {
+            Ok(Some(end)) => end::end(&job, shared(py, end)).map(drop),
+            Ok(None) => Ok(()),
+            // A task of another type may raise when it is asked.
+            Err(error) => {
+                let ended = end::end(&job, End::Error(Owned::for_another_thread(error.value(py))));
+                let _ordinary = Fatal::split(py, error)?;
+                ended.map(drop)
+            }
         }
     }
 

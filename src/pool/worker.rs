@@ -115,16 +115,31 @@ pub fn _is_over(py: Python<'_>) -> bool {
 }
 
 /// Notes a job whose coroutine goes on after its first step; None in a thread that is no worker.
-pub fn note_running(job: &Bound<'_, PyAny>) -> Option<RunningKey> {
-    let worker = CURRENT.with_borrow(Option::clone)?;
-    let kept = Owned::from(job);
-    Some(worker.begun().lock(job.py()).running.insert(kept))
+pub fn note_running(job: &Bound<'_, PyAny>) -> Option<Noted> {
+    let Worker { index, queues, .. } = &*CURRENT.with_borrow(Option::clone)?;
+    let key = queues.begun[*index].lock(job.py()).running.insert(job.into());
+    Some(Noted { queues: queues.clone(), index: *index, key })
 }
 
-pub fn forget_running(py: Python<'_>, key: RunningKey) {
-    let Some(worker) = CURRENT.with_borrow(Option::clone) else { return };
-    let former = worker.begun().lock(py).running.remove(key);
-    drop(former);
+/// The note that a coroutine runs here, without which its worker may end. Goes when it is dropped, in any attached thread: a task of
+/// the program's own type may let go of who waits for it anywhere.
+pub struct Noted {
+    queues: Arc<Queues>,
+    index: usize,
+    key: RunningKey,
+}
+
+impl Drop for Noted {
+    fn drop(&mut self) {
+        // SAFETY: attached, as whoever drops a reference is, and the job's goes with this.
+        let py = unsafe { Python::assume_attached() };
+        let former = self.queues.begun[self.index].lock(py).running.remove(self.key);
+        drop(former);
+        if index_in(&self.queues) != Some(self.index) {
+            // It may sleep, and this have been the last that it waited for.
+            self.queues.wake(self.index);
+        }
+    }
 }
 
 /// Ask every coroutine that the calling thread's worker has begun to cancel itself; how many there are.

@@ -97,6 +97,20 @@ pub unsafe fn run_raw(
     }
 }
 
+/// As [`run`], but where the context cannot be entered, most often because this is inside of it, the call is made all the same.
+#[cold]
+pub fn run_if_outside<R>(py: Python<'_>, context: &Owned, call: impl FnOnce() -> PyResult<R>) -> PyResult<R> {
+    // SAFETY: attached; `context` is alive.
+    let entered = unsafe { Entered::enter(context.as_ptr()) };
+    if entered.is_none() {
+        // Says no more than that.
+        drop(PyErr::take(py));
+    }
+    let result = call();
+    drop(entered);
+    result
+}
+
 /// As [`run_raw`], for closures over pyo3's safe types.
 pub fn run<R>(py: Python<'_>, context: &Owned, call: impl FnOnce() -> PyResult<R>) -> PyResult<R> {
     // SAFETY: attached; `context` is alive.

@@ -2,6 +2,7 @@
 its loop's."""
 
 import asyncio
+import contextvars
 import logging
 import threading
 
@@ -146,3 +147,139 @@ def test_a_callback_of_a_job_that_raises(one, blocked, caplog, error):
         assert told.wait(PATIENCE)
         assert one.submit(int).result(PATIENCE) == 0
     assert type(error).__name__ in caplog.text
+
+
+def refuse(*_, **__):
+    raise ValueError("of the program")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("get_loop", refuse),
+        ("get_loop", lambda self: 7),
+        ("get_loop", lambda self: None),
+        ("get_loop", lambda self: asyncio.new_event_loop),
+        ("add_done_callback", refuse),
+        ("add_done_callback", lambda self: None),
+        ("_asyncio_future_blocking", property(refuse)),
+        ("_asyncio_future_blocking", property(refuse, refuse)),
+        ("__repr__", refuse),
+    ],
+)
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_future_that_lies_is_its_jobs_error(one, name, value, times):
+    class Lying(Odd):
+        def add_done_callback(self, callback, *, context=None):
+            asyncio.get_running_loop().call_soon(callback, self, context=context)
+
+    setattr(Lying, name, value)
+
+    async def wait():
+        for _ in range(times):
+            await Lying(ValueError())
+
+    job = one.submit(wait)
+    error = job.exception(PATIENCE)
+    assert error is None if name == "__repr__" else isinstance(error, Exception)
+    assert one.submit(int).result(PATIENCE) == 0
+
+
+class OddTask:
+    """What a task factory makes: done when it is, and lets go of who waits for it."""
+
+    def __init__(self, coro, **methods):
+        coro.close()
+        for name, value in methods.items():
+            setattr(self, name, value)
+
+    def done(self):
+        return False
+
+    def add_done_callback(self, callback, *, context=None):
+        pass
+
+
+@pytest.mark.parametrize(
+    "methods",
+    [
+        {},
+        {"add_done_callback": refuse},
+        {"done": refuse},
+        {"done": lambda: True, "cancelled": refuse},
+        {"done": lambda: True, "cancelled": lambda: False, "exception": refuse},
+        {"done": lambda: 7, "cancelled": lambda: False, "exception": lambda: None, "result": refuse},
+    ],
+    ids=lambda methods: "-".join(methods) or "deaf",
+)
+def test_a_task_of_the_programs_own_type(one, methods):
+    """The job ends, with the error where there is one, and the worker does not wait for it at its end."""
+
+    def once(event_loop, coro, **options):
+        event_loop.set_task_factory(None)
+        return OddTask(coro, **methods)
+
+    async def prepare():
+        asyncio.get_running_loop().set_task_factory(once)
+
+    one.submit(prepare).result(PATIENCE)
+    error = one.submit(asyncio.sleep, 0).exception(PATIENCE)
+    assert isinstance(error, RuntimeError if not methods else ValueError)
+    assert one.submit(int).result(PATIENCE) == 0
+
+
+def test_a_coroutine_that_waits_and_raises_when_it_is_closed(one, blocked):
+    """Whoever waits for the job that is cancelled hears of it all the same."""
+
+    class Sticky:
+        def __await__(self):
+            yield
+
+        def send(self, value):
+            raise AssertionError
+
+        def throw(self, *args):
+            raise AssertionError
+
+        def close(self):
+            raise ValueError("of the program")
+
+    loop_of_job = one.submit(asyncio.get_running_loop, worker=0)
+    told = threading.Event()
+    blocked.release()
+    event_loop = loop_of_job.result(PATIENCE)
+    inside, go = threading.Event(), threading.Event()
+    event_loop.call_soon_threadsafe(lambda: (inside.set(), go.wait(PATIENCE)))
+    assert inside.wait(PATIENCE)
+    job = _tokioloop._run_on(event_loop, Sticky())
+    job.add_done_callback(lambda job: told.set())
+    with pytest.raises(ValueError, match="of the program"):
+        job.cancel()
+    assert job.cancelled() and told.is_set()
+    go.set()
+
+
+def test_a_cancel_is_asked_for_in_the_context_of_who_asks(one):
+    seen = []
+    var = contextvars.ContextVar("var", default="nobody's")
+
+    class Noting(Odd):
+        def cancel(self, msg=None):
+            seen.append(var.get())
+            cancelled.set()
+            return True
+
+    begun, cancelled = threading.Event(), threading.Event()
+
+    async def wait():
+        wait.odd = Noting(None)
+        asyncio.get_running_loop().call_soon(begun.set)
+        await wait.odd
+
+    job = one.submit(wait)
+    assert begun.wait(PATIENCE)
+    var.set("the caller's")
+    assert job.cancel()
+    assert cancelled.wait(PATIENCE)
+    assert seen == ["the caller's"]
+    wait.odd.end()

@@ -9,7 +9,7 @@ use crate::event_loop::EventLoop;
 use crate::event_loop::report::{OrReport, Report};
 use crate::py::fatal::OrFatal;
 use crate::py::names::names;
-use crate::py::{Owned, call, imports};
+use crate::py::{Owned, call, context, imports};
 
 /// How a task ended.
 pub enum End {
@@ -36,9 +36,11 @@ pub fn begin(event_loop: &Bound<'_, EventLoop>, coro: &Bound<'_, PyAny>, context
     if plain && event_loop.get().shared.has_native_tasks() {
         return create::eager_task(event_loop, coro, context.into_bound(py));
     }
+    // The factory is the program's. In a copy, since an eager task enters its context.
+    let around = context::copy(py, &context)?;
     let options = PyDict::new(py);
     options.set_item(names().context.bind(py), context.into_bound(py))?;
-    Ok(event_loop.call_method("create_task", (coro,), Some(&options))?.into())
+    context::run(py, &around, || Ok(event_loop.call_method("create_task", (coro,), Some(&options))?.into()))
 }
 
 /// How the task ended; None if it has not. An exception counts as retrieved.
@@ -90,10 +92,10 @@ pub fn when_ended(py: Python<'_>, task: &Owned, callback: &Bound<'_, PyAny>, con
 }
 
 /// Asks the task to cancel itself; what that raises (what it waits for may be of any type) is reported, and the task goes on. On its
-/// loop's thread.
-pub fn cancel(event_loop: &Bound<'_, EventLoop>, task: &Owned) -> OrFatal {
+/// loop's thread, in `context`.
+pub fn cancel(event_loop: &Bound<'_, EventLoop>, task: &Owned, context: &Owned) -> OrFatal {
     let py = event_loop.py();
-    call::method0(py, task, names().cancel)
+    context::run_if_outside(py, context, || call::method0(py, task, names().cancel))
         .or_report(event_loop, || {
             Report::new("Exception in the cancellation of a task").with("task", task.bind(py).to_owned())
         })

@@ -198,11 +198,18 @@ unsafe fn call_from_outside(
         let args: &[*mut ffi::PyObject] = if is_wakeup { &[] } else { &[object] };
         let again = context.clone_ref(py);
         let refused = match schedule::soon_in(py, event_loop.as_ptr(), callback.as_ptr(), args, context) {
-            Err(refused) if shared.is_running() => refused,
+            Err(refused) if shared.is_running() && !shared.is_mine() => refused,
             scheduled => return scheduled.map(drop),
         };
         let call = RemoteCall::new(py, callback.as_ptr(), args, &again, true, None)?;
-        shared.inbox.post(Post::Call(Record::new(py, call)?)).map_err(|_| refused)
+        match shared.inbox.post(Post::Call(Record::new(py, call)?)) {
+            Ok(()) => {
+                // It said that another thread runs the loop now, which has the call. On the hot way pyo3 must be told for the drop.
+                crate::py::raw::told(|_| drop(refused));
+                Ok(())
+            }
+            Err(_) => Err(refused),
+        }
     }
 }
 

@@ -439,13 +439,20 @@ fn conclude(py: Python<'_>, task: &Owned, turn: Turn) -> PyResult<()> {
 
 #[cold]
 fn cannot_enter(py: Python<'_>, task: &Owned, current: *mut ffi::PyObject) -> PyErr {
-    let text = |object: &Bound<'_, PyAny>| object.repr().map(|text| text.to_string()).unwrap_or_default();
-    let mine = text(&task.bind(py));
+    let text = |object: &Bound<'_, PyAny>| Ok(object.repr()?.to_string());
+    let mine: String = match text(&task.bind(py)) {
+        Ok(mine) => mine,
+        // As C code that formats a message, which raises what its part raised.
+        Err(error) => return error,
+    };
     if current.is_null() {
         return future::invalid_state(py, &format!("_step(): already done: {mine} None"));
     }
     // SAFETY: the running task is alive.
-    let other = text(&unsafe { Bound::from_borrowed_ptr(py, current) });
+    let other = match text(&unsafe { Bound::from_borrowed_ptr(py, current) }) {
+        Ok(other) => other,
+        Err(error) => return error,
+    };
     PyRuntimeError::new_err(format!(
         "Cannot enter into task {mine} while another task {other} is being executed."
     ))

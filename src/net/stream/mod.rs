@@ -254,6 +254,11 @@ impl<'a, 'py> Transport<'a, 'py> {
         self.with(|stream| stream.context.clone_ref(py))
     }
 
+    /// For what the loop does by itself: in the transport's context. Not inside of a call that a program made.
+    fn inside<R>(self, call: impl FnOnce() -> PyResult<R>) -> PyResult<R> {
+        context::run(self.py(), &self.context()?, call)
+    }
+
     /// Tells the driver what to do with arriving bytes.
     fn apply_read_mode(self) -> PyResult<()> {
         let (token, mode) = self.with(|stream| (stream.token, stream.read_mode()))?;
@@ -470,25 +475,27 @@ fn deliver(event_loop: &Bound<'_, EventLoop>, token: Token, completion: Completi
             Err(error) => {
                 let transport = transport.clone_ref(py).into_bound(py);
                 let transport = Transport::new(&transport);
-                transport.fatal(error, transport.kind().read_failed())
+                transport.inside(|| transport.fatal(error, transport.kind().read_failed()))
             }
         };
     }
     let object = transport.clone_ref(py).into_bound(py);
     let transport = Transport::new(&object);
-    match completion {
+    if let Completion::Large(len) = completion {
+        return transport.receive_object(token, len);
+    }
+    // Nobody called: all that comes of it, reports included, happens in the transport's context.
+    transport.inside(|| match completion {
         Completion::Received(_) => match transport.kind() {
             Kind::Socket => transport.end_of_stream(),
             _ => transport.end_of_pipe(),
         },
-        Completion::Large(len) => transport.receive_object(token, len),
         Completion::Readable => match transport.kind() {
             Kind::Socket => transport.readable(),
             _ => transport.reader_is_gone(),
         },
         Completion::ReadFailed(error) => transport.fatal(os_error(error), transport.kind().read_failed()),
-        // Nobody called: what it tells the protocol, it tells in the transport's context.
-        Completion::Writable => context::run(py, &transport.context()?, || transport.flush()),
+        Completion::Writable => transport.flush(),
         _ => Ok(()),
-    }
+    })
 }

@@ -56,12 +56,14 @@ impl Delivery {
         };
         if result.is_null() {
             let error = PyErr::fetch(py);
-            let object = self.transport.into_bound(py);
-            let transport = Transport::new(&object);
-            if transport.kind() != Kind::Socket {
-                return transport.callback_failed(error, "data_received");
-            }
-            return transport.fatal(error, "Fatal error: protocol.data_received() call failed.");
+            return context::run(py, &self.context, || {
+                let object = self.transport.into_bound(py);
+                let transport = Transport::new(&object);
+                if transport.kind() != Kind::Socket {
+                    return transport.callback_failed(error, "data_received");
+                }
+                transport.fatal(error, "Fatal error: protocol.data_received() call failed.")
+            });
         }
         // SAFETY: a new reference.
         unsafe { ffi::Py_DECREF(result) };
@@ -87,7 +89,9 @@ impl<'py> Transport<'_, 'py> {
     fn received_or_fatal(self, result: PyResult<()>) -> PyResult<()> {
         match result {
             Ok(()) => Ok(()),
-            Err(error) => self.fatal(error, "Fatal error: protocol.data_received() call failed."),
+            Err(error) => {
+                self.inside(|| self.fatal(error, "Fatal error: protocol.data_received() call failed."))
+            }
         }
     }
 
@@ -102,14 +106,16 @@ impl<'py> Transport<'_, 'py> {
             })
         })?;
         let data = match received {
-            Ok(Ok((_, 0))) => return self.end_of_stream(),
+            Ok(Ok((_, 0))) => return self.inside(|| self.end_of_stream()),
             Ok(Ok((data, _))) => data,
             // Somebody else took it.
             Ok(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            Ok(Err(error)) => return self.fatal(os_error(error), self.kind().read_failed()),
+            Ok(Err(error)) => {
+                return self.inside(|| self.fatal(os_error(error), self.kind().read_failed()));
+            }
             Err(error) => {
                 self.apply_read_mode()?;
-                return self.fatal(error, self.kind().read_failed());
+                return self.inside(|| self.fatal(error, self.kind().read_failed()));
             }
         };
         let native = self.with(|stream| stream.receive.and_then(|receive| receive.object))?;
@@ -119,16 +125,12 @@ impl<'py> Transport<'_, 'py> {
         }
     }
 
-    /// There is something to read: straight into the buffer that a BufferedProtocol offers.
+    /// There is something to read: straight into the buffer that a BufferedProtocol offers. In the transport's context.
     pub(super) fn readable(self) -> PyResult<()> {
-        let py = self.py();
-        let (context, protocol) = self.with(|stream| {
-            // SAFETY: alive in `public.objects`.
-            (stream.context.clone_ref(py), unsafe { Owned::borrow(stream.protocol) })
-        })?;
-        match context::run(py, &context, || self.receive_for(&protocol))? {
+        // SAFETY: alive in `public.objects`.
+        let protocol = self.with(|stream| unsafe { Owned::borrow(stream.protocol) })?;
+        match self.receive_for(&protocol)? {
             Ended::No => Ok(()),
-            // Which enters the context by itself.
             Ended::Yes => self.end_of_stream(),
         }
     }
@@ -189,15 +191,12 @@ impl<'py> Transport<'_, 'py> {
         })
     }
 
-    /// The peer sends no more: the protocol decides whether the other direction stays open.
+    /// The peer sends no more: the protocol decides whether the other direction stays open. In the transport's context.
     pub(super) fn end_of_stream(self) -> PyResult<()> {
         let py = self.py();
         self.with(|stream| stream.eof_received = true)?;
-        let context = self.context()?;
-        let protocol = self.protocol();
-        let keep_open =
-            context::run(py, &context, || protocol.call_method0(names().eof_received.bind(py))?.is_truthy());
-        match keep_open {
+        let answer = self.protocol().call_method0(names().eof_received.bind(py));
+        match answer.and_then(|keep_open| keep_open.is_truthy()) {
             // Nothing more will be read.
             Ok(true) => self.apply_read_mode(),
             Ok(false) => self.close(),

@@ -156,7 +156,10 @@ enum Gate {
 /// The turn is over.
 fn flush_held(event_loop: &Bound<'_, EventLoop>, object: &Bound<'_, PyAny>) -> OrFatal {
     let report = || Report::new("Exception at a turn's end").transport(object);
-    Transport::new(object).flush_held().or_report(event_loop, report).map(drop)
+    let transport = Transport::new(object);
+    // Nobody calls any more, so that what it tells the protocol, it tells in the transport's context.
+    let flushed = transport.inside(|| transport.flush_held());
+    flushed.or_report(event_loop, report).map(drop)
 }
 
 impl<'py> Transport<'_, 'py> {

@@ -164,6 +164,7 @@ impl<'py> TlsTransport<'_, 'py> {
                 .error(PyErr::from_value(value.clone()))
                 .with("transport", below.into_pyobject(py)?)
                 .protocol(self.object.clone())
+                .inside(self.callee()?.1)
                 .send(&event_loop)?;
         } else if event_loop.get().shared.is_debug() {
             let options = PyDict::new(py);

@@ -45,9 +45,10 @@ impl Settings {
         Ok(Self {
             context: context.into(),
             server_side,
-            server_hostname: server_hostname
-                .filter(|name| !server_side && name.is_truthy().unwrap_or(false))
-                .map(Owned::from),
+            server_hostname: match server_hostname.filter(|_| !server_side) {
+                Some(name) if name.is_truthy()? => Some(name.into()),
+                _ => None,
+            },
             handshake_timeout: check("ssl_handshake_timeout", handshake_timeout, HANDSHAKE_TIMEOUT)?,
             shutdown_timeout: check("ssl_shutdown_timeout", shutdown_timeout, SHUTDOWN_TIMEOUT)?,
         })
