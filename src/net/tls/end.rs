@@ -202,7 +202,7 @@ impl<'py> TlsTransport<'_, 'py> {
         let py = self.py();
         self.cancel_timer()?;
         let none: Owned = py.None().into_bound(py).into();
-        let (tell, callback_context, garbage) = self.with(|tls| {
+        let (tell, protocol, callback_context, garbage) = self.with(|tls| {
             let tell = tls.phase != Phase::Handshake && matches!(tls.told, Told::Made | Told::Eof);
             if tell {
                 tls.told = Told::Lost;
@@ -222,10 +222,10 @@ impl<'py> TlsTransport<'_, 'py> {
             drop(objects);
             let garbage = (tls.backlog.take(), tls.engine.take(), below, asked, tls.ssl_object.take());
             tls.publish_size();
-            ((tell.then_some(protocol)), tls.context.clone_ref(py), garbage)
+            (tell, protocol, tls.context.clone_ref(py), garbage)
         })?;
         drop(garbage);
-        if let Some(protocol) = tell {
+        if tell {
             let event_loop = self.event_loop();
             let callback = protocol.bind(py).getattr(names().connection_lost.bind(py))?;
             let arguments = PyTuple::new(py, [error])?;

@@ -59,7 +59,8 @@ impl<'py> TlsTransport<'_, 'py> {
     fn handshake_done(self) -> PyResult<bool> {
         let py = self.py();
         let ssl_object = self.with(|tls| tls.ssl_object.as_ref().map(|object| object.clone_ref(py)))?;
-        let shown = match ssl_object.map(|object| Shown::of(&object.into_bound(py))).transpose() {
+        // What is not shown goes after the claim.
+        let mut shown = match ssl_object.map(|object| Shown::of(&object.into_bound(py))).transpose() {
             Ok(shown) => shown,
             Err(error) => return self.handshake_failed(error).map(|()| false),
         };
@@ -69,7 +70,7 @@ impl<'py> TlsTransport<'_, 'py> {
             let first = still_on && tls.told == Told::Nothing;
             if still_on {
                 tls.phase = Phase::Open;
-                tls.public.objects.lock(py).ssl_object = shown;
+                tls.public.objects.lock(py).ssl_object = shown.take();
             }
             if first {
                 tls.told = Told::Made;
