@@ -5,7 +5,9 @@ from collections.abc import Callable
 from ..run import Run
 from . import (
     accept_storm,
+    blocking,
     churn,
+    collections,
     cross_loop,
     echo,
     everything,
@@ -39,6 +41,8 @@ SCENARIOS: dict[str, Callable[[Run], dict[str, int]]] = {
         signals,
         executor,
         pool,
+        collections,
+        blocking,
         churn,
         fork_storm,
         exit_storm,
