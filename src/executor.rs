@@ -16,6 +16,7 @@ use crate::event_loop::post::Post;
 use crate::event_loop::task::begin::{self, End};
 use crate::event_loop::{EventLoop, task};
 use crate::inbox::InboxSender;
+use crate::py::pyclass::{BaseClass, Functions};
 use crate::py::{Attached, Owned, imports};
 use crate::sync::idle::Tickets;
 
@@ -43,6 +44,13 @@ pub struct ThreadQueue {
     most: usize,
     inner: Attached<Inner>,
     tickets: Tickets,
+}
+
+impl BaseClass for ThreadQueue {
+    fn functions() -> &'static Functions {
+        static FUNCTIONS: Functions = Functions::new();
+        &FUNCTIONS
+    }
 }
 
 #[pymethods]

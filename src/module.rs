@@ -24,6 +24,7 @@ fn _tokioloop(module: &Bound<'_, PyModule>) -> PyResult<()> {
     net::datagram::init(module)?;
     pool::init(module)?;
     streams::init(module)?;
+    py::pyclass::complete::<executor::ThreadQueue>(module.py());
     module.add_class::<executor::ThreadQueue>()?;
     module.add_class::<net::balance::Balance>()?;
     module.add_class::<net::child::ChildDescriptor>()?;

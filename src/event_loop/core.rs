@@ -15,6 +15,7 @@ use super::feed::Feed;
 use super::handle::HandleRef;
 use super::post::{Finish, Post};
 use super::record::Record;
+use super::reuse::Spare;
 use super::signal::Subscription;
 use crate::driver::Driver;
 use crate::inbox::Inbox;
@@ -64,8 +65,8 @@ pub struct Core {
     pub ready: VecDeque<Ready>,
     pub timers: DeadlineQueue<HandleRef>,
     /// Handles to use again: their fields are empty but for the loop.
-    pub free: Vec<HandleRef>,
-    pub free_timers: Vec<HandleRef>,
+    pub free: Vec<Spare>,
+    pub free_timers: Vec<Spare>,
     pub inbox: Inbox<Post>,
     /// Taken out of the inbox, not told to whom they concern yet.
     pub finished: VecDeque<Finish>,
@@ -73,7 +74,7 @@ pub struct Core {
     pub driver: Option<Driver<Endpoint>>,
     pub pending: SlotMap<PendingKey, Owned>,
     /// A future to use again: pending, and nobody else's.
-    pub spare_future: Option<Owned>,
+    pub spare_future: Option<Spare>,
     /// What others want to hear of the loop's end by, when it is dropped.
     pub kept: SlotMap<KeptKey, Box<dyn Native>>,
     /// What is to be done once more before the turn is over, in this order.
@@ -160,13 +161,16 @@ impl Core {
         Ok(self.driver.as_mut().expect("made above"))
     }
 
-    /// Keeps an emptied handle to be used again.
+    /// Keeps an emptied handle to be used again; gives it back for the caller to drop if there are enough.
     #[inline]
-    pub fn keep(&mut self, handle: HandleRef) {
-        let free = if handle.is_timer() { &mut self.free_timers } else { &mut self.free };
-        if free.len() < FREE_HANDLES {
-            free.push(handle);
+    pub fn keep(&mut self, handle: Spare) -> Option<Spare> {
+        let timer = super::handle::is_timer(handle.as_object().as_ptr());
+        let free = if timer { &mut self.free_timers } else { &mut self.free };
+        if free.len() >= FREE_HANDLES {
+            return Some(handle);
         }
+        free.push(handle);
+        None
     }
 
     /// Takes what other threads sent, in the order it was sent; how many messages there were.
@@ -188,12 +192,10 @@ impl Core {
     /// Shows every Python object that the core holds to the garbage collector. What waits in the inbox is left out: other
     /// threads add to it at any time; it counts as referenced from outside until it is drained.
     pub fn visit<E>(&self, mut visit: impl FnMut(&Owned) -> Result<(), E>) -> Result<(), E> {
-        let handles = [&self.free, &self.free_timers]
-            .into_iter()
-            .flatten()
-            .chain(self.timers.iter())
-            .chain(&self.current_handle);
-        for handle in handles {
+        for spare in [&self.free, &self.free_timers].into_iter().flatten().chain(&self.spare_future) {
+            visit(spare.as_object())?;
+        }
+        for handle in self.timers.iter().chain(&self.current_handle) {
             visit(handle.as_object())?;
         }
         for ready in &self.ready {
@@ -204,7 +206,7 @@ impl Core {
             }
         }
         let late = self.at_end.iter().map(|late| &late.object);
-        for object in self.pending.values().chain(&self.spare_future).chain(late) {
+        for object in self.pending.values().chain(late) {
             visit(object)?;
         }
         let mut result = Ok(());
@@ -246,14 +248,10 @@ impl Core {
             _ready: std::mem::take(&mut self.ready),
             _timers: self.timers.take_all(),
             _free: [std::mem::take(&mut self.free), std::mem::take(&mut self.free_timers)],
+            _spare_future: self.spare_future.take(),
             _posts: self.inbox.close().collect(),
             _driver: self.driver.take(),
-            _pending: self
-                .pending
-                .drain()
-                .map(|(_, future)| future)
-                .chain(self.spare_future.take())
-                .collect(),
+            _pending: self.pending.drain().map(|(_, future)| future).collect(),
             _factory: self.task_factory.take(),
             _kept: self.kept.drain().map(|(_, kept)| kept).collect(),
             _at_end: std::mem::take(&mut self.at_end),
@@ -267,7 +265,8 @@ impl Core {
 struct Remains {
     _ready: VecDeque<Ready>,
     _timers: Vec<HandleRef>,
-    _free: [Vec<HandleRef>; 2],
+    _free: [Vec<Spare>; 2],
+    _spare_future: Option<Spare>,
     _posts: Vec<Post>,
     _driver: Option<Driver<Endpoint>>,
     _pending: Vec<Owned>,

@@ -5,9 +5,7 @@
 //! loop; other threads see only `state` (atomic) and the context (set once, never replaced while anybody else holds
 //! the handle). When the only reference left is the loop's own, the object is used again for the next callback.
 
-use std::ffi::{c_int, c_void};
 use std::ptr;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use pyo3::prelude::*;
@@ -16,6 +14,8 @@ use pyo3::{Borrowed, ffi};
 
 use super::EventLoop;
 use super::record::Record;
+use super::reuse::Spare;
+use crate::py::class::{Class, Object, Visit};
 use crate::py::{Owned, context, panic, raw};
 
 /// Set when cancelled.
@@ -69,6 +69,13 @@ pub struct Released([*mut ffi::PyObject; 1 + INLINE_ARGS]);
 
 impl Released {
     const NOTHING: Self = Self([ptr::null_mut(); 1 + INLINE_ARGS]);
+
+    /// With one reference, or null.
+    fn one(object: *mut ffi::PyObject) -> Self {
+        let mut objects = [ptr::null_mut(); 1 + INLINE_ARGS];
+        objects[0] = object;
+        Self(objects)
+    }
 }
 
 impl Drop for Released {
@@ -80,43 +87,55 @@ impl Drop for Released {
     }
 }
 
-struct Types {
-    handle: *mut ffi::PyTypeObject,
-    timer: *mut ffi::PyTypeObject,
-}
-// SAFETY: types are never freed and safe to use from any attached thread.
-unsafe impl Send for Types {}
-// SAFETY: as above.
-unsafe impl Sync for Types {}
+pub(super) static HANDLE: Class<Handle> = Class::new();
+pub(super) static TIMER: Class<Handle> = Class::new();
 
-static TYPES: OnceLock<Types> = OnceLock::new();
+// SAFETY: the struct begins with the header.
+unsafe impl Object for Handle {
+    fn class() -> &'static Class<Self> {
+        &HANDLE
+    }
 
-fn types() -> &'static Types {
-    TYPES.get().expect("made by the module's init")
+    fn visit(&self, see: &mut Visit) {
+        let fields =
+            [self.event_loop, self.callback, self.args[0], self.args[1], self.context, self.source_traceback];
+        fields.into_iter().for_each(|field| see.pointer(field));
+        // What was sent to another thread, once that thread is done with it: until then the record is the queue's to show, and
+        // each reference may be shown once only.
+        if let Some(record) = self.remote.as_ref().filter(|record| !record.is_shared()) {
+            let _ = record.visit(&mut see.see());
+        }
+    }
+
+    unsafe fn take(object: *mut ffi::PyObject) -> impl Sized {
+        let handle = object.cast::<Handle>();
+        // SAFETY: nobody else has it.
+        unsafe {
+            (take_fields(handle), Released::one(ptr::replace(&raw mut (*handle).event_loop, ptr::null_mut())))
+        }
+    }
+
+    unsafe fn take_all(object: *mut ffi::PyObject) -> impl Sized {
+        // SAFETY: as above.
+        unsafe { Self::take(object) }
+    }
 }
 
 /// Makes both types and adds them to the module.
 pub fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    let handle = super::handle_type::build(module)?;
-    let timer = super::handle_type::build_timer(module, handle)?;
-    let _ = TYPES.set(Types { handle, timer });
-    Ok(())
+    super::handle_type::init(module)
 }
 
 /// Whether a Handle is a timer.
 pub(super) fn is_timer(object: *mut ffi::PyObject) -> bool {
-    // SAFETY: alive in the caller's hands.
-    unsafe { ffi::Py_TYPE(object) == types().timer }
+    TIMER.is_exact(object)
 }
 
 impl Handle {
     /// The handle behind `object`, if it is one.
     pub fn from_object<'a>(object: &'a Bound<'_, PyAny>) -> Option<&'a Handle> {
         // SAFETY: an exact or derived instance of our type has our layout.
-        unsafe {
-            (ffi::PyObject_TypeCheck(object.as_ptr(), types().handle) != 0)
-                .then(|| &*object.as_ptr().cast::<Handle>())
-        }
+        unsafe { HANDLE.is_instance(object.as_ptr()).then(|| &*object.as_ptr().cast::<Handle>()) }
     }
 
     #[inline]
@@ -134,22 +153,6 @@ impl Handle {
     /// Whether its callback is its own, to be looked at under the loop's claim only.
     pub fn is_local(&self) -> bool {
         self.remote.is_none()
-    }
-
-    /// Shows what was sent to another thread to the garbage collector, once that thread is done with it: until then the
-    /// record is the queue's to show, and each reference may be shown once only.
-    ///
-    /// # Safety
-    /// Called from tp_traverse with its own arguments.
-    unsafe fn visit_record(&self, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
-        let Some(record) = self.remote.as_ref().filter(|record| !record.is_shared()) else { return 0 };
-        // SAFETY: promised.
-        let seen =
-            record.visit(&mut |object: &Owned| match unsafe { raw::visit(object.as_ptr(), visit, arg) } {
-                0 => Ok(()),
-                stopped => Err(stopped),
-            });
-        seen.err().unwrap_or(0)
     }
 
     /// What it calls and with what, or None once cancelled. References are taken under the loop's claim, so that a
@@ -271,7 +274,7 @@ impl HandleRef {
         let handle = match reuse {
             Some(handle) => handle,
             // SAFETY: as promised.
-            None => unsafe { Self::allocate(py, types().handle, event_loop)? },
+            None => unsafe { Self::allocate(py, &HANDLE, event_loop)? },
         };
         // SAFETY: the handle is ours alone until it is returned.
         unsafe { handle.fill(py, callback, args, context)? };
@@ -295,7 +298,7 @@ impl HandleRef {
         unsafe {
             let handle = match reuse {
                 Some(handle) => handle,
-                None => Self::allocate(py, types().timer, event_loop)?,
+                None => Self::allocate(py, &TIMER, event_loop)?,
             };
             handle.fill(py, callback, args, context)?;
             (*handle.raw()).when = when;
@@ -306,12 +309,12 @@ impl HandleRef {
 
     unsafe fn allocate(
         py: Python<'_>,
-        kind: *mut ffi::PyTypeObject,
+        class: &Class<Handle>,
         event_loop: *mut ffi::PyObject,
     ) -> PyResult<Self> {
-        // SAFETY: a heap type of ours; GenericAlloc zeroes the fields and tracks the object.
+        // SAFETY: alive; zeroed fields are empty ones.
         unsafe {
-            let object = Owned::steal_or_err(py, ffi::PyType_GenericAlloc(kind, 0))?;
+            let object = class.allocate(py)?;
             ffi::Py_INCREF(event_loop);
             (*object.as_ptr().cast::<Handle>()).event_loop = event_loop;
             Ok(Self(object))
@@ -367,7 +370,7 @@ impl HandleRef {
     ) -> PyResult<Self> {
         // SAFETY: promised; the handle is ours alone until it is returned.
         unsafe {
-            let handle = Self::allocate(py, types().handle, event_loop)?;
+            let handle = Self::allocate(py, &HANDLE, event_loop)?;
             (*handle.raw()).context = context.into_ptr();
             (*handle.raw()).remote = Some(remote);
             Ok(handle)
@@ -445,23 +448,27 @@ impl HandleRef {
         unsafe { (*self.raw()).state.fetch_and(!SCHEDULED, Ordering::Relaxed) };
     }
 
-    pub fn is_timer(&self) -> bool {
-        is_timer(self.0.as_ptr())
-    }
-
-    /// Empties the handle for another use, if the loop's is the only reference and nothing was attached to it.
+    /// Empties the handle for another use, if the loop's is the only reference.
     #[inline]
-    pub fn recycle(self, _py: Python<'_>) -> Option<Self> {
-        let handle = self.raw();
-        // SAFETY: alive; with a count of one nobody else can touch the fields while they are emptied.
+    pub fn recycle(self, py: Python<'_>) -> Option<Spare> {
+        // SAFETY: alive; nobody else can touch the fields while they are taken out.
         unsafe {
-            if !(*handle).weaklist.is_null() || !raw::is_unique(self.0.as_ptr()) {
+            if !raw::is_nobody_elses(self.0.as_ptr()) {
                 return None;
             }
-            drop(take_fields(handle));
-            // Releasing the fields ran foreign code, but nobody had a reference to hand to it.
-            Some(self)
+            // Runs foreign code, which may find the handle.
+            drop(take_fields(self.raw()));
         }
+        Spare::new(py, self.0)
+    }
+
+    /// A handle to use again, if there is one that nobody has found.
+    ///
+    /// # Safety
+    /// `spare` is a handle that was recycled.
+    #[inline]
+    pub unsafe fn again(py: Python<'_>, spare: Option<Spare>) -> Option<Self> {
+        spare?.again(py).map(Self)
     }
 
     #[inline]
@@ -469,61 +476,6 @@ impl HandleRef {
         // SAFETY: alive as long as `self`.
         unsafe { &*self.raw() }
     }
-}
-
-pub(super) unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
-    let handle = object.cast::<Handle>();
-    // SAFETY: called by CPython with the last reference; the order is that of every GC type.
-    unsafe {
-        ffi::PyObject_GC_UnTrack(object.cast());
-        if !(*handle).weaklist.is_null() {
-            ffi::PyObject_ClearWeakRefs(object);
-        }
-        let fields = take_fields(handle);
-        let event_loop = ptr::replace(&mut (*handle).event_loop, ptr::null_mut());
-        let kind = ffi::Py_TYPE(object);
-        ffi::PyObject_GC_Del(object.cast());
-        ffi::Py_DECREF(kind.cast());
-        raw::drop_bounded(fields);
-        ffi::Py_XDECREF(event_loop);
-    }
-}
-
-pub(super) unsafe extern "C" fn traverse(
-    object: *mut ffi::PyObject,
-    visit: ffi::visitproc,
-    arg: *mut c_void,
-) -> c_int {
-    // SAFETY: called by the collector with the world stopped; only reads.
-    unsafe {
-        let handle = &*object.cast::<Handle>();
-        let fields = [
-            ffi::Py_TYPE(object).cast(),
-            handle.event_loop,
-            handle.callback,
-            handle.args[0],
-            handle.args[1],
-            handle.context,
-            handle.source_traceback,
-        ];
-        for field in fields {
-            let result = raw::visit(field, visit, arg);
-            if result != 0 {
-                return result;
-            }
-        }
-        handle.visit_record(visit, arg)
-    }
-}
-
-pub(super) unsafe extern "C" fn clear(object: *mut ffi::PyObject) -> c_int {
-    let handle = object.cast::<Handle>();
-    // SAFETY: called by the collector on garbage: nobody else has it.
-    unsafe {
-        raw::drop_bounded(take_fields(handle));
-        ffi::Py_XDECREF(ptr::replace(&mut (*handle).event_loop, ptr::null_mut()));
-    }
-    0
 }
 
 /// Cancels a handle for its owner: `handle.cancel()`.
@@ -553,7 +505,7 @@ pub fn cancel(py: Python<'_>, handle: &HandleRef) -> PyResult<()> {
     drop(released);
     for timer in dead {
         if let Some(timer) = timer.recycle(py) {
-            event_loop.get().with(py, |core| core.keep(timer))?;
+            drop(event_loop.get().with(py, |core| core.keep(timer))?);
         }
     }
     Ok(())

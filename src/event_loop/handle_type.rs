@@ -1,6 +1,6 @@
 //! The Python face of handles: methods, attributes, repr, and the order of timers.
 
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::{c_int, c_void};
 
 use pyo3::basic::CompareOp;
 use pyo3::exceptions::PyTypeError;
@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use super::EventLoop;
-use super::handle::{self, Handle, HandleRef};
+use super::handle::{self, HANDLE, Handle, HandleRef, TIMER};
 use super::report::Report;
 use crate::py::fatal::{Fatal, OrFatal};
 use crate::py::{Owned, context, imports, raw};
@@ -17,15 +17,23 @@ use crate::py::{Owned, context, imports, raw};
 const FLAGS: std::ffi::c_ulong =
     ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_HAVE_GC | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION;
 
-pub(super) fn build(module: &Bound<'_, PyModule>) -> PyResult<*mut ffi::PyTypeObject> {
+/// Makes both types and adds them to the module.
+pub(super) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    HANDLE.init_and_add(module, handle_spec(), None)?;
+    // SAFETY: the type just made.
+    let base = unsafe { Bound::from_borrowed_ptr(module.py(), HANDLE.native().cast()) };
+    TIMER.init_and_add(module, timer_spec(), Some(&base))
+}
+
+fn handle_spec() -> raw::TypeSpec {
     raw::TypeSpec {
         name: c"tokioloop._tokioloop.Handle",
         basicsize: size_of::<Handle>() as c_int,
         flags: FLAGS | ffi::Py_TPFLAGS_BASETYPE,
-        slots: slots(
-            c"A callback that waits to be run by its loop.",
-            [(ffi::Py_tp_repr, repr as *mut c_void)],
-        ),
+        slots: vec![
+            (ffi::Py_tp_doc, c"A callback that waits to be run by its loop.".as_ptr() as *mut c_void),
+            (ffi::Py_tp_repr, repr as *mut c_void),
+        ],
         methods: vec![
             raw::no_args(
                 c"cancel",
@@ -51,23 +59,21 @@ pub(super) fn build(module: &Bound<'_, PyModule>) -> PyResult<*mut ffi::PyTypeOb
         ],
         members: vec![raw::weaklist_member(offset_of_weaklist())],
     }
-    .build_and_add(module, "Handle", None)
 }
 
-pub(super) fn build_timer(
-    module: &Bound<'_, PyModule>,
-    base: *mut ffi::PyTypeObject,
-) -> PyResult<*mut ffi::PyTypeObject> {
-    // SAFETY: the type just made.
-    let base = unsafe { Bound::from_borrowed_ptr(module.py(), base.cast()) };
+fn timer_spec() -> raw::TypeSpec {
     raw::TypeSpec {
         name: c"tokioloop._tokioloop.TimerHandle",
         basicsize: size_of::<Handle>() as c_int,
         flags: FLAGS,
-        slots: slots(
-            c"A callback that waits for a time of its loop's clock.",
-            [(ffi::Py_tp_richcompare, compare as *mut c_void), (ffi::Py_tp_hash, hash as *mut c_void)],
-        ),
+        slots: vec![
+            (
+                ffi::Py_tp_doc,
+                c"A callback that waits for a time of its loop's clock.".as_ptr() as *mut c_void,
+            ),
+            (ffi::Py_tp_richcompare, compare as *mut c_void),
+            (ffi::Py_tp_hash, hash as *mut c_void),
+        ],
         methods: vec![raw::no_args(
             c"when",
             when,
@@ -79,18 +85,6 @@ pub(super) fn build_timer(
         ],
         members: vec![],
     }
-    .build_and_add(module, "TimerHandle", Some(&base))
-}
-
-/// The slots that both types need, and those of one.
-fn slots<const N: usize>(doc: &'static CStr, own: [(c_int, *mut c_void); N]) -> Vec<(c_int, *mut c_void)> {
-    let common = [
-        (ffi::Py_tp_dealloc, handle::dealloc as *mut c_void),
-        (ffi::Py_tp_traverse, handle::traverse as *mut c_void),
-        (ffi::Py_tp_clear, handle::clear as *mut c_void),
-        (ffi::Py_tp_doc, doc.as_ptr() as *mut c_void),
-    ];
-    common.into_iter().chain(own).collect()
 }
 
 const fn offset_of_weaklist() -> usize {

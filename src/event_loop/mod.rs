@@ -6,6 +6,7 @@
 //! | `core`           | what the loop's thread owns                                             |
 //! | `schedule`       | `call_soon`, `call_later` and kin: from Python onto a queue             |
 //! | `handle`         | the queue's items; `handle_type` is their Python face                   |
+//! | `reuse`          | what is used again: the rule for handles, timers, futures               |
 //! | `turn`           | one turn: poll, dispatch, inbox, timers, ready queue                    |
 //! | `run`            | `run_forever`: hooks, thread binding, signals around the turns          |
 //! | `feed`           | what gives a loop work beyond its own queue                             |
@@ -34,6 +35,7 @@ pub mod post;
 pub mod record;
 pub mod registry;
 pub mod report;
+pub mod reuse;
 mod run;
 mod schedule;
 pub mod shared;
@@ -51,6 +53,7 @@ use pyo3::types::PyType;
 use self::core::Core;
 use crate::inbox::Inbox;
 use crate::py::names::names;
+use crate::py::pyclass::{self, BaseClass, Functions};
 use crate::py::{imports, raw};
 use crate::sync::ownership::Foreign;
 use crate::sync::quiet::Quiet;
@@ -59,7 +62,7 @@ use crate::sys::thread;
 use shared::Shared;
 use task::registry::Tasks;
 
-#[pyclass(frozen, subclass, weakref, module = "tokioloop._tokioloop")]
+#[pyclass(frozen, subclass, module = "tokioloop._tokioloop")]
 pub struct EventLoop {
     pub(crate) shared: Arc<Shared>,
     core: UnsafeCell<Core>,
@@ -71,6 +74,13 @@ pub struct EventLoop {
 unsafe impl Sync for EventLoop {}
 // SAFETY: as above; a loop may be made in one thread and run in another.
 unsafe impl Send for EventLoop {}
+
+impl BaseClass for EventLoop {
+    fn functions() -> &'static Functions {
+        static FUNCTIONS: Functions = Functions::new();
+        &FUNCTIONS
+    }
+}
 
 impl EventLoop {
     fn create(py: Python<'_>) -> PyResult<Self> {
@@ -207,6 +217,7 @@ pub fn _own_methods(class: &Bound<'_, PyType>) -> PyResult<()> {
 /// Adds the class to the module.
 pub fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     handle::init(module)?;
+    pyclass::complete::<EventLoop>(module.py());
     let class = module.py().get_type::<EventLoop>();
     schedule::add_methods(class.as_any())?;
     task::add_methods(class.as_any())?;

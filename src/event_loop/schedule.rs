@@ -280,7 +280,9 @@ pub(super) unsafe fn soon_in(
     event_loop.check_open()?;
     let mine = event_loop.shared.is_mine();
     // SAFETY: the loop's own thread; the borrow ends with the statement.
-    let reuse = if mine { unsafe { event_loop.core_mut().free.pop() } } else { None };
+    let spare = if mine { unsafe { event_loop.core_mut().free.pop() } } else { None };
+    // SAFETY: one of the loop's free handles.
+    let reuse = unsafe { HandleRef::again(py, spare) };
     // SAFETY: all alive; `reuse` is this loop's.
     let handle = unsafe { HandleRef::make(py, reuse, object, callback, args, context)? };
     if event_loop.shared.is_debug() {
@@ -374,7 +376,9 @@ unsafe fn at(
     let event_loop = borrowed.get();
     event_loop.check_open()?;
     // Refuses other threads while the loop runs.
-    let reuse = event_loop.with(py, |core| core.free_timers.pop())?;
+    let spare = event_loop.with(py, |core| core.free_timers.pop())?;
+    // SAFETY: one of the loop's free timers.
+    let reuse = unsafe { HandleRef::again(py, spare) };
     let debug = event_loop.shared.is_debug();
     if debug {
         call.check_callback(py, method)?;

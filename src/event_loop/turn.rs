@@ -282,7 +282,7 @@ fn run_ready(event_loop: &Bound<'_, EventLoop>) -> OrFatal {
                     run_handle(event_loop, &handle)?;
                 }
                 if let Some(handle) = handle.recycle(py) {
-                    core().keep(handle);
+                    drop(core().keep(handle));
                 }
             }
             Some(Ready::Task(task)) => task::step::run(event_loop, task)?,

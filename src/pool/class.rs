@@ -15,16 +15,24 @@ use super::{job_type, worker};
 use crate::event_loop::EventLoop;
 use crate::event_loop::post::RemoteCall;
 use crate::event_loop::task::begin::End;
+use crate::py::pyclass::{self, BaseClass, Functions};
 use crate::py::{Owned, context, imports, raw};
 
 /// The most workers of a pool: as many threads as Linux lets a process have by default, more or less.
 const MOST_WORKERS: usize = 32_767;
 
-#[pyclass(frozen, subclass, weakref, module = "tokioloop._tokioloop")]
+#[pyclass(frozen, subclass, module = "tokioloop._tokioloop")]
 #[derive(Default)]
 pub struct Pool {
     /// Made by `__init__`, of whichever class derives from this.
     queues: OnceLock<Arc<Queues>>,
+}
+
+impl BaseClass for Pool {
+    fn functions() -> &'static Functions {
+        static FUNCTIONS: Functions = Functions::new();
+        &FUNCTIONS
+    }
 }
 
 impl Pool {
@@ -249,6 +257,7 @@ unsafe fn put(
 
 /// Adds the class to the module.
 pub fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    pyclass::complete::<Pool>(module.py());
     let class = module.py().get_type::<Pool>();
     let doc = c"submit($self, fn, /, *args, worker=None, **kwargs)\n--\n\nHave a worker call `fn(*args, **kwargs)`, and run the coroutine if that gives one. Any thread.\n\nReturns a concurrent.futures.Future. It travels with a copy of the caller's context. With `worker`, an index, that worker\ndoes it and no other. RuntimeError after shutdown() began; IndexError for a worker that is none.";
     raw::add_method(class.as_any(), raw::fast_keywords(c"submit", submit, doc))?;

@@ -3,7 +3,6 @@
 
 use std::ffi::{c_int, c_void};
 use std::mem::MaybeUninit;
-use std::sync::OnceLock;
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
@@ -13,43 +12,58 @@ use pyo3::types::{PyList, PyString};
 use super::end;
 use super::job::{Condition, Job, State, Watcher, Work};
 use crate::event_loop::task::begin::End;
+use crate::py::class::{Class, Object, Visit};
 use crate::py::method::{IntoResult, arguments, method};
 use crate::py::{Owned, imports, raw};
 
 #[repr(C)]
-struct Object {
+struct JobObject {
     header: ffi::PyObject,
     /// Filled in by [`create`] before anybody sees the object.
     job: MaybeUninit<Job>,
 }
 
-struct Class(*mut ffi::PyTypeObject);
-// SAFETY: the type is kept for ever and may be used by any attached thread.
-unsafe impl Send for Class {}
-// SAFETY: as above.
-unsafe impl Sync for Class {}
+/// `Job`, over which the package makes `tokioloop._job.JobFuture`.
+static CLASS: Class<JobObject> = Class::new();
 
-/// `tokioloop._job.JobFuture`.
-static CLASS: OnceLock<Class> = OnceLock::new();
+// SAFETY: the struct begins with the header.
+unsafe impl Object for JobObject {
+    fn class() -> &'static Class<Self> {
+        &CLASS
+    }
+
+    fn visit(&self, see: &mut Visit) {
+        // SAFETY: filled in.
+        let _ = unsafe { self.job.assume_init_ref() }.visit(see.see());
+    }
+
+    unsafe fn take(object: *mut ffi::PyObject) -> impl Sized {
+        // SAFETY: filled in; attached.
+        unsafe { Self::of(object).job.assume_init_ref().take_all(Python::assume_attached()) }
+    }
+
+    unsafe fn take_all(object: *mut ffi::PyObject) -> impl Sized {
+        // SAFETY: filled in, and moved out once, when the object goes.
+        unsafe { Self::of(object).job.assume_init_read() }
+    }
+}
 
 /// Names the class of all jobs from now on: the one over this module's `Job`. Called once, by the package.
 #[pyfunction]
 pub fn _set_job_class(class: &Bound<'_, pyo3::types::PyType>) {
-    CLASS.get_or_init(|| {
-        let class = class.clone().into_ptr();
-        // SAFETY: a live type that only this thread has seen.
-        unsafe { raw::share_cheaply(class) };
-        Class(class.cast())
-    });
+    CLASS.set_derived(class);
 }
 
 /// Makes a job.
 pub fn create(py: Python<'_>, work: Work) -> PyResult<Owned> {
-    let class = CLASS.get().ok_or_else(|| PyTypeError::new_err("the package names the class of jobs"))?.0;
+    let class = CLASS.derived();
+    if class.is_null() {
+        return Err(PyTypeError::new_err("the package names the class of jobs"));
+    }
     // SAFETY: a class over our own type; the object is complete before any other Python code runs.
     unsafe {
         let object = Owned::steal_or_err(py, ffi::PyType_GenericAlloc(class, 0))?;
-        (*object.as_ptr().cast::<Object>()).job.write(Job::new(work));
+        (*object.as_ptr().cast::<JobObject>()).job.write(Job::new(work));
         Ok(object)
     }
 }
@@ -58,13 +72,12 @@ pub fn create(py: Python<'_>, work: Work) -> PyResult<Owned> {
 #[inline]
 pub fn state_of<'a>(job: &Bound<'_, PyAny>) -> &'a Job {
     // SAFETY: jobs are made by `create` only, which fills it in; it lives as long as the object.
-    unsafe { (*job.as_ptr().cast::<Object>()).job.assume_init_ref() }
+    unsafe { (*job.as_ptr().cast::<JobObject>()).job.assume_init_ref() }
 }
 
 /// The same, of an object that may be anything. TypeError if it is no job.
 pub fn checked_state_of<'a>(object: &Bound<'_, PyAny>) -> PyResult<&'a Job> {
-    let class = CLASS.get().map_or(std::ptr::null_mut(), |class| class.0);
-    if object.get_type().as_type_ptr() != class {
+    if object.get_type().as_type_ptr() != CLASS.derived() {
         return Err(PyTypeError::new_err("a job is required"));
     }
     Ok(state_of(object))
@@ -234,46 +247,14 @@ unsafe extern "C" fn new(
     unsafe { raw::enter(|_| Err(PyTypeError::new_err("jobs are made by submit()"))) }
 }
 
-unsafe extern "C" fn traverse(object: *mut ffi::PyObject, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
-    // SAFETY: called by the collector with the world stopped. The class that derives from this shows the type and the dict.
-    unsafe {
-        let see = |reference: &Owned| match raw::visit(reference.as_ptr(), visit, arg) {
-            0 => Ok(()),
-            stopped => Err(stopped),
-        };
-        (*object.cast::<Object>()).job.assume_init_ref().visit(see).err().unwrap_or(0)
-    }
-}
-
-unsafe extern "C" fn clear(object: *mut ffi::PyObject) -> c_int {
-    // SAFETY: called by the collector on garbage, attached.
-    drop(unsafe { (*object.cast::<Object>()).job.assume_init_ref().take_all(Python::assume_attached()) });
-    0
-}
-
-unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
-    // SAFETY: called by the derived class's own deallocator, with the last reference; it leaves the type to us.
-    unsafe {
-        let kind = ffi::Py_TYPE(object);
-        ffi::PyObject_GC_UnTrack(object.cast());
-        (*object.cast::<Object>()).job.assume_init_drop();
-        let free = (*kind).tp_free.expect("every type has one");
-        free(object.cast());
-        ffi::Py_DECREF(kind.cast());
-    }
-}
-
 /// Makes the type and adds it to the module.
 pub fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let spec = raw::TypeSpec {
         name: c"tokioloop._tokioloop.Job",
-        basicsize: size_of::<Object>() as c_int,
+        basicsize: size_of::<JobObject>() as c_int,
         flags: ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_HAVE_GC | ffi::Py_TPFLAGS_BASETYPE,
         slots: vec![
             (ffi::Py_tp_new, new as *mut c_void),
-            (ffi::Py_tp_dealloc, dealloc as *mut c_void),
-            (ffi::Py_tp_traverse, traverse as *mut c_void),
-            (ffi::Py_tp_clear, clear as *mut c_void),
             (ffi::Py_tp_repr, repr as *mut c_void),
             (ffi::Py_tp_doc, c"The native half of a job.".as_ptr() as *mut c_void),
         ],
@@ -294,5 +275,5 @@ pub fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         ],
         members: Vec::new(),
     };
-    spec.build_and_add(module, "Job", None).map(drop)
+    CLASS.init_and_add(module, spec, None)
 }

@@ -8,8 +8,6 @@
 
 use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_int, c_void};
-use std::marker::PhantomData;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::{mem, ptr};
 
@@ -17,6 +15,7 @@ use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
+use super::class::{Class, Object, Visit};
 use super::errors::{end_with, raise_the_end, thrown};
 use super::{Owned, raw};
 
@@ -46,7 +45,10 @@ pub trait Awaitable: Sized + 'static {
     /// Whether one that is dropped in this state has to be ended first.
     fn is_unfinished(state: &Self::State) -> bool;
 
-    /// Ends one that is about to be deallocated. Nobody learns of errors.
+    /// The type of the kind.
+    fn type_of() -> &'static Type<Self>;
+
+    /// Ends one that nobody refers to any more.
     fn abandon(turn: &mut Turn<'_, Self>, py: Python<'_>) -> PyResult<()>;
 
     /// Shows every Python object to the collector, which has stopped all threads.
@@ -83,7 +85,7 @@ const STEPPED: u8 = 1;
 const LOOKED_AT: u8 = 2;
 
 #[repr(C)]
-struct Object<T: Awaitable> {
+pub struct Native<T: Awaitable> {
     header: ffi::PyObject,
     used: AtomicU8,
     fixed: T,
@@ -92,7 +94,7 @@ struct Object<T: Awaitable> {
 }
 
 /// The right to step an awaitable, as long as it lives.
-pub struct Turn<'a, T: Awaitable>(&'a Object<T>);
+pub struct Turn<'a, T: Awaitable>(&'a Native<T>);
 
 impl<'a, T: Awaitable> Turn<'a, T> {
     /// # Safety
@@ -100,7 +102,7 @@ impl<'a, T: Awaitable> Turn<'a, T> {
     #[inline]
     unsafe fn take(object: *mut ffi::PyObject) -> PyResult<Self> {
         // SAFETY: promised.
-        let object = unsafe { &*object.cast::<Object<T>>() };
+        let object = unsafe { &*object.cast::<Native<T>>() };
         loop {
             // Acquire: pairs with the Release of whoever used it before.
             match object.used.compare_exchange(FREE, STEPPED, Ordering::Acquire, Ordering::Relaxed) {
@@ -140,20 +142,48 @@ impl<T: Awaitable> Drop for Turn<'_, T> {
 }
 
 /// The Python type of a kind: made once by the module's init, never freed.
-pub struct Type<T> {
-    made: OnceLock<Kept>,
-    of: PhantomData<fn() -> T>,
-}
+pub struct Type<T: Awaitable>(Class<Native<T>>);
 
-struct Kept(*mut ffi::PyTypeObject);
-// SAFETY: a type that is kept for ever may be used by any attached thread.
-unsafe impl Send for Kept {}
-// SAFETY: as above.
-unsafe impl Sync for Kept {}
+// SAFETY: the struct begins with the header.
+unsafe impl<T: Awaitable> Object for Native<T> {
+    const FINALIZES: bool = true;
+
+    fn class() -> &'static Class<Self> {
+        &T::type_of().0
+    }
+
+    fn visit(&self, see: &mut Visit) {
+        // SAFETY: the collector has stopped all threads, and no reference to the state lives while Python is called.
+        self.fixed.visit(unsafe { &*self.state.get() }, &mut |reference| see.pointer(reference));
+    }
+
+    unsafe fn take(object: *mut ffi::PyObject) -> impl Sized {
+        // SAFETY: nobody else has it, so nobody steps it.
+        mem::take(unsafe { &mut *Self::of(object).state.get() })
+    }
+
+    unsafe fn take_all(object: *mut ffi::PyObject) -> impl Sized {
+        // SAFETY: moved out once, when the object goes.
+        unsafe {
+            let whole = object.cast::<Self>();
+            (ptr::read(&raw const (*whole).state), ptr::read(&raw const (*whole).fixed))
+        }
+    }
+
+    fn is_unfinished(&self) -> bool {
+        // SAFETY: nobody else has it.
+        T::is_unfinished(unsafe { &*self.state.get() })
+    }
+
+    unsafe fn finalize(object: &Bound<'_, PyAny>) -> PyResult<()> {
+        // SAFETY: an awaitable of the kind, which the caller holds.
+        T::abandon(&mut unsafe { Turn::take(object.as_ptr()) }?, object.py())
+    }
+}
 
 impl<T: Awaitable> Type<T> {
     pub const fn new() -> Self {
-        Self { made: OnceLock::new(), of: PhantomData }
+        Self(Class::new())
     }
 
     /// Makes the type. `slots`, `getset`: what it has beyond others.
@@ -165,15 +195,12 @@ impl<T: Awaitable> Type<T> {
         getset: Vec<ffi::PyGetSetDef>,
     ) -> PyResult<()> {
         let common = [
-            (ffi::Py_tp_dealloc, dealloc::<T> as *mut c_void),
-            (ffi::Py_tp_traverse, traverse::<T> as *mut c_void),
-            (ffi::Py_tp_clear, clear::<T> as *mut c_void),
             (ffi::Py_am_await, ffi::PyObject_SelfIter as *mut c_void),
             (raw::AM_SEND, am_send::<T> as *mut c_void),
         ];
-        let made = raw::TypeSpec {
+        let spec = raw::TypeSpec {
             name,
-            basicsize: size_of::<Object<T>>() as c_int,
+            basicsize: size_of::<Native<T>>() as c_int,
             flags: ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_HAVE_GC | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION,
             slots: common.into_iter().chain(slots).collect(),
             methods: vec![
@@ -188,11 +215,10 @@ impl<T: Awaitable> Type<T> {
             ],
             getset,
             members: Vec::new(),
-        }
-        .build(module, None)?;
+        };
+        self.0.init(module, spec, None)?;
         // SAFETY: our own type, not shared yet. `await` wants an iterator; filled in now, `__next__` is no attribute of it.
-        unsafe { (*made).tp_iternext = Some(next::<T>) };
-        let _ = self.made.set(Kept(made));
+        unsafe { (*self.0.native()).tp_iternext = Some(next::<T>) };
         Ok(())
     }
 
@@ -201,9 +227,8 @@ impl<T: Awaitable> Type<T> {
     pub fn make(&self, py: Python<'_>, fixed: T, state: T::State) -> PyResult<Owned> {
         // SAFETY: our own type; the object is complete before other code sees it, the collector included.
         unsafe {
-            let kind = self.made.get().expect("made by the module's init").0;
-            let object = Owned::steal_or_err(py, ffi::PyType_GenericAlloc(kind, 0))?;
-            let whole = object.as_ptr().cast::<Object<T>>();
+            let object = self.0.allocate(py)?;
+            let whole = object.as_ptr().cast::<Native<T>>();
             ptr::write(&raw mut (*whole).used, AtomicU8::new(FREE));
             ptr::write(&raw mut (*whole).fixed, fixed);
             ptr::write(&raw mut (*whole).state, UnsafeCell::new(state));
@@ -218,7 +243,7 @@ impl<T: Awaitable> Type<T> {
     #[inline]
     pub unsafe fn fixed<'a>(&self, object: *mut ffi::PyObject) -> &'a T {
         // SAFETY: promised.
-        unsafe { &(*object.cast::<Object<T>>()).fixed }
+        unsafe { &(*object.cast::<Native<T>>()).fixed }
     }
 
     /// Looks at the state between two steps, without calling Python; None while somebody uses it.
@@ -227,7 +252,7 @@ impl<T: Awaitable> Type<T> {
     /// `object` is an awaitable of the type, and alive.
     pub unsafe fn look<R>(&self, object: *mut ffi::PyObject, look: impl FnOnce(&T::State) -> R) -> Option<R> {
         // SAFETY: promised.
-        let object = unsafe { &*object.cast::<Object<T>>() };
+        let object = unsafe { &*object.cast::<Native<T>>() };
         object.used.compare_exchange(FREE, LOOKED_AT, Ordering::Acquire, Ordering::Relaxed).ok()?;
         // SAFETY: it is kept from being stepped until the store below, which pairs with the Acquire of whoever steps it next.
         let seen = look(unsafe { &*object.state.get() });
@@ -241,7 +266,7 @@ impl<T: Awaitable> Type<T> {
     /// `object` is an awaitable of the type, and alive.
     pub unsafe fn is_stepped(&self, object: *mut ffi::PyObject) -> bool {
         // SAFETY: promised.
-        unsafe { (*object.cast::<Object<T>>()).used.load(Ordering::Relaxed) == STEPPED }
+        unsafe { (*object.cast::<Native<T>>()).used.load(Ordering::Relaxed) == STEPPED }
     }
 }
 
@@ -266,7 +291,7 @@ unsafe fn enter<T: Awaitable>(
 ) -> *mut ffi::PyObject {
     // SAFETY: promised; the steps of a hot one keep the rule.
     unsafe {
-        if (*object.cast::<Object<T>>()).fixed.is_hot() { raw::enter_hot(body) } else { raw::enter(body) }
+        if (*object.cast::<Native<T>>()).fixed.is_hot() { raw::enter_hot(body) } else { raw::enter(body) }
     }
 }
 
@@ -332,54 +357,4 @@ unsafe extern "C" fn close<T: Awaitable>(
 ) -> *mut ffi::PyObject {
     // SAFETY: called by Python, attached, with an awaitable.
     unsafe { raw::enter(|py| T::close(&mut Turn::take(object)?, py).map(|()| raw::none(py))) }
-}
-
-unsafe extern "C" fn dealloc<T: Awaitable>(object: *mut ffi::PyObject) {
-    // SAFETY: called by Python with the last reference: nobody uses it.
-    unsafe {
-        let kind = ffi::Py_TYPE(object);
-        ffi::PyObject_GC_UnTrack(object.cast());
-        let whole = object.cast::<Object<T>>();
-        if T::is_unfinished(&*(*whole).state.get()) {
-            abandon::<T>(object);
-        }
-        ptr::drop_in_place(&raw mut (*whole).state);
-        ptr::drop_in_place(&raw mut (*whole).fixed);
-        ffi::PyObject_GC_Del(object.cast());
-        ffi::Py_DECREF(kind.cast());
-    }
-}
-
-#[cold]
-unsafe fn abandon<T: Awaitable>(object: *mut ffi::PyObject) {
-    // SAFETY: called from `dealloc`, attached; an exception that is set is kept for the caller.
-    unsafe {
-        let raised = ffi::PyErr_GetRaisedException();
-        raw::enter(|py| T::abandon(&mut Turn::take(object)?, py).map(|()| 0));
-        ffi::PyErr_SetRaisedException(raised);
-    }
-}
-
-unsafe extern "C" fn traverse<T: Awaitable>(
-    object: *mut ffi::PyObject,
-    visit: ffi::visitproc,
-    arg: *mut c_void,
-) -> c_int {
-    // SAFETY: called by the collector with the world stopped; only reads.
-    unsafe {
-        let whole = &*object.cast::<Object<T>>();
-        let mut result = raw::visit(ffi::Py_TYPE(object).cast(), visit, arg);
-        whole.fixed.visit(&*whole.state.get(), &mut |reference| {
-            if result == 0 {
-                result = raw::visit(reference, visit, arg);
-            }
-        });
-        result
-    }
-}
-
-unsafe extern "C" fn clear<T: Awaitable>(object: *mut ffi::PyObject) -> c_int {
-    // SAFETY: called by the collector on garbage, which nobody steps.
-    unsafe { drop(mem::take(&mut *(*object.cast::<Object<T>>()).state.get())) };
-    0
 }

@@ -11,6 +11,7 @@ pub mod awaitable;
 pub mod buffer;
 pub mod bytes;
 pub mod call;
+pub mod class;
 pub mod context;
 pub mod derived;
 pub mod errors;
@@ -21,6 +22,7 @@ pub mod modules;
 pub mod names;
 pub mod owned;
 pub mod panic;
+pub mod pyclass;
 pub mod raw;
 pub mod runtime;
 

@@ -5,7 +5,6 @@
 //! functions enter Rust through [`enter`] (slow paths) or [`enter_hot`].
 
 use std::any::Any;
-use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, c_int, c_uint, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
@@ -257,19 +256,6 @@ pub struct TypeSpec {
 }
 
 impl TypeSpec {
-    /// Makes the type and adds it to the module under `name`.
-    pub fn build_and_add(
-        self,
-        module: &Bound<'_, PyModule>,
-        name: &str,
-        base: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<*mut ffi::PyTypeObject> {
-        let made = self.build(module, base)?;
-        // SAFETY: the type just made.
-        module.add(name, unsafe { Bound::from_borrowed_ptr(module.py(), made.cast()) })?;
-        Ok(made)
-    }
-
     /// Makes the type. What the spec points to lives as long as the process, as the type does.
     pub fn build(
         self,
@@ -337,13 +323,13 @@ pub fn referent(_py: Python<'_>, reference: &Owned) -> Option<Owned> {
 /// Whether anybody made a weak reference to the object.
 ///
 /// # Safety
-/// Attached; the object is alive, of a type that takes weak references, and nobody makes one meanwhile.
+/// Attached; the object is alive, and nobody makes one meanwhile.
 #[inline]
-pub unsafe fn has_weak_references(object: *mut ffi::PyObject) -> bool {
-    // SAFETY: promised; the list stands where the type says.
+pub(super) unsafe fn has_weak_references(object: *mut ffi::PyObject) -> bool {
+    // SAFETY: promised; the list stands where the type says, if it has one.
     unsafe {
         let offset = (*ffi::Py_TYPE(object)).tp_weaklistoffset;
-        !(*object.byte_offset(offset).cast::<*mut ffi::PyObject>()).is_null()
+        offset != 0 && !(*object.byte_offset(offset).cast::<*mut ffi::PyObject>()).is_null()
     }
 }
 
@@ -394,12 +380,12 @@ pub unsafe fn share_cheaply(object: *mut ffi::PyObject) {
     let _ = object;
 }
 
-/// Whether the caller holds the only reference and no other thread can make one.
+/// Whether the caller holds the only reference, and on free-threaded builds no weak reference was made.
 ///
 /// # Safety
-/// `object` is alive; the caller holds a reference and no weak reference to it exists.
+/// `object` is alive; the caller holds a reference.
 #[inline]
-pub unsafe fn is_unique(object: *mut ffi::PyObject) -> bool {
+unsafe fn is_unique(object: *mut ffi::PyObject) -> bool {
     #[cfg(Py_GIL_DISABLED)]
     // SAFETY: alive. Owned by this thread, counted once here and nowhere else: nobody else has it.
     unsafe {
@@ -413,6 +399,16 @@ pub unsafe fn is_unique(object: *mut ffi::PyObject) -> bool {
     unsafe {
         ffi::Py_REFCNT(object) == 1
     }
+}
+
+/// Whether the caller holds the only reference, and nobody can come to have one but through the collector.
+///
+/// # Safety
+/// `object` is alive, and the caller holds a reference. Attached.
+#[inline]
+pub unsafe fn is_nobody_elses(object: *mut ffi::PyObject) -> bool {
+    // SAFETY: promised. On free-threaded builds a weak reference has left a mark in the counts.
+    unsafe { is_unique(object) && (cfg!(Py_GIL_DISABLED) || !has_weak_references(object)) }
 }
 
 /// What CPython stores in `ob_tid` of this thread's objects: the thread pointer, which stands at a fixed distance from
@@ -444,45 +440,6 @@ pub fn init(py: Python<'_>) {
     }
     #[cfg(not(Py_GIL_DISABLED))]
     let _ = py;
-}
-
-thread_local! {
-    static DEPTH: Cell<u32> = const { Cell::new(0) };
-    static LATER: RefCell<Vec<Box<dyn Any>>> = const { RefCell::new(Vec::new()) };
-}
-
-/// How deep deallocations may nest before the rest is put off.
-const DEEPEST: u32 = 32;
-
-/// Drops what a deallocated object referred to. A long chain (each object the last to refer to the next) is released piece by
-/// piece instead of by recursion, which would use up the stack; CPython's containers do the same.
-pub fn drop_bounded<T: 'static>(value: T) {
-    let depth = DEPTH.get();
-    if depth >= DEEPEST {
-        LATER.with_borrow_mut(|later| later.push(Box::new(value)));
-        return;
-    }
-    DEPTH.set(depth + 1);
-    drop(value);
-    if depth == 0 {
-        while let Some(next) = LATER.with_borrow_mut(Vec::pop) {
-            drop(next);
-        }
-    }
-    DEPTH.set(depth);
-}
-
-/// Visits an optional reference during garbage collection.
-///
-/// # Safety
-/// Called from tp_traverse with its own arguments.
-#[inline]
-pub unsafe fn visit(object: *mut ffi::PyObject, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
-    if object.is_null() {
-        return 0;
-    }
-    // SAFETY: promised.
-    unsafe { visit(object, arg) }
 }
 
 /// Whether the collector has found that nothing refers to the object, and is about to finalise and take it apart. It decides

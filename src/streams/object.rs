@@ -2,8 +2,6 @@
 //! derive from.
 
 use std::ffi::{CStr, c_int, c_void};
-use std::marker::PhantomData;
-use std::sync::OnceLock;
 
 use pyo3::exceptions::{PyAttributeError, PyTypeError};
 use pyo3::ffi;
@@ -11,10 +9,14 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
 use crate::event_loop::{EventLoop, task};
+use crate::py::class::{Class, Object, Visit};
 use crate::py::{Owned, raw};
 
 /// The state behind an object: usable from any thread, with a lock inside where it changes.
 pub trait State: Default + 'static {
+    /// The type that has it.
+    fn type_of() -> &'static Type<Self>;
+
     /// Shows every Python object to the collector.
     fn visit<E>(&self, see: &mut impl FnMut(&Owned) -> Result<(), E>) -> Result<(), E>;
 
@@ -23,28 +25,38 @@ pub trait State: Default + 'static {
 }
 
 #[repr(C)]
-struct Object<T> {
+pub struct Native<T> {
     header: ffi::PyObject,
     state: T,
 }
 
 /// A type: made once by the module's init, never freed.
-pub struct Type<T> {
-    made: OnceLock<Kept>,
-    /// The class that the package derives from it.
-    class: OnceLock<Kept>,
-    of: PhantomData<fn() -> T>,
-}
+pub struct Type<T>(Class<Native<T>>);
 
-struct Kept(*mut ffi::PyTypeObject);
-// SAFETY: a type that is kept for ever may be used by any attached thread.
-unsafe impl Send for Kept {}
-// SAFETY: as above.
-unsafe impl Sync for Kept {}
+// SAFETY: the struct begins with the header.
+unsafe impl<T: State> Object for Native<T> {
+    fn class() -> &'static Class<Self> {
+        &T::type_of().0
+    }
+
+    fn visit(&self, see: &mut Visit) {
+        let _ = self.state.visit(&mut see.see());
+    }
+
+    unsafe fn take(object: *mut ffi::PyObject) -> impl Sized {
+        // SAFETY: an instance, whose state has a lock inside; attached.
+        unsafe { Self::of(object).state.take_all(Python::assume_attached()) }
+    }
+
+    unsafe fn take_all(object: *mut ffi::PyObject) -> impl Sized {
+        // SAFETY: moved out once, when the object goes.
+        unsafe { std::ptr::read(&raw const (*object.cast::<Self>()).state) }
+    }
+}
 
 impl<T: State> Type<T> {
     pub const fn new() -> Self {
-        Self { made: OnceLock::new(), class: OnceLock::new(), of: PhantomData }
+        Self(Class::new())
     }
 
     /// Makes the type and adds it to the module.
@@ -57,36 +69,23 @@ impl<T: State> Type<T> {
         methods: Vec<ffi::PyMethodDef>,
         getset: Vec<ffi::PyGetSetDef>,
     ) -> PyResult<()> {
-        let common = [
-            (ffi::Py_tp_new, new::<T> as *mut c_void),
-            (ffi::Py_tp_dealloc, dealloc::<T> as *mut c_void),
-            (ffi::Py_tp_traverse, traverse::<T> as *mut c_void),
-            (ffi::Py_tp_clear, clear::<T> as *mut c_void),
-            (ffi::Py_tp_doc, doc.as_ptr() as *mut c_void),
-        ];
-        let short = name.to_str().ok().and_then(|name| name.rsplit('.').next());
-        let made = raw::TypeSpec {
+        let common =
+            [(ffi::Py_tp_new, new::<T> as *mut c_void), (ffi::Py_tp_doc, doc.as_ptr() as *mut c_void)];
+        let spec = raw::TypeSpec {
             name,
-            basicsize: size_of::<Object<T>>() as c_int,
+            basicsize: size_of::<Native<T>>() as c_int,
             flags: ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_HAVE_GC | ffi::Py_TPFLAGS_BASETYPE,
             slots: common.into_iter().chain(slots).collect(),
             methods,
             getset,
             members: Vec::new(),
-        }
-        .build_and_add(module, short.expect("a dotted name of ours"), None)?;
-        let _ = self.made.set(Kept(made));
-        Ok(())
+        };
+        self.0.init_and_add(module, spec, None)
     }
 
     /// Names the class over the type.
     pub fn set_class(&self, class: &Bound<'_, PyType>) {
-        self.class.get_or_init(|| {
-            let class = class.clone().into_ptr();
-            // SAFETY: a live type that only this thread has seen.
-            unsafe { raw::share_cheaply(class) };
-            Kept(class.cast())
-        });
+        self.0.set_derived(class);
     }
 
     /// The state of an instance of the package's class; None for anything else, derived classes included: these may override what
@@ -97,10 +96,7 @@ impl<T: State> Type<T> {
     #[inline]
     pub unsafe fn of_exact<'a>(&self, object: *mut ffi::PyObject) -> Option<&'a T> {
         // SAFETY: promised; an exact instance has our layout.
-        unsafe {
-            let class = self.class.get()?.0;
-            (ffi::Py_TYPE(object) == class).then(|| self.of(object))
-        }
+        unsafe { (ffi::Py_TYPE(object) == self.0.derived()).then(|| self.of(object)) }
     }
 
     /// The state of an instance.
@@ -110,7 +106,7 @@ impl<T: State> Type<T> {
     #[inline]
     pub unsafe fn of<'a>(&self, object: *mut ffi::PyObject) -> &'a T {
         // SAFETY: promised; `new` has filled it in.
-        unsafe { &(*object.cast::<Object<T>>()).state }
+        unsafe { &(*object.cast::<Native<T>>()).state }
     }
 }
 
@@ -121,45 +117,13 @@ unsafe extern "C" fn new<T: State>(
 ) -> *mut ffi::PyObject {
     // SAFETY: called by Python, attached; the object is complete before other Python code runs.
     unsafe {
+        T::type_of().0.adopt(kind);
         let object = ffi::PyType_GenericAlloc(kind, 0);
         if !object.is_null() {
-            std::ptr::write(&raw mut (*object.cast::<Object<T>>()).state, T::default());
+            std::ptr::write(&raw mut (*object.cast::<Native<T>>()).state, T::default());
         }
         object
     }
-}
-
-unsafe extern "C" fn dealloc<T: State>(object: *mut ffi::PyObject) {
-    // SAFETY: called with the last reference, by the derived class's own deallocator too, which leaves the type to us.
-    unsafe {
-        let kind = ffi::Py_TYPE(object);
-        ffi::PyObject_GC_UnTrack(object.cast());
-        raw::drop_bounded(std::ptr::read(&raw const (*object.cast::<Object<T>>()).state));
-        let free = (*kind).tp_free.expect("every type has one");
-        free(object.cast());
-        ffi::Py_DECREF(kind.cast());
-    }
-}
-
-unsafe extern "C" fn traverse<T: State>(
-    object: *mut ffi::PyObject,
-    visit: ffi::visitproc,
-    arg: *mut c_void,
-) -> c_int {
-    // SAFETY: called by the collector with the world stopped. The class that derives from this shows the type and the dict.
-    unsafe {
-        let mut see = |reference: &Owned| match raw::visit(reference.as_ptr(), visit, arg) {
-            0 => Ok(()),
-            stopped => Err(stopped),
-        };
-        (*object.cast::<Object<T>>()).state.visit(&mut see).err().unwrap_or(0)
-    }
-}
-
-unsafe extern "C" fn clear<T: State>(object: *mut ffi::PyObject) -> c_int {
-    // SAFETY: called by the collector on garbage, attached.
-    drop(unsafe { (*object.cast::<Object<T>>()).state.take_all(Python::assume_attached()) });
-    0
 }
 
 /// The arguments of an `__init__`, by position or by name.

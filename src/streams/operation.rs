@@ -116,6 +116,10 @@ pub unsafe fn make(py: Python<'_>, target: *mut ffi::PyObject, ask: Ask) -> PyRe
 impl Awaitable for Operation {
     type State = State;
 
+    fn type_of() -> &'static Type<Self> {
+        &TYPE
+    }
+
     fn step(turn: &mut Turn<'_, Self>, py: Python<'_>) -> PyResult<Step> {
         let target = turn.target(py)?;
         let result = turn.advance(py, &target);

@@ -76,6 +76,10 @@ fn receive(protocol: &Bound<'_, PyAny>, data: Data<'_>) -> PyResult<()> {
 }
 
 impl State for Protocol {
+    fn type_of() -> &'static Type<Self> {
+        &TYPE
+    }
+
     fn visit<E>(&self, see: &mut impl FnMut(&Owned) -> Result<(), E>) -> Result<(), E> {
         let Some(inner) = self.inner.seen_by_collector() else { return Ok(()) };
         inner.reader.iter().try_for_each(see)

@@ -241,6 +241,10 @@ impl Reader {
 }
 
 impl State for Reader {
+    fn type_of() -> &'static Type<Self> {
+        &TYPE
+    }
+
     fn visit<E>(&self, see: &mut impl FnMut(&Owned) -> Result<(), E>) -> Result<(), E> {
         let Some(inner) = self.0.seen_by_collector() else { return Ok(()) };
         inner.buffer.visit(see)?;

@@ -123,6 +123,10 @@ fn help(py: Python<'_>, writer: &Writer) -> PyResult<Next> {
 }
 
 impl State for Writer {
+    fn type_of() -> &'static Type<Self> {
+        &TYPE
+    }
+
     fn visit<E>(&self, see: &mut impl FnMut(&Owned) -> Result<(), E>) -> Result<(), E> {
         let Some(inner) = self.0.seen_by_collector() else { return Ok(()) };
         [&inner.transport, &inner.protocol, &inner.reader, &inner.event_loop]

@@ -13,7 +13,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PySet};
 
-use super::{registry, task_type, types};
+use super::{TASK, registry, task_type};
 use crate::event_loop::{EventLoop, binding, schedule};
 use crate::py::{Owned, imports, raw};
 
@@ -100,9 +100,9 @@ unsafe extern "C" fn get_context(task: *mut ffi::PyObject, none: *mut ffi::PyObj
     let original = GET_CONTEXT.get().expect("set before this was installed");
     // SAFETY: called by Python, attached, as the original would be: with an asyncio.Task.
     unsafe {
-        match ffi::PyObject_TypeCheck(task, types().task) {
-            0 => original(task, none),
-            _ => task_type::get_context(task, none),
+        match TASK.is_instance(task) {
+            false => original(task, none),
+            true => task_type::get_context(task, none),
         }
     }
 }
@@ -247,7 +247,7 @@ mod registers {
                 // SAFETY: called by Python, attached, as the original would be. The one argument stands first, named or not.
                 unsafe {
                     let named = if keywords.is_null() { 0 } else { ffi::PyTuple_GET_SIZE(keywords) };
-                    if nargs + named == 1 && ffi::PyObject_TypeCheck(*args, types().task) != 0 {
+                    if nargs + named == 1 && TASK.is_instance(*args) {
                         return raw::none(Python::assume_attached());
                     }
                     original(module, args, nargs, keywords)

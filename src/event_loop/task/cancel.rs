@@ -7,7 +7,9 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use super::future::{self, Outcome, Refused};
-use super::{FutureKind, Kind, LOG_TRACEBACK, MUST_CANCEL, State, Task, TaskKind, peek, task_of, types};
+use super::{
+    FUTURE, FutureKind, Kind, LOG_TRACEBACK, MUST_CANCEL, State, TASK, Task, TaskKind, peek, task_of,
+};
 use crate::event_loop::EventLoop;
 use crate::py::names::names;
 use crate::py::{Owned, call, raw};
@@ -61,7 +63,7 @@ pub(super) unsafe fn cancel_task(
     loop {
         let next = waiter.as_ptr();
         // SAFETY: alive.
-        if unsafe { ffi::Py_TYPE(next) } != types().task {
+        if !TASK.is_exact(next) {
             if cancel_any(py, &waiter, message.as_ref())? {
                 // Its end wakes the task, with CancelledError.
                 return Ok(Ok(true));
@@ -153,10 +155,9 @@ pub(super) fn cancel_any(py: Python<'_>, future: &Owned, message: Option<&Owned>
     let message = message.map(|message| message.clone_ref(py));
     // SAFETY: alive; exact instances have our layout.
     let native = unsafe {
-        let kind = ffi::Py_TYPE(object);
-        if kind == types().future {
+        if FUTURE.is_exact(object) {
             cancel_future::<FutureKind>(py, object, message, None)
-        } else if kind == types().task {
+        } else if TASK.is_exact(object) {
             cancel_task(py, object, message)
         } else {
             raw::check_stack()?;

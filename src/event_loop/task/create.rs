@@ -10,7 +10,7 @@ use pyo3::types::{PyDict, PyTuple};
 use pyo3::{Borrowed, ffi};
 
 use super::{
-    BEGUN, Future, FutureKind, Kind, LOG_DESTROY, Name, Task, future, step, task_of, task_type, types,
+    BEGUN, FUTURE, Future, FutureKind, Kind, LOG_DESTROY, Name, TASK, Task, future, step, task_of, task_type,
 };
 use crate::event_loop::EventLoop;
 use crate::event_loop::core::{Core, Ready};
@@ -25,7 +25,7 @@ pub fn create_future(event_loop: &Bound<'_, EventLoop>) -> PyResult<Owned> {
     }
     // SAFETY: our own type; the object is complete before anybody else sees it.
     unsafe {
-        let object = Owned::steal_or_err(py, ffi::PyType_GenericAlloc(types().future, 0))?;
+        let object = FUTURE.allocate(py)?;
         prepare(FutureKind::future(object.as_ptr()), event_loop)?;
         Ok(object)
     }
@@ -83,7 +83,7 @@ unsafe fn native_task(event_loop: &Bound<'_, EventLoop>, coro: *mut ffi::PyObjec
     let py = event_loop.py();
     // SAFETY: our own type; the object is complete before anybody else sees it.
     unsafe {
-        let object = Owned::steal_or_err(py, ffi::PyType_GenericAlloc(types().task, 0))?;
+        let object = TASK.allocate(py)?;
         let coro = Bound::from_borrowed_ptr(py, coro);
         fill(event_loop, &object, &coro, Options::default())?;
         Ok(object)
@@ -97,8 +97,8 @@ pub(super) fn eager_task(
     context: Bound<'_, PyAny>,
 ) -> PyResult<Owned> {
     let py = event_loop.py();
-    // SAFETY: our own type; the object is complete before anybody else sees it.
-    let object = unsafe { Owned::steal_or_err(py, ffi::PyType_GenericAlloc(types().task, 0))? };
+    // Complete before anybody else sees it.
+    let object = TASK.allocate(py)?;
     // SAFETY: as above.
     let made = unsafe {
         fill(event_loop, &object, coro, Options { name: None, context: Some(context), eager_start: true })
@@ -269,7 +269,7 @@ fn task_with_options<'py>(
         }
         let class = match native {
             // SAFETY: a live type.
-            true => unsafe { Bound::from_borrowed_ptr(py, types().task.cast()) },
+            true => unsafe { Bound::from_borrowed_ptr(py, TASK.native().cast()) },
             false => imports::asyncio_task(py)?.clone(),
         };
         return class.call((coro,), Some(options));

@@ -23,8 +23,7 @@ pub(super) const FLAGS: std::ffi::c_ulong = ffi::Py_TPFLAGS_DEFAULT
     | ffi::Py_TPFLAGS_BASETYPE
     | ffi::Py_TPFLAGS_IMMUTABLETYPE;
 
-pub(super) fn build(module: &Bound<'_, PyModule>) -> PyResult<*mut ffi::PyTypeObject> {
-    let base = imports::asyncio_future(module.py())?;
+pub(super) fn spec() -> raw::TypeSpec {
     raw::TypeSpec {
         name: c"tokioloop._tokioloop.Future",
         // Negative: so much behind the base's fields.
@@ -37,17 +36,13 @@ pub(super) fn build(module: &Bound<'_, PyModule>) -> PyResult<*mut ffi::PyTypeOb
         getset: getset::<FutureKind>(),
         members: vec![],
     }
-    .build_and_add(module, "Future", Some(base))
 }
 
 /// The slots that both types have.
 pub(super) fn slots<K: Kind>(doc: &'static std::ffi::CStr) -> Vec<(c_int, *mut c_void)> {
     let init = if K::IS_TASK { create::task_init as *mut c_void } else { create::future_init as *mut c_void };
     vec![
-        (ffi::Py_tp_dealloc, object::dealloc::<K> as *mut c_void),
-        (ffi::Py_tp_finalize, object::finalize::<K> as *mut c_void),
-        (ffi::Py_tp_traverse, object::traverse::<K> as *mut c_void),
-        (ffi::Py_tp_clear, object::clear::<K> as *mut c_void),
+        (ffi::Py_tp_new, object::new::<K> as *mut c_void),
         (ffi::Py_tp_init, init),
         (ffi::Py_tp_repr, repr::<K> as *mut c_void),
         (ffi::Py_tp_iter, iter::get_iter as *mut c_void),

@@ -6,14 +6,14 @@
 
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::critical_section::with_critical_section;
 
-use super::{FutureKind, Kind, State, TaskKind, exact_future, future, peek, take, types};
+use super::{FUTURE, FutureKind, Kind, State, TASK, TaskKind, exact_future, future, peek, take};
+use crate::py::class::{Class, Object, Visit};
 use crate::py::errors::{end_with, raise_the_end, thrown};
 use crate::py::{Owned, raw};
 use crate::sync::ownership::Foreign;
@@ -43,23 +43,35 @@ fn let_go(iter: &Bound<'_, PyAny>) {
     drop(future);
 }
 
-struct Type(*mut ffi::PyTypeObject);
-// SAFETY: the type is never freed.
-unsafe impl Send for Type {}
-// SAFETY: as above.
-unsafe impl Sync for Type {}
+static CLASS: Class<FutureIter> = Class::new();
 
-static TYPE: OnceLock<Type> = OnceLock::new();
+// SAFETY: the struct begins with the header.
+unsafe impl Object for FutureIter {
+    fn class() -> &'static Class<Self> {
+        &CLASS
+    }
+
+    fn visit(&self, see: &mut Visit) {
+        see.pointer(self.future.get());
+    }
+
+    unsafe fn take(object: *mut ffi::PyObject) -> impl Sized {
+        // SAFETY: nobody else has the iterator.
+        unsafe { take(&Self::of(object).future) }
+    }
+
+    unsafe fn take_all(object: *mut ffi::PyObject) -> impl Sized {
+        // SAFETY: as above.
+        unsafe { take(&Self::of(object).future) }
+    }
+}
 
 pub(super) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    let made = raw::TypeSpec {
+    let spec = raw::TypeSpec {
         name: c"tokioloop._tokioloop.FutureIter",
         basicsize: size_of::<FutureIter>() as c_int,
         flags: ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_HAVE_GC | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION,
         slots: vec![
-            (ffi::Py_tp_dealloc, dealloc as *mut c_void),
-            (ffi::Py_tp_traverse, traverse as *mut c_void),
-            (ffi::Py_tp_clear, clear as *mut c_void),
             (ffi::Py_tp_iter, ffi::PyObject_SelfIter as *mut c_void),
             (ffi::Py_tp_iternext, next as *mut c_void),
         ],
@@ -75,13 +87,12 @@ pub(super) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         ],
         getset: vec![],
         members: vec![],
-    }
-    .build(module, None)?;
-    let _ = TYPE.set(Type(made));
+    };
+    CLASS.init(module, spec, None)?;
     // SAFETY: our own types, not shared yet. PyType_Modified is not needed: no attribute changes.
     unsafe {
-        (*types().future).tp_iternext = Some(own_next::<FutureKind>);
-        (*types().task).tp_iternext = Some(own_next::<TaskKind>);
+        (*FUTURE.native()).tp_iternext = Some(own_next::<FutureKind>);
+        (*TASK.native()).tp_iternext = Some(own_next::<TaskKind>);
     }
     Ok(())
 }
@@ -120,8 +131,7 @@ unsafe fn make(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
     unsafe {
         raw::enter(|py| {
             state_of(object).alive()?;
-            let kind = TYPE.get().expect("made by the module's init").0;
-            let made = Owned::steal_or_err(py, ffi::PyType_GenericAlloc(kind, 0))?;
+            let made = CLASS.allocate(py)?;
             (*made.as_ptr().cast::<FutureIter>()).future.set(ffi::Py_NewRef(object));
             Ok(made.into_ptr())
         })
@@ -131,13 +141,7 @@ unsafe fn make(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
 /// The state of a future of either type or of a subclass.
 unsafe fn state_of<'a>(object: *mut ffi::PyObject) -> &'a super::Future {
     // SAFETY: promised by the caller.
-    unsafe {
-        if ffi::PyObject_TypeCheck(object, types().task) != 0 {
-            TaskKind::future(object)
-        } else {
-            FutureKind::future(object)
-        }
-    }
+    unsafe { if TASK.is_instance(object) { TaskKind::future(object) } else { FutureKind::future(object) } }
 }
 
 /// A future as its own iterator: yields itself once, then returns its result or raises.
@@ -220,31 +224,4 @@ unsafe extern "C" fn throw(
             Err(error)
         })
     }
-}
-
-unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
-    // SAFETY: called by Python with the last reference.
-    unsafe {
-        let kind = ffi::Py_TYPE(object);
-        ffi::PyObject_GC_UnTrack(object.cast());
-        drop(take(&(*object.cast::<FutureIter>()).future));
-        ffi::PyObject_GC_Del(object.cast());
-        ffi::Py_DECREF(kind.cast());
-    }
-}
-
-unsafe extern "C" fn traverse(object: *mut ffi::PyObject, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
-    // SAFETY: called by the collector; only reads.
-    unsafe {
-        match raw::visit(ffi::Py_TYPE(object).cast(), visit, arg) {
-            0 => raw::visit((*object.cast::<FutureIter>()).future.get(), visit, arg),
-            stopped => stopped,
-        }
-    }
-}
-
-unsafe extern "C" fn clear(object: *mut ffi::PyObject) -> c_int {
-    // SAFETY: called by the collector on garbage.
-    unsafe { drop(take(&(*object.cast::<FutureIter>()).future)) };
-    0
 }

@@ -48,7 +48,6 @@ mod wake;
 
 use std::cell::Cell;
 use std::ptr;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use pyo3::exceptions::PyRuntimeError;
@@ -57,6 +56,7 @@ use pyo3::{Borrowed, ffi};
 
 use super::EventLoop;
 use super::core::Core;
+use crate::py::class::Class;
 use crate::py::{Owned, imports};
 use crate::sync::ownership::Foreign;
 use crate::sync::quiet::Quiet;
@@ -148,24 +148,8 @@ union Name {
     tagged: usize,
 }
 
-struct Types {
-    future: *mut ffi::PyTypeObject,
-    task: *mut ffi::PyTypeObject,
-    /// Where the state begins in an object of either type.
-    future_offset: usize,
-    task_offset: usize,
-}
-// SAFETY: types are never freed and safe to use from any attached thread.
-unsafe impl Send for Types {}
-// SAFETY: as above.
-unsafe impl Sync for Types {}
-
-static TYPES: OnceLock<Types> = OnceLock::new();
-
-#[inline]
-fn types() -> &'static Types {
-    TYPES.get().expect("made by the module's init")
-}
+static FUTURE: Class<Future> = Class::new();
+static TASK: Class<Task> = Class::new();
 
 /// Which of the two types a method belongs to: they share the state of a future, at different places.
 trait Kind: 'static {
@@ -185,7 +169,7 @@ impl Kind for FutureKind {
     #[inline]
     unsafe fn future<'a>(object: *mut ffi::PyObject) -> &'a Future {
         // SAFETY: promised; the state stands at the offset, and lives as long as the object.
-        unsafe { &*object.byte_add(types().future_offset).cast() }
+        unsafe { &*object.byte_add(FUTURE.offset()).cast() }
     }
 }
 
@@ -204,7 +188,7 @@ impl Kind for TaskKind {
 #[inline]
 unsafe fn task_of<'a>(object: *mut ffi::PyObject) -> &'a Task {
     // SAFETY: promised; the state stands at the offset, and lives as long as the object.
-    unsafe { &*object.byte_add(types().task_offset).cast() }
+    unsafe { &*object.byte_add(TASK.offset()).cast() }
 }
 
 /// The state of exactly a native Future or Task; None for anything else, subclasses included: these may override what
@@ -216,10 +200,9 @@ unsafe fn task_of<'a>(object: *mut ffi::PyObject) -> &'a Task {
 unsafe fn exact_future<'a>(object: *mut ffi::PyObject) -> Option<&'a Future> {
     // SAFETY: promised; an exact instance has our layout.
     unsafe {
-        let kind = ffi::Py_TYPE(object);
-        if kind == types().future {
+        if FUTURE.is_exact(object) {
             Some(FutureKind::future(object))
-        } else if kind == types().task {
+        } else if TASK.is_exact(object) {
             Some(TaskKind::future(object))
         } else {
             None
@@ -385,15 +368,8 @@ impl EventLoop {
 
 /// Makes the types and adds them to the module.
 pub fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    let future = future_type::build(module)?;
-    let task = task_type::build(module)?;
-    // SAFETY: types just made; the call only adds an offset to the address.
-    let offset = |kind: *mut ffi::PyTypeObject| unsafe {
-        let anywhere: *mut ffi::PyObject = kind.cast();
-        ffi::PyObject_GetTypeData(anywhere, kind) as usize - anywhere as usize
-    };
-    let types = Types { future, task, future_offset: offset(future), task_offset: offset(task) };
-    let _ = TYPES.set(types);
+    FUTURE.init_and_add(module, future_type::spec(), Some(imports::asyncio_future(module.py())?))?;
+    TASK.init_and_add(module, task_type::spec(), Some(imports::asyncio_task(module.py())?))?;
     // Looked up now. Hot paths, which pyo3 does not know to be attached, must not come to drop what another thread was first to
     // keep; and what reports need must be there when the interpreter ends and imports no more.
     for look_up in [

@@ -1,31 +1,24 @@
-//! Life of the objects: what the collector sees of them, finalisers, deallocation. The base's fields stay empty but for what
+//! Life of the objects: what the collector sees of them, and finalisers. The base's fields stay empty but for what
 //! asyncio's own functions put there (3.14's `awaited_by`); the base's functions look after those.
 
-use std::ffi::{c_int, c_void};
 use std::sync::atomic::Ordering;
 
 use pyo3::ffi;
 use pyo3::prelude::*;
 
 use super::{
-    Callback, Future, GOING, Kind, LOG_DESTROY, LOG_TRACEBACK, Rare, State, peek, take, task_of, types,
-    unseen,
+    Callback, FUTURE, Future, FutureKind, GOING, Kind, LINKED, LOG_DESTROY, LOG_TRACEBACK, Rare, State, TASK,
+    Task, TaskKind, peek, take, task_of, unseen,
 };
 use crate::event_loop::report::Report;
+use crate::py::class::{Base, Class, Object, Visit};
 use crate::py::{Owned, raw};
 
-/// What a future referred to; released when dropped.
+/// What a future referred to, but for its loop; released when dropped.
 #[derive(Default)]
 struct Remains {
-    _objects: Vec<Owned>,
+    _objects: [Option<Owned>; 7],
     _rare: Option<Box<Rare>>,
-}
-
-/// asyncio's type that the kind derives from.
-unsafe fn base<K: Kind>() -> *mut ffi::PyTypeObject {
-    let kind = if K::IS_TASK { types().task } else { types().future };
-    // SAFETY: a live type.
-    unsafe { (*kind).tp_base }
 }
 
 impl Future {
@@ -33,62 +26,226 @@ impl Future {
     ///
     /// # Safety
     /// The lock is held, or nobody else has the object. `object` is of the kind.
-    unsafe fn take_all<K: Kind>(&self, object: *mut ffi::PyObject, remains: &mut Remains) {
+    #[inline]
+    unsafe fn take_fields<K: Kind>(&self, object: *mut ffi::PyObject) -> Remains {
         // SAFETY: promised.
         unsafe {
             let rare = self.rare.replace(std::ptr::null_mut());
-            remains._rare = (!rare.is_null()).then(|| Box::from_raw(rare));
-            remains._objects.extend(
-                [&self.callback, &self.context, &self.value].into_iter().filter_map(|field| take(field)),
-            );
+            let mut remains = Remains {
+                _objects: [
+                    take(&self.callback),
+                    take(&self.context),
+                    take(&self.value),
+                    None,
+                    None,
+                    None,
+                    None,
+                ],
+                _rare: (!rare.is_null()).then(|| Box::from_raw(rare)),
+            };
             if K::IS_TASK {
                 let task = task_of(object);
-                let fields = [&task.coro, &task.run_context, &task.waiter];
-                remains._objects.extend(fields.into_iter().filter_map(|field| take(field)));
-                remains._objects.extend(task.take_name());
+                let [.., coro, context, waiter, name] = &mut remains._objects;
+                *coro = take(&task.coro);
+                *context = take(&task.run_context);
+                *waiter = take(&task.waiter);
+                *name = task.take_name();
             }
+            remains
+        }
+    }
+
+    fn visit_fields(&self, see: &mut Visit) {
+        for field in [&self.event_loop, &self.callback, &self.context, &self.value] {
+            see.pointer(field.get());
+        }
+        if let Some(rare) = self.rare() {
+            rare.visit(see);
+        }
+    }
+
+    /// Whether it is pending, and its going is to be told.
+    fn is_abandoned<K: Kind>(&self) -> bool {
+        K::IS_TASK && self.state() == State::Pending && self.has(LOG_DESTROY)
+    }
+}
+
+// SAFETY: both types were made over asyncio's, with their state behind the base's fields.
+unsafe impl Object for Future {
+    const BASE: Base = Base::C;
+    const FINALIZES: bool = true;
+
+    fn class() -> &'static Class<Self> {
+        &FUTURE
+    }
+
+    #[inline]
+    unsafe fn of<'a>(object: *mut ffi::PyObject) -> &'a Self {
+        // SAFETY: promised.
+        unsafe { FutureKind::future(object) }
+    }
+
+    fn visit(&self, see: &mut Visit) {
+        self.visit_fields(see);
+    }
+
+    unsafe fn take(object: *mut ffi::PyObject) -> impl Sized {
+        // SAFETY: promised.
+        unsafe { take_under_lock::<FutureKind>(object) }
+    }
+
+    #[inline]
+    unsafe fn take_all(object: *mut ffi::PyObject) -> impl Sized {
+        // SAFETY: promised.
+        unsafe { take_the_rest::<FutureKind>(object) }
+    }
+
+    #[inline]
+    fn leave(&self, _: *mut ffi::PyObject) {
+        if self.has(LOG_TRACEBACK) {
+            self.flags.fetch_or(GOING, Ordering::Relaxed);
+        }
+    }
+
+    #[inline]
+    fn is_unfinished(&self) -> bool {
+        self.has(LOG_TRACEBACK)
+    }
+
+    unsafe fn finalize(object: &Bound<'_, PyAny>) -> PyResult<()> {
+        tell::<FutureKind>(object)
+    }
+
+    fn saved(&self, _: *mut ffi::PyObject) {
+        self.flags.fetch_and(!GOING, Ordering::Relaxed);
+    }
+}
+
+// SAFETY: as above.
+unsafe impl Object for Task {
+    const BASE: Base = Base::C;
+    const FINALIZES: bool = true;
+
+    fn class() -> &'static Class<Self> {
+        &TASK
+    }
+
+    #[inline]
+    unsafe fn of<'a>(object: *mut ffi::PyObject) -> &'a Self {
+        // SAFETY: promised.
+        unsafe { task_of(object) }
+    }
+
+    fn visit(&self, see: &mut Visit) {
+        self.future.visit_fields(see);
+        for field in [&self.coro, &self.run_context, &self.waiter] {
+            see.pointer(field.get());
+        }
+    }
+
+    unsafe fn take(object: *mut ffi::PyObject) -> impl Sized {
+        // SAFETY: promised.
+        unsafe { take_under_lock::<TaskKind>(object) }
+    }
+
+    #[inline]
+    unsafe fn take_all(object: *mut ffi::PyObject) -> impl Sized {
+        // SAFETY: promised.
+        unsafe { take_the_rest::<TaskKind>(object) }
+    }
+
+    /// The task leaves its loop's list, so that nobody can find an object that is going.
+    #[inline]
+    fn leave(&self, object: *mut ffi::PyObject) {
+        if self.future.has(LINKED) {
+            unlink(&self.future, object);
+        }
+        self.future.leave(object);
+    }
+
+    #[inline]
+    fn is_unfinished(&self) -> bool {
+        self.future.is_abandoned::<TaskKind>()
+            || self.future.is_unfinished()
+            || cfg!(not(Py_3_14)) && self.future.has(LINKED)
+    }
+
+    unsafe fn finalize(object: &Bound<'_, PyAny>) -> PyResult<()> {
+        // Before 3.14 a task that the collector has found is no more among all tasks, should its handler revive it.
+        #[cfg(not(Py_3_14))]
+        // SAFETY: a live task.
+        unlink(unsafe { &task_of(object.as_ptr()).future }, object.as_ptr());
+        tell::<TaskKind>(object)
+    }
+
+    fn saved(&self, object: *mut ffi::PyObject) {
+        self.future.saved(object);
+        if self.future.state() == State::Pending
+            && let Some(event_loop) = self.future.event_loop()
+        {
+            // SAFETY: alive again.
+            unsafe { raw::enable_try_incref(object) };
+            // SAFETY: under the lock.
+            event_loop.look_at_tasks(|| unsafe { event_loop.tasks.link(object) });
         }
     }
 }
 
-pub(super) unsafe extern "C" fn traverse<K: Kind>(
-    object: *mut ffi::PyObject,
-    visit: ffi::visitproc,
-    arg: *mut c_void,
-) -> c_int {
-    // SAFETY: called by the collector with the world stopped; only reads. The base's function shows the type, its own
-    // fields and the instance's dict.
+/// Takes a task out of its loop's list.
+fn unlink(future: &Future, object: *mut ffi::PyObject) {
+    if let Some(event_loop) = future.event_loop() {
+        // SAFETY: under the lock.
+        event_loop.look_at_tasks(|| unsafe { event_loop.tasks.unlink(object) });
+    }
+}
+
+/// What an object in garbage referred to. A snapshot of all tasks may still have found it, hence the lock.
+unsafe fn take_under_lock<K: Kind>(object: *mut ffi::PyObject) -> Remains {
+    // SAFETY: as promised to `Object::take`.
     unsafe {
-        if let Some(inherited) = (*base::<K>()).tp_traverse {
-            let stopped = inherited(object, visit, arg);
-            if stopped != 0 {
-                return stopped;
-            }
-        }
         let future = K::future(object);
-        let see = |reference: *mut ffi::PyObject| match raw::visit(reference, visit, arg) {
-            0 => Ok(()),
-            stopped => Err(stopped),
-        };
-        let fields = [&future.event_loop, &future.callback, &future.context, &future.value];
-        let mut seen = fields.into_iter().try_for_each(|field| see(field.get()));
+        let Some(event_loop) = future.event_loop() else { return future.take_fields::<K>(object) };
+        event_loop.look_at_tasks(|| {
+            if K::IS_TASK {
+                event_loop.tasks.unlink(object);
+            }
+            future.take_fields::<K>(object)
+        })
+    }
+}
+
+/// What an object that goes referred to; its loop last.
+#[inline]
+unsafe fn take_the_rest<K: Kind>(object: *mut ffi::PyObject) -> (Remains, Option<Owned>) {
+    // SAFETY: as promised to `Object::take_all`.
+    unsafe {
+        let future = K::future(object);
+        (future.take_fields::<K>(object), take(&future.event_loop))
+    }
+}
+
+/// `__new__`, as asyncio's.
+pub(super) unsafe extern "C" fn new<K: Kind>(
+    class: *mut ffi::PyTypeObject,
+    arguments: *mut ffi::PyObject,
+    keywords: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: called by Python, attached, with a class over the type.
+    unsafe {
         if K::IS_TASK {
-            let task = task_of(object);
-            let fields = [&task.coro, &task.run_context, &task.waiter];
-            seen = seen.and_then(|()| fields.into_iter().try_for_each(|field| see(field.get())));
+            TASK.adopt(class)
+        } else {
+            FUTURE.adopt(class)
         }
-        if let Some(rare) = future.rare() {
-            seen = seen.and_then(|()| rare.visit(|object| see(object.as_ptr())));
-        }
-        seen.err().unwrap_or(0)
+        ffi::PyType_GenericNew(class, arguments, keywords)
     }
 }
 
 impl Rare {
-    fn visit<E>(&self, mut see: impl FnMut(&Owned) -> Result<(), E>) -> Result<(), E> {
+    fn visit(&self, see: &mut Visit) {
         for Callback { callback, context } in &self.callbacks {
-            see(callback)?;
-            context.iter().try_for_each(&mut see)?;
+            see.object(callback);
+            context.iter().for_each(|context| see.object(context));
         }
         let single = [
             &self.exception_traceback,
@@ -97,64 +254,25 @@ impl Rare {
             &self.cancelled_error,
             &self.throw,
         ];
-        single.into_iter().flatten().try_for_each(see)
+        single.into_iter().flatten().for_each(|object| see.object(object));
     }
 }
 
-pub(super) unsafe extern "C" fn clear<K: Kind>(object: *mut ffi::PyObject) -> c_int {
-    // SAFETY: called by the collector on garbage. A snapshot of all tasks may still have found it, hence the lock.
-    unsafe {
-        if let Some(inherited) = (*base::<K>()).tp_clear {
-            inherited(object);
-        }
-        let future = K::future(object);
-        let mut remains = Remains::default();
-        match future.event_loop() {
-            Some(event_loop) => event_loop.look_at_tasks(|| {
-                if K::IS_TASK {
-                    event_loop.tasks.unlink(object);
-                }
-                future.take_all::<K>(object, &mut remains);
-            }),
-            None => future.take_all::<K>(object, &mut remains),
-        }
-        drop(remains);
+/// Tells of a future that nobody refers to any more: a task that is pending, an exception that nobody has seen.
+fn tell<K: Kind>(object: &Bound<'_, PyAny>) -> PyResult<()> {
+    // SAFETY: a live object of the kind.
+    let future = unsafe { K::future(object.as_ptr()) };
+    let pending = future.is_abandoned::<K>();
+    if !pending && !future.has(LOG_TRACEBACK)
+        // A forked child's copy of what the parent goes on with.
+        || future.event_loop().is_none_or(|event_loop| event_loop.shared.is_forked())
+    {
+        return Ok(());
     }
-    0
-}
-
-pub(super) unsafe extern "C" fn finalize<K: Kind>(object: *mut ffi::PyObject) {
-    // SAFETY: called by Python, attached, with an object of the kind that nobody refers to any more.
-    unsafe {
-        let future = K::future(object);
-        #[cfg(not(Py_3_14))]
-        if K::IS_TASK
-            && let Some(event_loop) = future.event_loop()
-        {
-            // Before 3.14 a task that the collector has found is no more among all tasks, should its handler revive it.
-            event_loop.look_at_tasks(|| event_loop.tasks.unlink(object));
-        }
-        let pending = K::IS_TASK && future.state() == State::Pending && future.has(LOG_DESTROY);
-        if !pending && !future.has(LOG_TRACEBACK)
-            // A forked child's copy of what the parent goes on with.
-            || future.event_loop().is_none_or(|event_loop| event_loop.shared.is_forked())
-        {
-            return;
-        }
-        let raised = ffi::PyErr_GetRaisedException();
-        raw::enter(|py| {
-            let object = Bound::from_borrowed_ptr(py, object);
-            let told = if !pending && !future.has(GOING) && unseen::may_be_seen_yet() {
-                unseen::wait(&object, look_again::<K>)
-            } else {
-                complain(&object, future, pending)
-            };
-            if let Err(error) = told {
-                error.write_unraisable(py, Some(&object));
-            }
-            Ok(0)
-        });
-        ffi::PyErr_SetRaisedException(raised);
+    if !pending && !future.has(GOING) && unseen::may_be_seen_yet() {
+        unseen::wait(object, look_again::<K>)
+    } else {
+        complain(object, future, pending)
     }
 }
 
@@ -184,62 +302,4 @@ fn complain(object: &Bound<'_, PyAny>, future: &Future, pending: bool) -> PyResu
         report = report.with("source_traceback", traceback.bind(py).to_owned());
     }
     Ok(report.send(&future.loop_object(py)?)?)
-}
-
-pub(super) unsafe extern "C" fn dealloc<K: Kind>(object: *mut ffi::PyObject) {
-    // SAFETY: called by Python with the last reference. The task leaves its loop's list first, so that nobody can find an
-    // object that is going; then follows the order of every type with a finaliser. The base's function does the rest, and frees.
-    unsafe {
-        let future = K::future(object);
-        if K::IS_TASK
-            && future.has(super::LINKED)
-            && let Some(event_loop) = future.event_loop()
-        {
-            event_loop.look_at_tasks(|| event_loop.tasks.unlink(object));
-        }
-        if future.has(LOG_TRACEBACK) {
-            future.flags.fetch_or(GOING, Ordering::Relaxed);
-        }
-        if ffi::PyObject_CallFinalizerFromDealloc(object) != 0 {
-            // Somebody has it again.
-            future.flags.fetch_and(!GOING, Ordering::Relaxed);
-            if K::IS_TASK
-                && future.state() == State::Pending
-                && let Some(event_loop) = future.event_loop()
-            {
-                raw::enable_try_incref(object);
-                event_loop.look_at_tasks(|| event_loop.tasks.link(object));
-            }
-            return;
-        }
-        ffi::PyObject_GC_UnTrack(object.cast());
-        let event_loop = take(&future.event_loop);
-        if !future.rare.get().is_null() {
-            let mut remains = Remains::default();
-            future.take_all::<K>(object, &mut remains);
-            drop(remains);
-        } else {
-            drop([take(&future.callback), take(&future.context), take(&future.value)]);
-            if K::IS_TASK {
-                let task = task_of(object);
-                drop([take(&task.coro), take(&task.run_context), take(&task.waiter), task.take_name()]);
-            }
-        }
-        drop(event_loop);
-        let base = base::<K>();
-        let mut frees = base;
-        // The base's first field is its loop: set only if somebody called asyncio's own `__init__` on the object.
-        let plain = (*object.add(1).cast::<*mut ffi::PyObject>()).is_null();
-        if cfg!(Py_3_14) && K::IS_TASK && plain {
-            // A C task's looks for the object in a list of its thread's, and stops every thread if it takes it for another's. Ours
-            // stand in no such list (see `asyncio`): the rest of what it does is cleared here, and left to the future's.
-            ffi::PyObject_ClearWeakRefs(object);
-            if let Some(clear_inherited) = (*base).tp_clear {
-                clear_inherited(object);
-            }
-            frees = (*base).tp_base;
-        }
-        let inherited = (*frees).tp_dealloc.expect("asyncio's types have one");
-        inherited(object);
-    }
 }

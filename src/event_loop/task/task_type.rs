@@ -13,8 +13,7 @@ use super::{Kind, LOG_DESTROY, MUST_CANCEL, Name, Task, TaskKind, cancel, peek, 
 use crate::py::{Owned, imports, method, raw};
 use crate::sync::ownership::Foreign;
 
-pub(super) fn build(module: &Bound<'_, PyModule>) -> PyResult<*mut ffi::PyTypeObject> {
-    let base = imports::asyncio_task(module.py())?;
+pub(super) fn spec() -> raw::TypeSpec {
     let mut methods = future_type::methods::<TaskKind>();
     methods.extend([
         raw::no_args(c"cancelling", cancelling, c"How often it was asked to cancel itself, less what was taken back. Any thread."),
@@ -58,7 +57,6 @@ pub(super) fn build(module: &Bound<'_, PyModule>) -> PyResult<*mut ffi::PyTypeOb
         getset,
         members: vec![],
     }
-    .build_and_add(module, "Task", Some(base))
 }
 
 pub(super) fn not_supported(method: &str) -> PyErr {

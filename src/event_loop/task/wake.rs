@@ -2,11 +2,11 @@
 
 use std::sync::atomic::Ordering;
 
-use pyo3::ffi;
 use pyo3::prelude::*;
 
-use super::{FutureKind, Kind, State, create_future, exact_future, future, take, types};
+use super::{FUTURE, FutureKind, Kind, State, create_future, exact_future, future, take};
 use crate::event_loop::EventLoop;
+use crate::event_loop::reuse::Spare;
 use crate::py::names::names;
 use crate::py::{Owned, call, raw};
 
@@ -29,7 +29,9 @@ pub fn is_done(py: Python<'_>, future: &Owned) -> PyResult<bool> {
 /// A pending future of the loop, as `create_future` makes it: one that was given back, if there is one.
 #[inline]
 pub fn renewed_future(event_loop: &Bound<'_, EventLoop>) -> PyResult<Owned> {
-    match event_loop.get().with(event_loop.py(), |core| core.spare_future.take())? {
+    let py = event_loop.py();
+    let spare = event_loop.get().with(py, |core| core.spare_future.take())?;
+    match spare.and_then(|spare| spare.again(py)) {
         Some(future) if !event_loop.get().shared.is_debug() => Ok(future),
         _ => create_future(event_loop),
     }
@@ -39,31 +41,27 @@ pub fn renewed_future(event_loop: &Bound<'_, EventLoop>) -> PyResult<Owned> {
 /// thread.
 #[inline]
 pub fn give_back(event_loop: &Bound<'_, EventLoop>, future: Owned) {
-    // SAFETY: alive, and a future, which takes weak references. Where another thread could make one, that needs a reference or
-    // has left a mark in the counts.
+    // SAFETY: alive and attached.
     let free = unsafe {
         let object = future.as_ptr();
-        ffi::Py_TYPE(object) == types().future
-            && raw::is_unique(object)
-            && !raw::has_weak_references(object)
-            && {
-                let state = FutureKind::future(future.as_ptr());
-                state.event_loop.get() == event_loop.as_ptr() && state.is_blank()
-            }
+        FUTURE.is_exact(object) && raw::is_nobody_elses(object) && {
+            let state = FutureKind::future(future.as_ptr());
+            state.event_loop.get() == event_loop.as_ptr() && state.is_blank()
+        }
     };
     if !free {
         return;
     }
     // SAFETY: as just checked.
     let state = unsafe { FutureKind::future(future.as_ptr()) };
-    let mut future = Some(future);
+    let mut spare = Spare::new(event_loop.py(), future);
     let former = event_loop.get().with_tasks(|core| {
         if core.closed || core.spare_future.is_some() {
             return None;
         }
         state.flags.store(0, Ordering::Relaxed);
         state.set_state(State::Pending);
-        core.spare_future = future.take();
+        core.spare_future = spare.take();
         // SAFETY: under the lock.
         unsafe { take(&state.value) }
     });
@@ -76,7 +74,7 @@ pub fn wake(py: Python<'_>, waiting: &Owned) -> PyResult<()> {
     let none = || Owned::from(py.None().into_bound(py));
     // SAFETY: alive; an exact native future.
     unsafe {
-        if ffi::Py_TYPE(waiting.as_ptr()) == types().future
+        if FUTURE.is_exact(waiting.as_ptr())
             && (FutureKind::future(waiting.as_ptr()).state() != State::Pending
                 || future::set_result::<FutureKind>(py, waiting.as_ptr(), none())?.is_ok())
         {

@@ -14,7 +14,7 @@ use crate::py::derived::{self, Class, Description, State};
 use crate::py::method::{arguments, method, method_with, optional_number, required};
 use crate::py::{Owned, imports, raw};
 
-static CLASS: Class = Class::new();
+static CLASS: Class<Datagram> = Class::new();
 
 /// Makes the type and adds it to the module.
 pub fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -25,7 +25,7 @@ pub fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     fields.set_item("__slots__", PyTuple::empty(py))?;
     fields.set_item("__module__", module.name()?)?;
     let base = py.get_type::<PyType>().call1(("DatagramTransportBase", bases, fields))?;
-    CLASS.init::<Datagram>(module, &base, description())
+    CLASS.init(module, &base, description())
 }
 
 fn description() -> Description {
@@ -161,6 +161,10 @@ unsafe extern "C" fn get_loop(object: *mut ffi::PyObject, _: *mut c_void) -> *mu
 
 impl State for Datagram {
     type Public = Public;
+
+    fn class() -> &'static Class<Self> {
+        &CLASS
+    }
 
     fn public(&self) -> &Arc<Public> {
         &self.public

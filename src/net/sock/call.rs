@@ -84,6 +84,10 @@ impl Call {
 impl Awaitable for Call {
     type State = State;
 
+    fn type_of() -> &'static Type<Self> {
+        &TYPE
+    }
+
     /// The future to wait for, or the result.
     fn step(turn: &mut Turn<'_, Self>, py: Python<'_>) -> PyResult<Step> {
         let event_loop = turn.fixed().event_loop(py);

@@ -13,9 +13,9 @@ use crate::py::derived::{self, Class, Description, State};
 use crate::py::method::{method, method_with, optional_number, required};
 use crate::py::{Owned, imports, raw};
 
-static CLASS: Class = Class::new();
-static READ_PIPE: Class = Class::new();
-static WRITE_PIPE: Class = Class::new();
+static CLASS: Class<Stream> = Class::new();
+static READ_PIPE: Class<Stream> = Class::new();
+static WRITE_PIPE: Class<Stream> = Class::new();
 
 /// Makes the types and adds them to the module.
 pub fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -26,21 +26,21 @@ pub fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         methods: [common(), reading(), writing(), files()].concat(),
         getset: [getset(), of_sockets()].concat(),
     };
-    CLASS.init::<Stream>(module, imports::asyncio_transport(py)?, stream)?;
+    CLASS.init(module, imports::asyncio_transport(py)?, stream)?;
     let read_pipe = Description {
         name: c"tokioloop._tokioloop.ReadPipeTransport",
         doc: c"The transport of the end of a pipe that is read.",
         methods: [common(), reading()].concat(),
         getset: getset(),
     };
-    READ_PIPE.init::<Stream>(module, imports::asyncio_read_transport(py)?, read_pipe)?;
+    READ_PIPE.init(module, imports::asyncio_read_transport(py)?, read_pipe)?;
     let write_pipe = Description {
         name: c"tokioloop._tokioloop.WritePipeTransport",
         doc: c"The transport of the end of a pipe that is written.",
         methods: [common(), writing()].concat(),
         getset: getset(),
     };
-    WRITE_PIPE.init::<Stream>(module, imports::asyncio_write_transport(py)?, write_pipe)
+    WRITE_PIPE.init(module, imports::asyncio_write_transport(py)?, write_pipe)
 }
 
 fn getset() -> Vec<ffi::PyGetSetDef> {
@@ -260,6 +260,10 @@ unsafe extern "C" fn protocol_paused(object: *mut ffi::PyObject, _: *mut c_void)
 
 impl State for Stream {
     type Public = Public;
+
+    fn class() -> &'static Class<Self> {
+        &CLASS
+    }
 
     fn public(&self) -> &Arc<Public> {
         &self.public

@@ -15,11 +15,11 @@ use crate::py::derived::{self, Class, Description, State};
 use crate::py::method::{method, method_with, optional_number, required};
 use crate::py::{Owned, imports, raw};
 
-static CLASS: Class = Class::new();
+static CLASS: Class<Tls> = Class::new();
 
 /// Makes the type and adds it to the module.
 pub fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    CLASS.init::<Tls>(module, imports::asyncio_transport(module.py())?, description())?;
+    CLASS.init(module, imports::asyncio_transport(module.py())?, description())?;
     native::register(|object| CLASS.is_type_of(object), Receive { slice: read::receive, object: None });
     Ok(())
 }
@@ -161,6 +161,10 @@ unsafe extern "C" fn get_sendfile_mode(_: *mut ffi::PyObject, _: *mut c_void) ->
 
 impl State for Tls {
     type Public = Public;
+
+    fn class() -> &'static Class<Self> {
+        &CLASS
+    }
 
     fn public(&self) -> &Arc<Public> {
         &self.public
