@@ -8,7 +8,7 @@ use std::os::fd::RawFd;
 
 use super::epoll::{Epoll, Ready};
 use super::source::{Kind, Source};
-use super::{Completion, Driver, ReadMode, Token};
+use super::{Completion, Driver, ReadMode, Refused, Token};
 use crate::sys::datagram::{self, Batch, Name};
 
 /// A datagram socket: what was reported stays true until a call says otherwise.
@@ -124,7 +124,7 @@ impl Datagram {
 impl<T> Driver<T> {
     /// Registers a non-blocking datagram socket; it starts paused. In [`ReadMode::Bytes`] it reports
     /// [`Completion::Datagrams`].
-    pub fn register_datagram(&mut self, fd: RawFd, family: i32, data: T) -> io::Result<Token> {
+    pub fn register_datagram(&mut self, fd: RawFd, family: i32, data: T) -> Result<Token, Refused<T>> {
         let datagram = Datagram::new(!matches!(family, libc::AF_INET | libc::AF_INET6));
         self.register(fd, Kind::Datagram(datagram), data, |epoll, token| {
             epoll.register_edge(fd, token, false)

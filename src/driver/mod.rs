@@ -122,6 +122,19 @@ pub struct Driver<T> {
     spare: Option<Box<Batch>>,
 }
 
+/// Why a descriptor is not registered, and what its owner wanted to leave with it: to be dropped outside of the loop's claim.
+#[derive(Debug)]
+pub struct Refused<T> {
+    pub error: io::Error,
+    pub data: T,
+}
+
+impl<T> Refused<T> {
+    pub fn into_error(self) -> io::Error {
+        self.error
+    }
+}
+
 impl<T> Driver<T> {
     pub fn new() -> io::Result<Self> {
         Ok(Self {
@@ -145,7 +158,7 @@ impl<T> Driver<T> {
     // ---- registration -------------------------------------------------------------------------------
 
     /// Registers a connected, non-blocking stream socket; it starts paused.
-    pub fn register_stream(&mut self, fd: RawFd, family: i32, data: T) -> io::Result<Token> {
+    pub fn register_stream(&mut self, fd: RawFd, family: i32, data: T) -> Result<Token, Refused<T>> {
         self.need_buffer();
         let stream = Stream::new(if family == libc::AF_UNIX { Io::UnixSocket } else { Io::Socket });
         self.register(fd, Kind::Stream(stream), data, |epoll, token| epoll.register_edge(fd, token, true))
@@ -154,9 +167,12 @@ impl<T> Driver<T> {
     /// Registers a non-blocking pipe, terminal or the like as a stream; it starts paused. A descriptor that another source
     /// has (a terminal that is read and written) gets a second number, and one that epoll refuses (`/dev/null`) counts as
     /// ready at any time.
-    pub fn register_pipe(&mut self, fd: RawFd, data: T) -> io::Result<Token> {
+    pub fn register_pipe(&mut self, fd: RawFd, data: T) -> Result<Token, Refused<T>> {
         self.need_buffer();
-        let own = self.by_fd.contains_key(&fd).then(|| sys::pipe::duplicate(fd)).transpose()?;
+        let own = match self.by_fd.contains_key(&fd).then(|| sys::pipe::duplicate(fd)).transpose() {
+            Ok(own) => own,
+            Err(error) => return Err(Refused { error, data }),
+        };
         let fd = own.as_ref().map_or(fd, AsRawFd::as_raw_fd);
         let mut refused = false;
         let stream = Kind::Stream(Stream::new(Io::File));
@@ -184,21 +200,24 @@ impl<T> Driver<T> {
     }
 
     /// Registers a listening, non-blocking socket and starts accepting.
-    pub fn register_listener(&mut self, fd: RawFd, data: T) -> io::Result<Token> {
+    pub fn register_listener(&mut self, fd: RawFd, data: T) -> Result<Token, Refused<T>> {
         let listener = Kind::Listener(Listener::default());
         self.register(fd, listener, data, |epoll, token| epoll.register_edge(fd, token, false))
     }
 
     /// As [`register_listener`](Self::register_listener), for a socket that other loops accept from too: one connection wakes
     /// one of those that sleep. Reports one connection a wait, so that others that were woken get theirs.
-    pub fn register_shared_listener(&mut self, fd: RawFd, data: T) -> io::Result<Token> {
+    pub fn register_shared_listener(&mut self, fd: RawFd, data: T) -> Result<Token, Refused<T>> {
         let listener = Kind::Listener(Listener::shared());
         self.register(fd, listener, data, |epoll, token| epoll.add_exclusive(fd, token))
     }
 
     /// Registers a descriptor to be watched for readiness; silent until [`watch`](Self::watch).
     pub fn register_watch(&mut self, fd: RawFd, data: T) -> Token {
-        self.register(fd, Kind::Watch(Watch::default()), data, |_, _| Ok(())).expect("makes no system call")
+        let kind = Kind::Watch(Watch::default());
+        let token = self.sources.insert(Source { fd, own: None, kind, queued: false, data });
+        self.note(fd, token);
+        token
     }
 
     fn register(
@@ -207,15 +226,19 @@ impl<T> Driver<T> {
         kind: Kind,
         data: T,
         attach: impl FnOnce(&mut Epoll, Token) -> io::Result<()>,
-    ) -> io::Result<Token> {
+    ) -> Result<Token, Refused<T>> {
         let token = self.sources.insert(Source { fd, own: None, kind, queued: false, data });
         if let Err(error) = attach(&mut self.epoll, token) {
-            self.sources.remove(token);
-            return Err(error);
+            let source = self.sources.remove(token).expect("inserted above");
+            return Err(Refused { error, data: source.data });
         }
+        self.note(fd, token);
+        Ok(token)
+    }
+
+    fn note(&mut self, fd: RawFd, token: Token) {
         self.by_fd.insert(fd, token);
         self.until_sweep = self.until_sweep.saturating_sub(1);
-        Ok(token)
     }
 
     /// Forgets a source and returns what its owner left with it. The descriptor stays open.

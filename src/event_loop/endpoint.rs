@@ -111,5 +111,9 @@ pub(crate) fn with_driver<R>(
     event_loop: &Bound<'_, EventLoop>,
     f: impl FnOnce(&mut Driver<Endpoint>) -> R,
 ) -> PyResult<R> {
-    event_loop.get().with(event_loop.py(), |core| core.driver().map(f))?
+    // What it captured is dropped outside of the claim where there is no driver.
+    let mut f = Some(f);
+    event_loop.get().with(event_loop.py(), |core| {
+        core.driver().map(|driver| f.take().map(|f| f(driver)).expect("called once"))
+    })?
 }

@@ -12,7 +12,7 @@ use super::connection::{self, Terms};
 use super::stream::{self, Extra, Parts};
 use super::tls;
 use super::watch;
-use crate::driver::{Completion, Connection, Token};
+use crate::driver::{Completion, Connection, Refused, Token};
 use crate::event_loop::EventLoop;
 use crate::event_loop::endpoint::{Endpoint, Native, with_driver};
 use crate::event_loop::report::{OrReport, Report};
@@ -135,6 +135,7 @@ fn listen(
         true => driver.register_shared_listener(fd, endpoint),
         false => driver.register_listener(fd, endpoint),
     })?
+    .map_err(Refused::into_error)
     .or_os_error()
     .map(drop)
 }

@@ -401,7 +401,7 @@ def main(seed: int, steps: int) -> None:
             noted()
 
     def noted() -> None:
-        world.step()
+        world.attempt(world.step)
         if _tokioloop._panics():
             print(f"a panic in {world.last}, seed {seed}", flush=True)
             os._exit(3)

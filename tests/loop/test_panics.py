@@ -214,3 +214,13 @@ def test_nonsense_makes_nothing_panic(seed):
         check=False,
     )
     assert answer.returncode == 0 and answer.stdout.endswith("nothing\n"), answer.stdout + answer.stderr
+
+
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_a_listener_that_epoll_refuses(loop, exclusive):
+    """What it would have kept is released outside of the loop's claim, which a debug build checks."""
+    with open(__file__) as file, pytest.raises(PermissionError):
+        loop._accept(file, lambda: None, exclusive=exclusive)
+    loop.close()
+    with open(__file__) as file, pytest.raises(RuntimeError, match="closed"):
+        loop._accept(file, lambda: None, exclusive=exclusive)

@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use crate::driver::{Completion, ReadMode, Token};
+use crate::driver::{Completion, ReadMode, Refused, Token};
 use crate::event_loop::endpoint::{Endpoint, with_driver};
 use crate::event_loop::report::{OrReport, Report};
 use crate::event_loop::{EventLoop, turn};
@@ -300,7 +300,7 @@ fn make<'py>(
     let registered = with_driver(event_loop, |driver| {
         driver.register_datagram(fd, family, Endpoint::transport(dispatch, (&object).into()))
     })
-    .and_then(OrOsError::or_os_error);
+    .and_then(|registered| registered.map_err(Refused::into_error).or_os_error());
     let transport = Transport::new(&object);
     match registered {
         Ok(token) => transport.with(|state| state.token = Some(token))?,

@@ -27,7 +27,6 @@ mod read;
 mod rest;
 mod write;
 
-use std::io;
 use std::os::fd::{IntoRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
@@ -35,7 +34,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use crate::driver::{Completion, Connection, Driver, ReadMode, Token};
+use crate::driver::{Completion, Connection, Driver, ReadMode, Refused, Token};
 use crate::event_loop::endpoint::{Endpoint, with_driver};
 use crate::event_loop::report::{OrReport, Report};
 use crate::event_loop::{EventLoop, turn};
@@ -340,7 +339,7 @@ fn assemble<'py>(
     event_loop: &Bound<'py, EventLoop>,
     kind: Kind,
     parts: Parts<'py>,
-    register: impl FnOnce(&mut Driver<Endpoint>, Endpoint) -> io::Result<Token>,
+    register: impl FnOnce(&mut Driver<Endpoint>, Endpoint) -> Result<Token, Refused<Endpoint>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = event_loop.py();
     let Parts { fd, owned, protocol, context, server, extra } = parts;
@@ -379,7 +378,7 @@ fn assemble<'py>(
     let object = class::create(py, stream)?;
     let registered =
         with_driver(event_loop, |driver| register(driver, Endpoint::transport(dispatch, (&object).into())))
-            .and_then(OrOsError::or_os_error);
+            .and_then(|registered| registered.map_err(Refused::into_error).or_os_error());
     let transport = Transport::new(&object);
     match registered {
         Ok(token) => {
