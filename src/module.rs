@@ -28,6 +28,7 @@ fn _tokioloop(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<executor::ThreadQueue>()?;
     module.add_class::<net::balance::Balance>()?;
     module.add_class::<net::child::ChildDescriptor>()?;
+    module.add_class::<net::dns::Lookup>()?;
     module.add_class::<net::tls::ServerConfig>()?;
     module.add_class::<net::tls::ClientConfig>()?;
     module.add_class::<net::tls::Connection>()?;

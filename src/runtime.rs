@@ -4,6 +4,7 @@
 //! through a loop's inbox. It is never shut down; the process's end takes its threads along. A forked child has none of the
 //! threads, so it builds its own at its first use, with the settings it inherited unless it makes others.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,9 +17,16 @@ use crate::sys::thread;
 /// The most threads of either kind: beyond what a machine has use for, within what Tokio's counters hold.
 const MOST_THREADS: usize = 32_767;
 
+/// How many names are looked up at a time if nothing is set.
+const RESOLVER_THREADS_DEFAULT: usize = 32;
+
+/// Tokio's own default, to which the threads for names are added.
+const MAX_BLOCKING_THREADS_DEFAULT: usize = 512;
+
 /// Each setting's variable; what [`configure`] was given comes first.
 const WORKER_THREADS: &str = "TOKIOLOOP_WORKER_THREADS";
 const MAX_BLOCKING_THREADS: &str = "TOKIOLOOP_MAX_BLOCKING_THREADS";
+const RESOLVER_THREADS: &str = "TOKIOLOOP_RESOLVER_THREADS";
 const THREAD_NAME: &str = "TOKIOLOOP_THREAD_NAME";
 
 /// How the runtime is built; None leaves it to the environment, and then to Tokio.
@@ -26,6 +34,7 @@ const THREAD_NAME: &str = "TOKIOLOOP_THREAD_NAME";
 pub struct Settings {
     pub worker_threads: Option<usize>,
     pub max_blocking_threads: Option<usize>,
+    pub resolver_threads: Option<usize>,
     pub thread_name: Option<String>,
 }
 
@@ -50,6 +59,9 @@ pub struct Metrics {
     pub blocking_queue_depth: usize,
     /// Tasks that no worker has taken.
     pub global_queue_depth: usize,
+    /// Look-ups of names that run, and those that wait for their turn.
+    pub running_lookups: usize,
+    pub waiting_lookups: usize,
 }
 
 /// What Tokio tells with its unstable features only, counted here.
@@ -65,6 +77,63 @@ struct Started {
     process: u32,
     runtime: Runtime,
     figures: &'static Figures,
+    lookups: Lookups,
+}
+
+type Work = Box<dyn FnOnce() + Send>;
+
+/// Look-ups of names. They may be stuck for as long as the resolver likes, and nothing stops them; so they have a limit of their own, and
+/// wait for their turn here, where one that nobody wants any more can be taken back.
+struct Lookups {
+    limit: usize,
+    state: Mutex<LookupsState>,
+}
+
+#[derive(Default)]
+struct LookupsState {
+    running: usize,
+    next: u64,
+    /// By their numbers, the first asked first.
+    waiting: BTreeMap<u64, Work>,
+}
+
+/// A look-up that was asked for.
+pub struct Lookup {
+    process: u32,
+    lookups: &'static Lookups,
+    number: u64,
+}
+
+impl Lookup {
+    /// Takes it back if it still waits for its turn: it is dropped. One that runs goes on. Any thread.
+    pub fn withdraw(&self) {
+        // A forked child has none of its parent's threads, and one of those may have held the lock.
+        if self.process != std::process::id() {
+            return;
+        }
+        let withdrawn = self.lookups.state.lock().waiting.remove(&self.number);
+        drop(withdrawn);
+    }
+}
+
+impl Lookups {
+    /// What a thread of the pool does: one after the other.
+    fn run(&self) {
+        loop {
+            let work = {
+                let mut state = self.state.lock();
+                match state.waiting.pop_first() {
+                    Some((_, work)) => work,
+                    None => {
+                        state.running -= 1;
+                        return;
+                    }
+                }
+            };
+            // One that panics must not take its thread from the others.
+            let _ = catch_unwind(AssertUnwindSafe(work));
+        }
+    }
 }
 
 struct State {
@@ -79,15 +148,22 @@ impl State {
 }
 
 static STATE: Mutex<State> = Mutex::new(State {
-    settings: Settings { worker_threads: None, max_blocking_threads: None, thread_name: None },
+    settings: Settings {
+        worker_threads: None,
+        max_blocking_threads: None,
+        resolver_threads: None,
+        thread_name: None,
+    },
     started: None,
 });
 
 /// Sets how the runtime will be built; what is None stays as it was.
 pub fn configure(settings: Settings) -> Result<(), Refused> {
-    for (name, count) in
-        [("worker_threads", settings.worker_threads), ("max_blocking_threads", settings.max_blocking_threads)]
-    {
+    for (name, count) in [
+        ("worker_threads", settings.worker_threads),
+        ("max_blocking_threads", settings.max_blocking_threads),
+        ("resolver_threads", settings.resolver_threads),
+    ] {
         count.map_or(Ok(()), |count| check_count(name, count)).map_err(Refused::Invalid)?;
     }
     if let Some(name) = &settings.thread_name {
@@ -101,6 +177,7 @@ pub fn configure(settings: Settings) -> Result<(), Refused> {
     state.settings = Settings {
         worker_threads: settings.worker_threads.or(former.worker_threads),
         max_blocking_threads: settings.max_blocking_threads.or(former.max_blocking_threads),
+        resolver_threads: settings.resolver_threads.or(former.resolver_threads),
         thread_name: settings.thread_name.or(former.thread_name),
     };
     Ok(())
@@ -150,6 +227,7 @@ impl Settings {
         Ok(Self {
             worker_threads: or_count(self.worker_threads, WORKER_THREADS)?,
             max_blocking_threads: or_count(self.max_blocking_threads, MAX_BLOCKING_THREADS)?,
+            resolver_threads: or_count(self.resolver_threads, RESOLVER_THREADS)?,
             thread_name,
         })
     }
@@ -177,11 +255,13 @@ fn started() -> io::Result<&'static Started> {
     if let Some(count) = settings.worker_threads {
         builder.worker_threads(count);
     }
-    if let Some(count) = settings.max_blocking_threads {
-        builder.max_blocking_threads(count);
-    }
+    // The names' threads come on top, so that neither kind of work takes the other's.
+    let limit = settings.resolver_threads.unwrap_or(RESOLVER_THREADS_DEFAULT);
+    let others = settings.max_blocking_threads.unwrap_or(MAX_BLOCKING_THREADS_DEFAULT);
+    builder.max_blocking_threads(others + limit);
     let runtime = starting_threads(|| builder.build())??;
-    let started = Box::leak(Box::new(Started { process: std::process::id(), runtime, figures }));
+    let lookups = Lookups { limit, state: Mutex::default() };
+    let started = Box::leak(Box::new(Started { process: std::process::id(), runtime, figures, lookups }));
     state.started = Some(started);
     // Who prints it may have to wait, which nobody is to wait for.
     drop(state);
@@ -196,7 +276,13 @@ pub fn handle() -> io::Result<&'static Handle> {
 
 /// What the runtime is doing. Starts nothing. The figures are read one after the other while its threads go on.
 pub fn metrics() -> Metrics {
-    let Some(Started { runtime, figures, .. }) = STATE.lock().here() else { return Metrics::default() };
+    let Some(Started { runtime, figures, lookups, .. }) = STATE.lock().here() else {
+        return Metrics::default();
+    };
+    let (running_lookups, waiting_lookups) = {
+        let state = lookups.state.lock();
+        (state.running, state.waiting.len())
+    };
     let tokio = runtime.metrics();
     let worker_threads = tokio.num_workers();
     // Workers are threads of the blocking pool that never come back to it.
@@ -209,6 +295,8 @@ pub fn metrics() -> Metrics {
         idle_blocking_threads: blocking_threads.saturating_sub(figures.running.load(Ordering::Relaxed)),
         blocking_queue_depth: figures.waiting.load(Ordering::Relaxed),
         global_queue_depth: tokio.global_queue_depth(),
+        running_lookups,
+        waiting_lookups,
     }
 }
 
@@ -228,17 +316,39 @@ impl Drop for Counted {
     }
 }
 
-/// Runs a blocking function on the runtime's blocking pool.
-pub fn spawn_blocking(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    let Started { runtime, figures, .. } = started()?;
+/// Has a name looked up on the runtime's blocking pool, as soon as it is its turn.
+pub fn spawn_lookup(work: impl FnOnce() + Send + 'static) -> io::Result<Lookup> {
+    let Started { runtime, figures, lookups, process } = started()?;
     let waiting = Counted::new(&figures.waiting);
-    let counted = move || {
+    let counted = Box::new(move || {
         drop(waiting);
         let _running = Counted::new(&figures.running);
         work();
+    });
+    let (number, starts) = {
+        let mut state = lookups.state.lock();
+        let number = state.next;
+        state.next += 1;
+        state.waiting.insert(number, counted);
+        let starts = state.running < lookups.limit;
+        state.running += usize::from(starts);
+        (number, starts)
     };
-    // The pool starts threads from the calling one: they must not inherit an open signal mask even for a moment.
-    starting_threads(|| drop(runtime.spawn_blocking(counted)))
+    let lookup = Lookup { process: *process, lookups, number };
+    if starts
+        // The pool starts threads from the calling one: they must not inherit an open signal mask even for a moment.
+        && let Err(error) = starting_threads(|| drop(runtime.spawn_blocking(|| lookups.run())))
+    {
+        let mut state = lookups.state.lock();
+        state.running -= 1;
+        // Where others run, it will be its turn after them.
+        if state.running == 0 {
+            drop(state);
+            lookup.withdraw();
+            return Err(error);
+        }
+    }
+    Ok(lookup)
 }
 
 /// Runs `start` with all signals blocked. Tokio panics where the system refuses a thread; here that is an error.
@@ -252,7 +362,7 @@ mod tests {
     #[test]
     fn blocking_work_runs_with_all_signals_blocked() {
         let (sender, receiver) = std::sync::mpsc::channel();
-        super::spawn_blocking(move || {
+        super::spawn_lookup(move || {
             // SAFETY: reads the thread's mask into a valid set.
             let blocked = unsafe {
                 let mut set: libc::sigset_t = std::mem::zeroed();
@@ -263,5 +373,39 @@ mod tests {
         })
         .expect("the runtime starts");
         assert!(receiver.recv().expect("the work runs"));
+    }
+
+    #[test]
+    fn one_that_waits_can_be_taken_back_and_one_that_panics_harms_nobody() {
+        use std::sync::mpsc::channel;
+        let ((held, hold), (said, heard)) = (channel::<()>(), channel());
+        // As many as there is room for, none of which ends before it is told.
+        let hold = std::sync::Arc::new(std::sync::Mutex::new(hold));
+        let block = || {
+            let (hold, said) = (hold.clone(), said.clone());
+            super::spawn_lookup(move || {
+                said.send("runs").expect("the test waits");
+                let _ = hold.lock().expect("no panic inside").recv();
+            })
+            .expect("the runtime starts")
+        };
+        let blocking: Vec<_> = (0..super::RESOLVER_THREADS_DEFAULT).map(|_| block()).collect();
+        for _ in &blocking {
+            heard.recv().expect("it runs");
+        }
+        let panicking = super::spawn_lookup(|| panic!("on purpose")).expect("it waits");
+        let again = said.clone();
+        let taken_back =
+            super::spawn_lookup(move || again.send("unwanted").expect("the test waits")).expect("it waits");
+        let last = super::spawn_lookup(move || said.send("last").expect("the test waits")).expect("it waits");
+        assert!(super::metrics().waiting_lookups >= 3);
+        taken_back.withdraw();
+        taken_back.withdraw();
+        blocking[0].withdraw();
+        drop(held);
+        assert_eq!(heard.recv(), Ok("last"));
+        panicking.withdraw();
+        last.withdraw();
+        drop((hold, blocking));
     }
 }

@@ -9,11 +9,13 @@ default executor.
 import socket
 import sys
 from _socket import getnameinfo as _getnameinfo
+from asyncio import Future
 from collections.abc import Sequence
 from typing import Any
 
 from ._executor import Executor
 from ._log import logger
+from ._tokioloop import Lookup
 
 type AddrInfo = tuple[Any, Any, int, str, Any]
 type Host = str | bytes | None
@@ -68,7 +70,7 @@ class Names(Executor):
                     raise
         node, service = _encode_host(host), _encode_port(port)
         sys.audit("socket.getaddrinfo", host, port, family, type, proto)
-        return await self._resolve(node, service, family, type, proto, flags)
+        return await _answer(*self._resolve(node, service, family, type, proto, flags))
 
     async def getnameinfo(self, sockaddr: tuple[Any, ...], flags: int = 0) -> tuple[str, str]:
         """As ``socket.getnameinfo``, without blocking the loop. Raises ``socket.gaierror``."""
@@ -82,7 +84,7 @@ class Names(Executor):
             return answer
         # The native side reads plain numbers only, where the C library also takes forms such as "127.1".
         host, port = answer
-        return await self._resolve_name((host, int(port), *sockaddr[2:]), flags)
+        return await _answer(*self._resolve_name((host, int(port), *sockaddr[2:]), flags))
 
     async def _ensure_resolved(
         self,
@@ -138,6 +140,14 @@ def take_turns(infos: Sequence[AddrInfo], first_family_count: int = 1) -> list[A
     for turn in range(max(map(len, queues))):
         ordered += [queue[turn] for queue in queues if turn < len(queue)]
     return ordered
+
+
+async def _answer[T](future: Future[T], lookup: Lookup) -> T:
+    try:
+        return await future
+    finally:
+        # Who is cancelled leaves the queue. Nothing stops a look-up that runs.
+        lookup.withdraw()
 
 
 def _is_replaced(function: object) -> bool:

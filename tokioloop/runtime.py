@@ -6,7 +6,12 @@ tokioloop.runtime.metrics().blocking_threads
 It starts when something first needs it, such as a name to be resolved, and there is one per process. Its threads block all
 signals and touch no Python object. Loops do their socket I/O themselves and need no thread of it.
 
-The environment variables TOKIOLOOP_WORKER_THREADS, TOKIOLOOP_MAX_BLOCKING_THREADS and TOKIOLOOP_THREAD_NAME set the same;
+Names are looked up by threads of their own number: a look-up that the system's resolver keeps for long, which nothing can
+stop, takes no thread from other blocking work, nor the other way round. What is more than ``resolver_threads`` waits for its turn, and
+leaves the queue when it is cancelled.
+
+The environment variables TOKIOLOOP_WORKER_THREADS, TOKIOLOOP_MAX_BLOCKING_THREADS, TOKIOLOOP_RESOLVER_THREADS and
+TOKIOLOOP_THREAD_NAME set the same;
 what ``configure`` was given comes first. They are read when the runtime starts; a value that is none raises ValueError there.
 """
 
@@ -31,18 +36,24 @@ class Metrics(NamedTuple):
     blocking_queue_depth: int
     #: Tasks that no worker has taken.
     global_queue_depth: int
+    #: Look-ups of names that run.
+    running_lookups: int
+    #: Look-ups that wait for one of those to end.
+    waiting_lookups: int
 
 
 def configure(
     *,
     worker_threads: int | None = None,
     max_blocking_threads: int | None = None,
+    resolver_threads: int | None = None,
     thread_name: str | None = None,
 ) -> None:
     """Set how the runtime will be built; None leaves a setting as it is. May be called in any thread, more than once.
 
     worker_threads: how many threads run its tasks, from 1 to 32767; as many as there are cores if nothing is set.
-    max_blocking_threads: the most threads for blocking calls, from 1 to 32767; 512 if nothing is set.
+    max_blocking_threads: the most threads for blocking calls but look-ups, from 1 to 32767; 512 if nothing is set.
+    resolver_threads: how many names are looked up at a time, each by a thread, from 1 to 32767; 32 if nothing is set.
     thread_name: the name of its threads to the system, which keeps 15 bytes of it; "tokioloop" if nothing is set.
 
     Raises TypeError and ValueError for other values, RuntimeError once the runtime runs in this process. A forked child has
@@ -50,9 +61,10 @@ def configure(
     """
     workers = _count("worker_threads", worker_threads)
     blocking = _count("max_blocking_threads", max_blocking_threads)
+    resolving = _count("resolver_threads", resolver_threads)
     if thread_name is not None and not isinstance(thread_name, str):
         raise TypeError(f"thread_name must be a str or None, not {type(thread_name).__name__}")
-    _configure_runtime(workers, blocking, thread_name)
+    _configure_runtime(workers, blocking, resolving, thread_name)
 
 
 def metrics() -> Metrics:

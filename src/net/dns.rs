@@ -12,9 +12,10 @@ use crate::event_loop::core::PendingKey;
 use crate::event_loop::post::Post;
 use crate::event_loop::report::{OrReport, Report};
 use crate::event_loop::task;
+use crate::inbox::InboxSender;
 use crate::py::Owned;
 use crate::py::call;
-use crate::py::errors::os_error;
+use crate::py::errors::{OrOsError, os_error};
 use crate::py::fatal::OrFatal;
 use crate::py::imports;
 use crate::py::names::names;
@@ -28,33 +29,70 @@ enum Outcome {
     Named(Result<(CString, CString), ResolveError>),
 }
 
-/// Runs `work` on the blocking pool; the future waits for its outcome.
+/// A look-up that its loop was asked for.
+#[pyclass(frozen, module = "tokioloop._tokioloop")]
+pub struct Lookup(runtime::Lookup);
+
+#[pymethods]
+impl Lookup {
+    /// Nobody wants the answer any more: it leaves the queue, if it has not begun. Any thread.
+    fn withdraw(&self) {
+        self.0.withdraw();
+    }
+}
+
+/// A question on its way. Dropped before it was asked, it has the loop forget who waits.
+struct Question<W: FnOnce() -> Outcome> {
+    inbox: InboxSender<Post>,
+    key: PendingKey,
+    work: Option<W>,
+}
+
+impl<W: FnOnce() -> Outcome> Question<W> {
+    fn ask(mut self) {
+        let Some(work) = self.work.take() else { return };
+        let (outcome, key) = (work(), self.key);
+        // A loop closed meanwhile wants no answer.
+        let _ = self.inbox.post(Post::Finished(Box::new(move |event_loop| finish(event_loop, key, outcome))));
+    }
+}
+
+impl<W: FnOnce() -> Outcome> Drop for Question<W> {
+    fn drop(&mut self) {
+        if self.work.is_none() {
+            return;
+        }
+        let key = self.key;
+        let forget = move |event_loop: &Bound<'_, EventLoop>| {
+            // SAFETY: owned while running; the borrow ends with the statement.
+            let waiting = unsafe { event_loop.get().core_mut() }.pending.remove(key);
+            drop(waiting);
+            Ok(())
+        };
+        let _ = self.inbox.post(Post::Finished(Box::new(forget)));
+    }
+}
+
+/// Has `work` done on the blocking pool; the future waits for its outcome.
 fn spawn<'py>(
     event_loop: &Bound<'py, EventLoop>,
     work: impl FnOnce() -> Outcome + Send + 'static,
-) -> PyResult<Bound<'py, PyAny>> {
+) -> PyResult<(Bound<'py, PyAny>, Lookup)> {
     let py = event_loop.py();
     let lp = event_loop.get();
     lp.check_open()?;
     let future = task::create_future(event_loop)?;
     let waiting = future.clone_ref(py);
     let key = lp.with(py, |core| core.pending.insert(waiting))?;
-    let inbox = lp.shared.inbox.clone();
-    let started = runtime::spawn_blocking(move || {
-        // A loop closed meanwhile wants no answer.
-        let outcome = work();
-        let _ = inbox.post(Post::Finished(Box::new(move |event_loop| finish(event_loop, key, outcome))));
-    });
-    if let Err(error) = started {
-        drop(lp.with(py, |core| core.pending.remove(key))?);
-        return Err(os_error(error));
-    }
-    Ok(future.into_bound(py))
+    let question = Question { inbox: lp.shared.inbox.clone(), key, work: Some(work) };
+    // Where that fails, the question is dropped.
+    let lookup = runtime::spawn_lookup(move || question.ask()).or_os_error()?;
+    Ok((future.into_bound(py), Lookup(lookup)))
 }
 
 #[pymethods]
 impl EventLoop {
-    /// A future of what socket.getaddrinfo() returns.
+    /// A future of what socket.getaddrinfo() returns, and the look-up behind it.
     fn _resolve<'py>(
         slf: &Bound<'py, Self>,
         host: Option<Vec<u8>>,
@@ -63,19 +101,19 @@ impl EventLoop {
         r#type: i32,
         proto: i32,
         flags: i32,
-    ) -> PyResult<Bound<'py, PyAny>> {
+    ) -> PyResult<(Bound<'py, PyAny>, Lookup)> {
         let text = |bytes: Option<Vec<u8>>| bytes.map(CString::new).transpose();
         let query =
             Query { host: text(host)?, service: text(port)?, family, kind: r#type, protocol: proto, flags };
         spawn(slf, move || Outcome::Resolved(detached(|token| dns::resolve(token, &query))))
     }
 
-    /// A future of what socket.getnameinfo() returns; the address must be numeric.
+    /// A future of what socket.getnameinfo() returns, and the look-up behind it; the address must be numeric.
     fn _resolve_name<'py>(
         slf: &Bound<'py, Self>,
         sockaddr: &Bound<'py, PyTuple>,
         flags: i32,
-    ) -> PyResult<Bound<'py, PyAny>> {
+    ) -> PyResult<(Bound<'py, PyAny>, Lookup)> {
         let address = address::from_python(sockaddr)?;
         spawn(slf, move || Outcome::Named(detached(|token| dns::resolve_name(token, &address, flags))))
     }

@@ -51,6 +51,9 @@ def in_child(work):
         ({"worker_threads": 32768}, ValueError),
         ({"max_blocking_threads": 1 << 80}, ValueError),
         ({"max_blocking_threads": True}, TypeError),
+        ({"resolver_threads": 0}, ValueError),
+        ({"resolver_threads": 32768}, ValueError),
+        ({"resolver_threads": "1"}, TypeError),
         ({"worker_threads": 2.0}, TypeError),
         ({"worker_threads": "2"}, TypeError),
         ({"thread_name": b"x"}, TypeError),
@@ -72,7 +75,7 @@ def test_threads_have_the_name_and_the_number():
     python(
         START
         + """
-assert runtime.metrics() == (False, 0, 0, 0, 0, 0, 0)
+assert runtime.metrics() == (False, 0, 0, 0, 0, 0, 0, 0, 0)
 runtime.configure(worker_threads=7, thread_name="pond")
 runtime.configure(worker_threads=3, max_blocking_threads=2)
 assert not runtime.metrics().started
@@ -88,11 +91,11 @@ assert raises(RuntimeError, runtime.configure).startswith("the runtime is runnin
     )
 
 
-def test_no_more_blocking_threads_than_were_allowed():
+def test_no_more_threads_for_names_than_were_allowed():
     python(
         START
         + """
-runtime.configure(max_blocking_threads=1, worker_threads=1)
+runtime.configure(resolver_threads=1, worker_threads=1)
 loop = tokioloop.TokioLoop()
 
 async def main():
@@ -131,6 +134,7 @@ def test_arguments_come_before_the_environment():
         ("TOKIOLOOP_WORKER_THREADS", "0"),
         ("TOKIOLOOP_MAX_BLOCKING_THREADS", "-1"),
         ("TOKIOLOOP_MAX_BLOCKING_THREADS", "99999"),
+        ("TOKIOLOOP_RESOLVER_THREADS", "0"),
     ],
 )
 def test_a_bad_environment_is_told_at_the_first_use(name, value):

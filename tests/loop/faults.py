@@ -2,6 +2,7 @@
 
 import errno
 import functools
+import os
 import shutil
 import subprocess
 import tempfile
@@ -16,6 +17,8 @@ SOURCE = r"""
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
 #include <poll.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -60,6 +63,18 @@ FAULTY(ssize_t, recvmsg, (int fd, struct msghdr *m, int flags), (fd, m, flags))
 FAULTY(int, recvmmsg, (int fd, struct mmsghdr *m, unsigned n, int flags, struct timespec *t), (fd, m, n, flags, t))
 FAULTY(int, pidfd_open, (int pid, unsigned flags), (pid, flags))
 
+/* A name that begins with "stuck" is looked up for as long as the pipe named by STUCK has a writer. */
+int getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **list) {
+    static int (*real)(const char *, const char *, const struct addrinfo *, struct addrinfo **);
+    if (!real) real = (int (*)(const char *, const char *, const struct addrinfo *, struct addrinfo **))dlsym(RTLD_NEXT, "getaddrinfo");
+    if (!node || strncmp(node, "stuck", 5)) return real(node, service, hints, list);
+    char byte;
+    struct pollfd pipe = {.fd = open(getenv("STUCK"), O_RDONLY | O_NONBLOCK), .events = POLLIN};
+    while (read(pipe.fd, &byte, 1) < 0) poll(&pipe, 1, -1);
+    close(pipe.fd);
+    return EAI_NONAME;
+}
+
 /* An accept that fails takes the connection that it fails for, as the kernel does. One for want of descriptors does not, nor
    does one that a rule forbids, given here as a negative number. */
 int accept4(int fd, struct sockaddr *a, socklen_t *n, int flags) {
@@ -90,6 +105,12 @@ def _library() -> str:
     target = directory / "faults.so"
     subprocess.run([compiler, "-shared", "-fPIC", "-O1", str(source), "-o", str(target), "-ldl"], check=True)
     return str(target)
+
+
+def python_stuck(code: str, pipe: Path, *args: str, **environ: str) -> "subprocess.CompletedProcess[str]":
+    """Run *code* where names that begin with "stuck" are looked up for as long as *pipe*, made here, has a writer."""
+    os.mkfifo(pipe)
+    return python(code, *args, LD_PRELOAD=_library(), STUCK=str(pipe), **environ)
 
 
 def python_with(code: str, *args: str, **faults: tuple[int, int, int]) -> "subprocess.CompletedProcess[str]":
