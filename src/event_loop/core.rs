@@ -189,8 +189,8 @@ impl Core {
         count
     }
 
-    /// Shows every Python object that the core holds to the garbage collector. What waits in the inbox is left out: other
-    /// threads add to it at any time; it counts as referenced from outside until it is drained.
+    /// Shows every Python object that the core holds to the garbage collector, which has stopped all attached threads: so nothing is
+    /// taken out of the inbox, and what is put in meanwhile, by threads that are never attached, holds none.
     pub fn visit<E>(&self, mut visit: impl FnMut(&Owned) -> Result<(), E>) -> Result<(), E> {
         for spare in [&self.free, &self.free_timers].into_iter().flatten().chain(&self.spare_future) {
             visit(spare.as_object())?;
@@ -216,6 +216,17 @@ impl Core {
             }
         };
         self.kept.values().for_each(|kept| kept.each(&mut see));
+        // SAFETY: as said above.
+        unsafe {
+            self.inbox.each(|link| {
+                if let Some(call) = Post::call_behind(link) {
+                    let _ = call.visit(&mut |object: &Owned| -> Result<(), ()> {
+                        see(object);
+                        Ok(())
+                    });
+                }
+            });
+        }
         self.feed.iter().for_each(|feed| feed.each(&mut see));
         result?;
         if let Some(factory) = &self.task_factory {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use pyo3::prelude::*;
 
 use super::{EventLoop, registry};
-use crate::sys::thread;
+use crate::py::call;
 
 /// The main thread is about to wait for the others. Never unset.
 static BEGUN: AtomicBool = AtomicBool::new(false);
@@ -19,8 +19,10 @@ pub fn _begin_exit(py: Python<'_>) -> Vec<Bound<'_, EventLoop>> {
 }
 
 /// Whether a run that begins now in this thread would keep the interpreter from its end: nobody is left to stop it.
-pub(super) fn forbids(event_loop: &EventLoop) -> bool {
-    BEGUN.load(Ordering::Relaxed) && !event_loop.shared.has_goal() && !thread::is_main()
+pub(super) fn forbids(py: Python<'_>, event_loop: &EventLoop) -> bool {
+    BEGUN.load(Ordering::Relaxed)
+        && !event_loop.shared.has_goal()
+        && call::is_main_thread(py).is_ok_and(|main| !main)
 }
 
 #[pymethods]

@@ -1,5 +1,6 @@
 //! What travels through a loop's inbox.
 
+use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -66,6 +67,18 @@ unsafe impl Linked for Post {
             }
             Box::from_raw(tagged.cast::<Letter>().as_ptr()).post
         }
+    }
+}
+
+impl Post {
+    /// The call behind a link, if it is one.
+    ///
+    /// # Safety
+    /// The link is in a mailbox of posts, which nothing is taken out of as long as the result is used.
+    pub unsafe fn call_behind(link: NonNull<Link>) -> Option<ManuallyDrop<Record>> {
+        let tagged = link.cast::<Tagged>();
+        // SAFETY: promised; the reference stays the mailbox's.
+        unsafe { tagged.as_ref().is_call.then(|| ManuallyDrop::new(Record::from_tagged(tagged))) }
     }
 }
 

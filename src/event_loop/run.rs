@@ -9,9 +9,9 @@ use pyo3::types::{PyDict, PyTuple};
 
 use super::binding::{self, RunningScope};
 use super::{EventLoop, exit, signal, turn};
-use crate::py::imports;
 use crate::py::names::names;
 use crate::py::panic;
+use crate::py::{call, imports};
 use crate::sys::thread;
 
 /// How deep coroutines note where they were made, in debug mode; asyncio's DEBUG_STACK_DEPTH.
@@ -40,7 +40,7 @@ pub(super) fn run_forever(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
         return lp.check_open();
     }
     let owned = OwnedRun(lp);
-    if exit::forbids(lp) {
+    if exit::forbids(py, lp) {
         // SAFETY: the owner since just now.
         unsafe { lp.core_mut() }.stopping = true;
     }
@@ -101,7 +101,7 @@ impl<'a, 'py> Surroundings<'a, 'py> {
     fn change(&mut self) -> PyResult<()> {
         let event_loop = self.event_loop;
         let py = event_loop.py();
-        let main = thread::is_main();
+        let main = call::is_main_thread(py)?;
         if main {
             self.signals = signal::install(event_loop)?;
         }

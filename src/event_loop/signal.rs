@@ -169,12 +169,15 @@ pub fn uninstall(event_loop: &Bound<'_, EventLoop>, installed: Installed) -> PyR
     with_driver(event_loop, |driver| driver.deregister(installed.token))?;
     event_loop.get().with(py, |core| core.signal_watches -= 1)?;
     let (_, write) = sys::signal::wakeup_pair().or_os_error()?;
+    // Whose it is can only be learnt by setting one: ours, so that what comes in the meantime is not lost.
+    let current = set_wakeup_fd(py, write)?;
+    let heir = if current == write { installed.former_fd } else { current };
     // Where that was closed meanwhile there is none to give back.
-    let current = set_wakeup_fd(py, installed.former_fd).or_else(|_| set_wakeup_fd(py, -1))?;
-    if current != write {
-        set_wakeup_fd(py, current)?;
+    if set_wakeup_fd(py, heir).is_err() {
+        set_wakeup_fd(py, -1)?;
+        return Ok(());
     }
-    Ok(())
+    sys::signal::pass_wakeup(heir).or_os_error()
 }
 
 /// Runs Python's handlers.

@@ -120,6 +120,23 @@ impl<T: Linked> Mailbox<T> {
         Drain::of(if head == Self::parked() { ptr::null_mut() } else { reverse(head) })
     }
 
+    /// Shows what is queued, newest first.
+    ///
+    /// # Safety
+    /// Nothing is taken out meanwhile: the consumer is the caller, or stopped. Pushes may go on; what they bring may be missed.
+    pub unsafe fn each(&self, mut see: impl FnMut(NonNull<Link>)) {
+        // Acquire: pairs with the Release in `push`.
+        let mut node = self.head.load(Ordering::Acquire);
+        if node == Self::parked() || node == Self::closed() {
+            return;
+        }
+        while let Some(link) = NonNull::new(node) {
+            see(link);
+            // SAFETY: in the queue, as promised, and not changed while it is.
+            node = unsafe { *link.as_ref().next.get() };
+        }
+    }
+
     /// Announces that the consumer is going to sleep; false when there is something to drain first.
     pub fn park(&self) -> bool {
         self.head

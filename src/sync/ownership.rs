@@ -12,8 +12,9 @@
 //!
 //! `owner` equals a thread's identity only if that thread put it there itself, so "is it me?" is a relaxed load.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicU32;
 
+use super::{AtomicBool, AtomicUsize, Ordering};
 use crate::sys::{detached, thread};
 
 /// Counts forks that led to this process. Changed by the only thread of a forked child.
@@ -84,7 +85,11 @@ impl Ownership {
     /// The right to touch the state, or who has it.
     #[inline]
     pub fn claim(&self) -> Result<Claim<'_>, Foreign> {
-        let me = thread::current_id();
+        self.claim_as(thread::current_id())
+    }
+
+    #[inline]
+    fn claim_as(&self, me: usize) -> Result<Claim<'_>, Foreign> {
         if self.owner.load(Ordering::Relaxed) == me {
             return Ok(Claim { ownership: self, release: false });
         }
@@ -97,7 +102,8 @@ impl Ownership {
             return Err(Foreign { owner: NOBODY, forked: true });
         }
         loop {
-            match self.owner.compare_exchange_weak(0, me, Ordering::Acquire, Ordering::Relaxed) {
+            // Acquire for a refusal too: a short claim's owner came after the end of a run, whose `running` must not be seen any more.
+            match self.owner.compare_exchange_weak(0, me, Ordering::Acquire, Ordering::Acquire) {
                 Ok(_) => {
                     // Others wait for it, attached.
                     detached::stay();
@@ -108,14 +114,18 @@ impl Ownership {
                     return Err(Foreign { owner, forked: false });
                 }
                 // A short claim of another thread while nobody runs.
-                Err(_) => std::thread::yield_now(),
+                Err(_) => yield_now(),
             }
         }
     }
 
     /// Starts running: the claim lasts until [`end_run`](Self::end_run).
     pub fn begin_run(&self) -> Result<(), Foreign> {
-        let mut claim = self.claim()?;
+        self.begin_run_as(thread::current_id())
+    }
+
+    fn begin_run_as(&self, me: usize) -> Result<(), Foreign> {
+        let mut claim = self.claim_as(me)?;
         self.running.store(true, Ordering::Relaxed);
         // A run is waited for by nobody: others are refused.
         if std::mem::take(&mut claim.release) {
@@ -125,7 +135,7 @@ impl Ownership {
     }
 
     pub fn end_run(&self) {
-        debug_assert!(self.is_mine());
+        debug_assert!(cfg!(feature = "loom") || self.is_mine());
         self.running.store(false, Ordering::Relaxed);
         self.owner.store(0, Ordering::Release);
     }
@@ -146,6 +156,37 @@ impl Ownership {
     #[inline]
     pub fn is_running(&self) -> bool {
         self.running.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(not(feature = "loom"))]
+use std::thread::yield_now;
+
+#[cfg(feature = "loom")]
+use loom::thread::yield_now;
+
+/// The model checker's threads are one to the system, so they are numbered here.
+#[cfg(all(test, feature = "loom"))]
+mod models {
+    use super::*;
+    use loom::sync::Arc;
+
+    #[test]
+    fn loom_a_short_claim_is_not_taken_for_a_run_that_has_ended() {
+        loom::model(|| {
+            let shared = Arc::new(Ownership::default());
+            let other = shared.clone();
+            let other = loom::thread::spawn(move || {
+                if other.begin_run_as(1).is_ok() {
+                    other.end_run();
+                }
+                drop(other.claim_as(2));
+            });
+            if let Err(foreign) = shared.claim_as(3) {
+                assert_eq!(foreign.owner, 1, "the only one who runs");
+            }
+            other.join().expect("no panic");
+        });
     }
 }
 

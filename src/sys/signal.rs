@@ -278,10 +278,23 @@ pub fn wakeup_pair() -> io::Result<(RawFd, RawFd)> {
 
 /// Empties the reading end.
 pub fn drain_wakeup() -> io::Result<()> {
+    pass_wakeup(-1)
+}
+
+/// Empties the reading end into another descriptor, if there is one, whose owner hears of signals from now on. One that takes nothing
+/// has enough in it to be read.
+pub fn pass_wakeup(heir: RawFd) -> io::Result<()> {
     let (read, _) = wakeup_pair()?;
     let mut numbers = [0; 256];
     loop {
-        match super::socket::recv(read, &mut numbers) {
+        let received = super::socket::recv(read, &mut numbers);
+        if let Ok(count @ 1..) = received
+            && heir >= 0
+        {
+            // SAFETY: the buffer is valid for so many bytes. As in CPython's handler nothing can be done about an error.
+            unsafe { libc::write(heir, numbers.as_ptr().cast(), count) };
+        }
+        match received {
             Ok(count) if count == numbers.len() => {}
             Ok(_) => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),

@@ -22,12 +22,6 @@ pub fn current_id() -> usize {
     }
 }
 
-/// Whether the calling thread is the process's main thread. After a fork the forking thread is.
-pub fn is_main() -> bool {
-    // SAFETY: always callable.
-    unsafe { libc::syscall(libc::SYS_gettid) as libc::pid_t == libc::getpid() }
-}
-
 /// Of a stack that is used up to here, so much is kept for what must still run: a quarter, between these bounds.
 const LEAST_RESERVE: usize = 24 * 1024;
 const MOST_RESERVE: usize = 128 * 1024;
