@@ -4,10 +4,9 @@
 //! [`Inbox`] belongs to the loop's thread; [`InboxSender`] is its cross-thread side, cheap to clone. The
 //! waker is set when the loop's driver comes to life; before that nobody can be parked, so nobody needs it.
 
-use std::ptr::NonNull;
 use std::sync::{Arc, OnceLock};
 
-use crate::sync::mailbox::{Drain, Link, Linked, Mailbox, Pushed};
+use crate::sync::mailbox::{Drain, Linked, Mailbox, Pushed};
 
 /// Interrupts the wait of the loop that owns the inbox. Any thread.
 pub trait Wake: Send + Sync {
@@ -88,13 +87,9 @@ impl<T: Linked> Inbox<T> {
         self.shared.mailbox.drain()
     }
 
-    /// Shows what is queued.
-    ///
-    /// # Safety
-    /// The loop's thread is the caller, or stopped.
-    pub unsafe fn each(&self, see: impl FnMut(NonNull<Link>)) {
-        // SAFETY: promised.
-        unsafe { self.shared.mailbox.each(see) };
+    /// What is queued, for whoever looks at it where it is.
+    pub fn mailbox(&self) -> &Mailbox<T> {
+        &self.shared.mailbox
     }
 
     /// Refuses further posts and returns those that nobody has read.

@@ -181,7 +181,6 @@ NEVER_WAITS = {
     "eventfd": "makes a descriptor",
     "fcntl": "reads or sets flags, copies a descriptor",
     "gai_strerror": "reads memory",
-    "getpid": "reads a number",
     "getsockopt": "reads a number",
     "ioctl": "FIONREAD reads a number",
     "lseek": "SEEK_SET writes a number",

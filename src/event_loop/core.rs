@@ -218,7 +218,7 @@ impl Core {
         self.kept.values().for_each(|kept| kept.each(&mut see));
         // SAFETY: as said above.
         unsafe {
-            self.inbox.each(|link| {
+            self.inbox.mailbox().each(|link| {
                 if let Some(call) = Post::call_behind(link) {
                     let _ = call.visit(&mut |object: &Owned| -> Result<(), ()> {
                         see(object);
