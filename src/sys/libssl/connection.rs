@@ -141,7 +141,8 @@ impl Drop for Connection {
     }
 }
 
-/// The calls. Each begins and ends with an empty error queue, but for [`Trouble::Failed`], which leaves what it has to say there.
+/// The calls. Each begins with an empty error queue and leaves it so, but for [`Trouble::Failed`], which leaves there what it has
+/// to say. After a success it is not looked at, as in `ssl`.
 impl Lent<'_> {
     /// Decrypts.
     pub fn read(&self, plaintext: &mut [u8]) -> Result<usize, Trouble> {
@@ -191,12 +192,15 @@ impl Lent<'_> {
     }
 
     fn outcome(&self, result: c_int, good: bool) -> Result<(), Trouble> {
-        let trouble = if good { None } else { Some(self.trouble(result)) };
-        if trouble != Some(Trouble::Failed) {
+        if good {
+            return Ok(());
+        }
+        let trouble = self.trouble(result);
+        if trouble != Trouble::Failed {
             // `_ssl` does not empty the queue before it looks at it, so nothing may be left there for others.
             self.forget_errors();
         }
-        trouble.map_or(Ok(()), Err)
+        Err(trouble)
     }
 
     #[cold]
