@@ -118,3 +118,15 @@ pub unsafe fn thrown(py: Python<'_>, args: *const *mut ffi::PyObject, nargs: isi
     }
     Ok(PyErr::from_value(error))
 }
+
+/// The error of the first of two steps that are both made, whatever becomes of the other. Where both have failed, the second one's
+/// error goes to `sys.unraisablehook`.
+pub fn both(first: PyResult<()>, second: PyResult<()>, object: &Bound<'_, PyAny>) -> PyResult<()> {
+    match (first, second) {
+        (Err(first), Err(second)) => {
+            second.write_unraisable(object.py(), Some(object));
+            Err(first)
+        }
+        (first, second) => first.and(second),
+    }
+}

@@ -11,6 +11,7 @@ use super::{Phase, Transport};
 use crate::event_loop::endpoint::with_driver;
 use crate::event_loop::report::Report;
 use crate::event_loop::turn;
+use crate::py::errors::both;
 use crate::py::fatal::Fatal;
 use crate::py::names::names;
 use crate::py::{Owned, imports};
@@ -112,7 +113,7 @@ impl<'py> Transport<'_, 'py> {
         }
         let told = self.protocol().call_method1(names().connection_lost.bind(py), (error,)).map(drop);
         self.give_up_socket()?;
-        self.sock().call_method0(names().close.bind(py))?;
+        let closed = self.sock().call_method0(names().close.bind(py)).map(drop);
         // A protocol most often keeps its transport; so it is not kept in turn, as in asyncio.
         let none: Owned = py.None().into_bound(py).into();
         let protocol = self.with(|state| {
@@ -120,7 +121,7 @@ impl<'py> Transport<'_, 'py> {
             std::mem::replace(&mut *state.public.protocol.lock(py), none)
         })?;
         drop(protocol);
-        told
+        both(told, closed, self.object)
     }
 
     /// The socket is not the transport's any more.

@@ -11,6 +11,7 @@ use super::{Kind, Phase, Transport};
 use crate::event_loop::endpoint::with_driver;
 use crate::event_loop::report::Report;
 use crate::event_loop::turn;
+use crate::py::errors::both;
 use crate::py::fatal::Fatal;
 use crate::py::names::names;
 use crate::py::{Owned, imports};
@@ -121,14 +122,13 @@ impl<'py> Transport<'_, 'py> {
             return Ok(());
         }
         let told = self.protocol().call_method1(names().connection_lost.bind(py), (error,)).map(drop);
-        self.close_socket()?;
-        self.lose_sender(error)?;
-        self.let_go_of_protocol()?;
-        let server = self.with(|stream| stream.server.take())?;
-        if let Some(server) = server {
-            server.bind(py).call_method1(names()._detach.bind(py), (self.object,))?;
-        }
-        told
+        // Each step is made though one before it has failed: who waits for the end waits for all of them.
+        let told = both(told, self.close_socket(), self.object);
+        let told = both(told, self.lose_sender(error), self.object);
+        let told = both(told, self.let_go_of_protocol(), self.object);
+        let Some(server) = self.with(|stream| stream.server.take())? else { return told };
+        let detached = server.bind(py).call_method1(names()._detach.bind(py), (self.object,)).map(drop);
+        both(told, detached, self.object)
     }
 
     /// A protocol most often keeps its transport; so it is not kept in turn, as in asyncio: else only the collector, which stops
