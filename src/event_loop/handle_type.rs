@@ -12,6 +12,7 @@ use super::EventLoop;
 use super::handle::{self, HANDLE, Handle, HandleRef, TIMER};
 use super::report::Report;
 use crate::py::fatal::{Fatal, OrFatal};
+use crate::py::method::{function, getter};
 use crate::py::{Owned, context, imports, raw};
 
 const FLAGS: std::ffi::c_ulong =
@@ -107,34 +108,6 @@ fn loop_of<'py>(py: Python<'py>, handle: &Handle) -> Option<Bound<'py, EventLoop
         .then(|| unsafe { Bound::from_borrowed_ptr(py, object).cast_into_unchecked::<EventLoop>() })
 }
 
-macro_rules! function {
-    ($name:ident($py:ident, $handle:ident) $body:block) => {
-        unsafe extern "C" fn $name(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
-            // SAFETY: called by Python, attached, with a Handle.
-            unsafe {
-                raw::enter(|$py| {
-                    let $handle = of(object);
-                    $body
-                })
-            }
-        }
-    };
-}
-
-macro_rules! attribute {
-    ($name:ident($py:ident, $handle:ident) $body:block) => {
-        unsafe extern "C" fn $name(object: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
-            // SAFETY: called by Python, attached, with a Handle.
-            unsafe {
-                raw::enter(|$py| {
-                    let $handle = of(object);
-                    $body
-                })
-            }
-        }
-    };
-}
-
 /// A new reference to an object, or to None.
 unsafe fn or_none(py: Python<'_>, object: *mut ffi::PyObject) -> *mut ffi::PyObject {
     if object.is_null() {
@@ -155,9 +128,9 @@ unsafe extern "C" fn cancel(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -
     }
 }
 
-function!(cancelled(py, handle) { Ok(raw::boolean(py, handle.is_cancelled())) });
-function!(get_context(py, handle) { Ok(or_none(py, handle.context)) });
-function!(when(py, handle) { Ok(handle.when.into_pyobject(py)?.into_any().into_ptr()) });
+function!(enter cancelled(py, object, handle = of(object)) Ok(raw::boolean(py, handle.is_cancelled())));
+function!(enter get_context(py, object, handle = of(object)) Ok(or_none(py, handle.context)));
+function!(enter when(py, object, handle = of(object)) Ok(handle.when.into_pyobject(py)?.into_any().into_ptr()));
 
 unsafe extern "C" fn run(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: attached, with a Handle. Called from a copy of the target: this thread may not own the loop.
@@ -195,18 +168,18 @@ unsafe extern "C" fn get_class(object: *mut ffi::PyObject, _: *mut c_void) -> *m
     }
 }
 
-attribute!(get_callback(py, handle) {
+getter!(get_callback(py, object, handle = of(object)) {
     Ok(handle.target(py)?.map_or_else(|| raw::none(py), |(callback, _)| callback.into_ptr()))
 });
-attribute!(get_args(py, handle) {
+getter!(get_args(py, object, handle = of(object)) {
     Ok(handle.target(py)?.map_or_else(|| raw::none(py), |(_, args)| args.into_ptr()))
 });
-attribute!(get_loop(py, handle) { Ok(or_none(py, handle.event_loop)) });
-attribute!(get_context_attribute(py, handle) { Ok(or_none(py, handle.context)) });
-attribute!(get_cancelled(py, handle) { Ok(raw::boolean(py, handle.is_cancelled())) });
-attribute!(get_traceback(py, handle) { Ok(or_none(py, handle.source_traceback)) });
-attribute!(get_when(py, handle) { Ok(handle.when.into_pyobject(py)?.into_any().into_ptr()) });
-attribute!(get_scheduled(py, handle) { Ok(raw::boolean(py, handle.is_scheduled())) });
+getter!(get_loop(py, object, handle = of(object)) Ok(or_none(py, handle.event_loop)));
+getter!(get_context_attribute(py, object, handle = of(object)) Ok(or_none(py, handle.context)));
+getter!(get_cancelled(py, object, handle = of(object)) Ok(raw::boolean(py, handle.is_cancelled())));
+getter!(get_traceback(py, object, handle = of(object)) Ok(or_none(py, handle.source_traceback)));
+getter!(get_when(py, object, handle = of(object)) Ok(handle.when.into_pyobject(py)?.into_any().into_ptr()));
+getter!(get_scheduled(py, object, handle = of(object)) Ok(raw::boolean(py, handle.is_scheduled())));
 
 /// A hash as a C function returns it.
 #[derive(Clone, Copy)]

@@ -13,7 +13,7 @@ use super::end;
 use super::job::{Condition, Job, State, Watcher, Work};
 use crate::event_loop::task::begin::End;
 use crate::py::class::{Class, Object, Visit};
-use crate::py::method::{IntoResult, arguments, method};
+use crate::py::method::{IntoResult, arguments, getter, method};
 use crate::py::{Owned, imports, raw};
 
 #[repr(C)]
@@ -208,25 +208,9 @@ unsafe extern "C" fn exception(
     }
 }
 
-/// Defines a getter whose body sees the job.
-macro_rules! getter {
-    ($name:ident($this:ident, $py:ident) $body:expr) => {
-        unsafe extern "C" fn $name(object: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
-            // SAFETY: called by Python, attached, with a job.
-            unsafe {
-                raw::enter(|$py| {
-                    let object = Bound::from_borrowed_ptr($py, object);
-                    let $this = This::new(&object);
-                    $body
-                })
-            }
-        }
-    };
-}
-
-getter!(get_state(this, py) Ok(PyString::intern(py, this.state_name()).into_ptr()));
-getter!(get_condition(this, _py) Ok(this.condition()?.condition.into_ptr()));
-getter!(get_waiters(this, _py) Ok(this.condition()?.waiters.into_ptr()));
+getter!(get_state(py, object, object = Bound::from_borrowed_ptr(py, object)) Ok(PyString::intern(py, This::new(&object).state_name()).into_ptr()));
+getter!(get_condition(py, object, object = Bound::from_borrowed_ptr(py, object)) Ok(This::new(&object).condition()?.condition.into_ptr()));
+getter!(get_waiters(py, object, object = Bound::from_borrowed_ptr(py, object)) Ok(This::new(&object).condition()?.waiters.into_ptr()));
 
 unsafe extern "C" fn repr(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: called by Python, attached, with a job.

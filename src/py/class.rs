@@ -3,15 +3,13 @@
 //! A type says by [`Object`] what its instances refer to. The order in which one goes is that of CPython's own classes: no more
 //! tracked; out of the lists in which others look; finalised, which may save it; its weak references cleared; what it refers to
 //! released; freed. So no code that runs meanwhile can get a reference to an object whose fields are gone. Deallocations nest to
-//! a small depth only, whatever the chain of objects and the stack of the thread; see [`Nesting`].
+//! a small depth only, whatever the chain of objects and the stack of the thread; see [`nesting`](super::nesting).
 //!
 //! Python classes over a native type are given that type's deallocation too ([`Class::adopt`]). CPython's would release their
 //! attributes before the weak references, if the list of these is the native type's or its base's.
 
-use std::cell::{Cell, UnsafeCell};
 use std::ffi::{c_int, c_void};
 use std::marker::PhantomData;
-use std::mem::ManuallyDrop;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
@@ -19,7 +17,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
-use super::{Owned, raw};
+use super::{Owned, nesting, raw};
 
 /// What a type's instances are behind their own fields.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -416,98 +414,13 @@ unsafe extern "C" fn finalize<T: Object>(object: *mut ffi::PyObject) {
     }
 }
 
-/// How deep deallocations may nest before the rest is put off. Small threads have stacks of 256 KiB, and between two of ours there
-/// may be others.
-const DEEPEST: u32 = 16;
-
-/// Which deallocations a thread is in, and which it has put off. A long chain (each object the last to refer to the next) would
-/// use up the stack, so that what is too deep waits for the outermost to be done. CPython does the same, later, and on 3.13 by
-/// counting to 10,000 on any stack. Memory for the list is the one thing it needs; without it, it goes deeper.
-struct Nesting {
-    depth: Cell<u32>,
-    /// Has no destructor, so that it can be used until the thread is gone; empty whenever nothing is deallocated.
-    later: UnsafeCell<ManuallyDrop<Vec<PutOff>>>,
-}
-
-/// An object whose last reference is gone, and what goes on with it.
-#[derive(Clone, Copy)]
-struct PutOff {
-    object: *mut ffi::PyObject,
-    go: unsafe fn(*mut ffi::PyObject),
-}
-
-thread_local! {
-    static NESTING: Nesting = const {
-        Nesting { depth: Cell::new(0), later: UnsafeCell::new(ManuallyDrop::new(Vec::new())) }
-    };
-}
-
-impl Nesting {
-    /// False if there is no memory for it.
-    #[cold]
-    unsafe fn put_off(&self, put_off: PutOff) -> bool {
-        // SAFETY: of this thread only, and nothing here calls out.
-        let later = unsafe { &mut *self.later.get() };
-        if later.try_reserve(1).is_err() {
-            return false;
-        }
-        // On free-threaded builds an object that a finaliser was called for looks alive to its own thread. It must look dead to
-        // whoever has a weak reference to it meanwhile.
-        #[cfg(Py_GIL_DISABLED)]
-        // SAFETY: its count is zero and this thread is the one to free it; these are the marks of an object whose counts were
-        // merged to nothing.
-        unsafe {
-            const MERGED: isize = 3;
-            (*put_off.object).ob_tid = 0;
-            (*put_off.object).ob_ref_shared.store(MERGED, Ordering::Relaxed);
-        }
-        later.push(put_off);
-        true
-    }
-
-    /// Goes on with what was put off.
-    #[inline]
-    unsafe fn catch_up(&self) {
-        // SAFETY: of this thread only; the reference ends with the statement.
-        if !unsafe { &*self.later.get() }.is_empty() {
-            // SAFETY: as for this.
-            unsafe { self.catch_up_slowly() };
-        }
-    }
-
-    #[cold]
-    unsafe fn catch_up_slowly(&self) {
-        // SAFETY: as above; no reference lives while an object goes, which may put off others.
-        unsafe {
-            while let Some(PutOff { object, go }) = (*self.later.get()).pop() {
-                go(object);
-            }
-            ManuallyDrop::drop(&mut *self.later.get());
-            ptr::write(self.later.get(), ManuallyDrop::new(Vec::new()));
-        }
-    }
-}
-
 unsafe extern "C" fn dealloc<T: Object>(object: *mut ffi::PyObject) {
     // SAFETY: called by Python with the last reference, or by the function of a class over the type, which does nothing after it.
     // A collection that begins from here on must not find the object.
     unsafe { ffi::PyObject_GC_UnTrack(object.cast()) };
     super::attached::check_none_held();
-    NESTING.with(|nesting| {
-        let depth = nesting.depth.get();
-        // SAFETY: as above; `go` is the rest of this function, for this object.
-        unsafe {
-            if depth >= DEEPEST && nesting.put_off(PutOff { object, go: go::<T> }) {
-                return;
-            }
-            nesting.depth.set(depth + 1);
-            go::<T>(object);
-            if depth == 0 {
-                nesting.catch_up();
-            }
-        }
-        nesting.depth.set(depth);
-    });
+    // SAFETY: `go` is the rest of this function, for this object.
+    unsafe { nesting::bounded(object, go::<T>) };
 }
 
 /// The object goes.

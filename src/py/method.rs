@@ -1,6 +1,6 @@
 //! Methods of types made from specs: from the C signature to a Rust expression and back.
 
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyAttributeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use pyo3::{Borrowed, ffi};
@@ -91,7 +91,81 @@ macro_rules! method_with {
     };
 }
 
-pub(crate) use {method, method_with};
+/// Defines a C function, without or with one argument, that enters Rust by `$enter` (see [`raw`]). The body is an expression of type
+/// `PyResult<*mut PyObject>`; it sees what `$make` makes of the object.
+macro_rules! function {
+    ($enter:ident $visible:vis $name:ident $(<$kind:ident: $bound:ident>)? (
+        $py:ident, $object:ident, $view:ident = $make:expr $(, $argument:ident)?
+    ) $body:expr) => {
+        $visible unsafe extern "C" fn $name $(<$kind: $bound>)? (
+            $object: *mut ::pyo3::ffi::PyObject,
+            _argument: *mut ::pyo3::ffi::PyObject,
+        ) -> *mut ::pyo3::ffi::PyObject {
+            // SAFETY: called by Python, attached, with an object of the type and an argument that stays alive. A body that is
+            // entered by `enter_hot` drops no `Py`.
+            unsafe {
+                $crate::py::raw::$enter(|$py| {
+                    let $view = $make;
+                    $(let $argument = ::pyo3::Bound::<::pyo3::PyAny>::from_borrowed_ptr($py, _argument);)?
+                    $body
+                })
+            }
+        }
+    };
+}
+
+/// Defines the C function that reads an attribute; as [`function!`].
+macro_rules! getter {
+    ($name:ident $(<$kind:ident: $bound:ident>)? ($py:ident, $object:ident, $view:ident = $make:expr) $body:expr) => {
+        unsafe extern "C" fn $name $(<$kind: $bound>)? (
+            $object: *mut ::pyo3::ffi::PyObject,
+            _: *mut ::std::ffi::c_void,
+        ) -> *mut ::pyo3::ffi::PyObject {
+            // SAFETY: called by Python, attached, with an object of the type.
+            unsafe {
+                $crate::py::raw::enter(|$py| {
+                    let $view = $make;
+                    $body
+                })
+            }
+        }
+    };
+}
+
+/// Defines the C function that sets an attribute, which can't be deleted. The body is an expression of type `PyResult<()>`; it sees
+/// the new value as a `Bound<PyAny>`.
+macro_rules! setter {
+    ($name:ident $(<$kind:ident: $bound:ident>)? (
+        $py:ident, $object:ident, $view:ident = $make:expr, $value:ident
+    ) $body:expr) => {
+        unsafe extern "C" fn $name $(<$kind: $bound>)? (
+            $object: *mut ::pyo3::ffi::PyObject,
+            value: *mut ::pyo3::ffi::PyObject,
+            _: *mut ::std::ffi::c_void,
+        ) -> ::std::ffi::c_int {
+            // SAFETY: called by Python, attached, with an object of the type and a value, or null to delete it.
+            unsafe {
+                $crate::py::raw::enter(|$py| {
+                    let $value = $crate::py::method::new_value($py, value)?;
+                    let $view = $make;
+                    $body.map(|()| 0)
+                })
+            }
+        }
+    };
+}
+
+pub(crate) use {function, getter, method, method_with, setter};
+
+/// The new value of an attribute. AttributeError for a deletion.
+///
+/// # Safety
+/// Null, or alive in the caller's hands.
+pub unsafe fn new_value<'py>(py: Python<'py>, value: *mut ffi::PyObject) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: promised.
+    unsafe { Bound::from_borrowed_ptr_or_opt(py, value) }
+        .ok_or_else(|| PyAttributeError::new_err("cannot delete attribute"))
+}
 
 /// The values of optional arguments, given by position or by name.
 ///

@@ -20,6 +20,7 @@ pub mod imports;
 pub mod method;
 pub mod modules;
 pub mod names;
+mod nesting;
 pub mod owned;
 pub mod panic;
 pub mod pyclass;

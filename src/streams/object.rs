@@ -3,7 +3,7 @@
 
 use std::ffi::{CStr, c_int, c_void};
 
-use pyo3::exceptions::{PyAttributeError, PyTypeError};
+use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
@@ -194,75 +194,15 @@ impl Loop {
     }
 }
 
-/// The new value of an attribute. AttributeError for a deletion.
-///
-/// # Safety
-/// Null, or alive in the caller's hands.
-pub unsafe fn new_value<'py>(py: Python<'py>, value: *mut ffi::PyObject) -> PyResult<Bound<'py, PyAny>> {
-    // SAFETY: promised.
-    unsafe { Bound::from_borrowed_ptr_or_opt(py, value) }
-        .ok_or_else(|| PyAttributeError::new_err("cannot delete attribute"))
-}
-
-/// Defines a function of a type, without or with one argument, whose body sees the state.
-macro_rules! function {
-    ($enter:ident $name:ident($py:ident, $object:ident, $state:ident) $body:expr) => {
-        unsafe extern "C" fn $name(
-            $object: *mut ::pyo3::ffi::PyObject,
-            _: *mut ::pyo3::ffi::PyObject,
-        ) -> *mut ::pyo3::ffi::PyObject {
-            // SAFETY: called by Python, attached, with an object of the type.
-            unsafe {
-                $crate::py::raw::$enter(|$py| {
-                    let $state = TYPE.of($object);
-                    $body
-                })
-            }
-        }
-    };
-    ($enter:ident $name:ident($py:ident, $object:ident, $state:ident, $argument:ident) $body:expr) => {
-        unsafe extern "C" fn $name(
-            $object: *mut ::pyo3::ffi::PyObject,
-            argument: *mut ::pyo3::ffi::PyObject,
-        ) -> *mut ::pyo3::ffi::PyObject {
-            // SAFETY: called by Python, attached, with an object of the type and an argument that stays alive.
-            unsafe {
-                $crate::py::raw::$enter(|$py| {
-                    let $state = TYPE.of($object);
-                    let $argument = ::pyo3::Bound::<::pyo3::PyAny>::from_borrowed_ptr($py, argument);
-                    $body
-                })
-            }
-        }
-    };
-}
-
 /// Defines an attribute that asyncio's class has: its getter and its setter. The bodies see what is inside the state's lock.
 macro_rules! attribute {
     ($get:ident, $set:ident, $py:ident, $inner:ident, $value:ident; $read:expr; $write:expr) => {
-        unsafe extern "C" fn $get(
-            object: *mut ::pyo3::ffi::PyObject,
-            _: *mut ::std::ffi::c_void,
-        ) -> *mut ::pyo3::ffi::PyObject {
-            // SAFETY: called by Python, attached, with an object of the type.
-            unsafe { $crate::py::raw::enter(|$py| TYPE.of(object).with($py, |$inner| $read)) }
-        }
-
-        unsafe extern "C" fn $set(
-            object: *mut ::pyo3::ffi::PyObject,
-            value: *mut ::pyo3::ffi::PyObject,
-            _: *mut ::std::ffi::c_void,
-        ) -> ::std::ffi::c_int {
-            // SAFETY: called by Python, attached, with an object of the type and a value, or null to delete it.
-            unsafe {
-                $crate::py::raw::enter(|$py| {
-                    let $value = $crate::streams::object::new_value($py, value)?;
-                    // What was there before is dropped after the lock.
-                    TYPE.of(object).with($py, $write);
-                    Ok(0)
-                })
-            }
-        }
+        $crate::py::method::getter!($get($py, object, state = TYPE.of(object)) state.with($py, |$inner| $read));
+        $crate::py::method::setter!($set($py, object, state = TYPE.of(object), $value) {
+            // What was there before is dropped after the lock.
+            state.with($py, $write);
+            Ok(())
+        });
     };
 }
 
@@ -295,4 +235,4 @@ macro_rules! flag_attribute {
     };
 }
 
-pub(super) use {attribute, flag_attribute, function, object_attribute};
+pub(super) use {attribute, flag_attribute, object_attribute};

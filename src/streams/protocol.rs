@@ -6,9 +6,10 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use super::object::{State, Type, attribute, function};
+use super::object::{State, Type, attribute};
 use super::reader::{self, Data};
 use crate::net::native::{self, Receive};
+use crate::py::method::function;
 use crate::py::names::names;
 use crate::py::{Attached, Owned, call, raw};
 
@@ -121,7 +122,7 @@ pub fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     )
 }
 
-function!(enter data_received(py, object, protocol, data) {
+function!(enter data_received(py, object, protocol = TYPE.of(object), data) {
     protocol.receive(py, Data::of(&data)?)?;
     Ok(raw::none(py))
 });
@@ -156,7 +157,7 @@ macro_rules! atomic_attribute {
             // SAFETY: called by Python, attached, with a protocol and a value, or null to delete it.
             unsafe {
                 raw::enter(|py| {
-                    let value = super::object::new_value(py, value)?.is_truthy()?;
+                    let value = crate::py::method::new_value(py, value)?.is_truthy()?;
                     TYPE.of(object).$field.store(value, Ordering::Relaxed);
                     Ok(0)
                 })

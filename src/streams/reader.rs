@@ -15,12 +15,12 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use super::buffer::Buffer;
-use super::object::{self, Loop, State, Type, attribute, flag_attribute, function, object_attribute};
+use super::object::{self, Loop, State, Type, attribute, flag_attribute, object_attribute};
 use super::operation::{self, Ask};
 use crate::event_loop::task;
 use crate::py::buffer as view;
 use crate::py::bytes::{self, contents};
-use crate::py::method::{all_arguments, arguments};
+use crate::py::method::{all_arguments, arguments, function};
 use crate::py::names::names;
 use crate::py::{Attached, Owned, call, imports, raw};
 
@@ -297,24 +297,24 @@ pub fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     )
 }
 
-function!(enter feed_eof(py, object, reader) reader.feed_eof(py).map(|()| raw::none(py)));
-function!(enter at_eof(py, object, reader) {
+function!(enter feed_eof(py, object, reader = TYPE.of(object)) reader.feed_eof(py).map(|()| raw::none(py)));
+function!(enter at_eof(py, object, reader = TYPE.of(object)) {
     Ok(raw::boolean(py, reader.with(py, |inner| inner.eof && inner.buffer.is_empty())))
 });
-function!(enter exception(py, object, reader) {
+function!(enter exception(py, object, reader = TYPE.of(object)) {
     Ok(reader.exception(py).map_or_else(|| raw::none(py), Owned::into_ptr))
 });
-function!(enter set_exception(py, object, reader, error) {
+function!(enter set_exception(py, object, reader = TYPE.of(object), error) {
     reader.set_exception(py, &error).map(|()| raw::none(py))
 });
-function!(enter wakeup_waiter(py, object, reader) {
+function!(enter wakeup_waiter(py, object, reader = TYPE.of(object)) {
     let waiter = reader.with(py, |inner| inner.waiter.take());
     waiter.map_or(Ok(()), |waiter| task::wake(py, &waiter)).map(|()| raw::none(py))
 });
-function!(enter maybe_resume_transport(py, object, reader) {
+function!(enter maybe_resume_transport(py, object, reader = TYPE.of(object)) {
     reader.resume_if_drained(py).map(|()| raw::none(py))
 });
-function!(enter_hot readline(py, object, reader) {
+function!(enter_hot readline(py, object, reader = TYPE.of(object)) {
     let _ = reader;
     operation::make(py, object, Ask::Line)
 });

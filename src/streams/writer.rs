@@ -6,11 +6,11 @@ use pyo3::exceptions::{PyAssertionError, PyConnectionResetError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use super::object::{self, State, Type, function, object_attribute};
+use super::object::{self, State, Type, object_attribute};
 use super::operation::{self, Ask};
 use super::{protocol, reader};
 use crate::net::stream;
-use crate::py::method::all_arguments;
+use crate::py::method::{all_arguments, function};
 use crate::py::names::names;
 use crate::py::{Attached, Owned, call, imports, raw};
 
@@ -175,7 +175,7 @@ unsafe extern "C" fn write(
     }
 }
 
-function!(enter_hot drain(py, object, writer) {
+function!(enter_hot drain(py, object, writer = TYPE.of(object)) {
     let _ = writer;
     operation::make(py, object, Ask::Drain)
 });

@@ -270,14 +270,16 @@ def pool() -> Any:
 
 def native_types() -> set[type]:
     """Every type of the extension, those that it does not name included."""
-    found: set[type] = set()
+    # By their addresses, and not through their own look-up: some old classes of typing warn when they are asked anything.
+    found: dict[int, type] = {}
     left: list[type] = [object]
     while left:
         for kind in type.__subclasses__(left.pop()):
-            if kind not in found:
-                found.add(kind)
+            if id(kind) not in found:
+                found[id(kind)] = kind
                 left.append(kind)
-    return {kind for kind in found if kind.__module__ in ("tokioloop._tokioloop", "tokioloop.tls")}
+    module = type.__dict__["__module__"].__get__
+    return {kind for kind in found.values() if module(kind) in ("tokioloop._tokioloop", "tokioloop.tls")}
 
 
 class DerivedFuture(_tokioloop.Future):  # type: ignore[misc]

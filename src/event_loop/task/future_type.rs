@@ -14,7 +14,8 @@ use super::{
     peek,
 };
 use crate::event_loop::EventLoop;
-use crate::py::{Owned, imports, method, raw};
+use crate::py::method::{self, function, getter, setter};
+use crate::py::{Owned, imports, raw};
 use crate::sync::ownership::Foreign;
 
 /// Immutable, as asyncio's are: short cuts for exact instances rely on the methods being these.
@@ -140,73 +141,6 @@ pub(super) unsafe fn decide<K: Kind, R>(
     }
 }
 
-macro_rules! function {
-    ($(#[$doc:meta])* $name:ident($py:ident, $object:ident, $future:ident) $body:block) => {
-        $(#[$doc])*
-        unsafe extern "C" fn $name<K: Kind>(
-            $object: *mut ffi::PyObject,
-            _: *mut ffi::PyObject,
-        ) -> *mut ffi::PyObject {
-            // SAFETY: called by Python, attached, with an object of the kind. The short bodies drop no `Py`.
-            unsafe {
-                raw::enter_hot(|$py| {
-                    let $future = K::future($object);
-                    $body
-                })
-            }
-        }
-    };
-}
-
-macro_rules! attribute {
-    ($name:ident($py:ident, $object:ident, $future:ident) $body:block) => {
-        unsafe extern "C" fn $name<K: Kind>(
-            $object: *mut ffi::PyObject,
-            _: *mut c_void,
-        ) -> *mut ffi::PyObject {
-            // SAFETY: called by Python, attached, with an object of the kind.
-            unsafe {
-                raw::enter(|$py| {
-                    let $future = K::future($object);
-                    $body
-                })
-            }
-        }
-    };
-}
-
-/// Sets an attribute to a truth value; it can't be deleted.
-macro_rules! truth {
-    ($name:ident($py:ident, $object:ident, $future:ident, $value:ident) $body:block) => {
-        unsafe extern "C" fn $name<K: Kind>(
-            $object: *mut ffi::PyObject,
-            value: *mut ffi::PyObject,
-            _: *mut c_void,
-        ) -> c_int {
-            // SAFETY: called by Python, attached, with an object of the kind.
-            unsafe {
-                raw::enter(|$py| {
-                    let $future = K::future($object);
-                    let $value = super::future_type::truth_of($py, value)?;
-                    $body
-                    Ok(0)
-                })
-            }
-        }
-    };
-}
-
-pub(super) use {attribute, truth};
-
-/// The truth of an attribute's new value; AttributeError for a deletion.
-pub(super) unsafe fn truth_of(py: Python<'_>, value: *mut ffi::PyObject) -> PyResult<bool> {
-    if value.is_null() {
-        return Err(PyAttributeError::new_err("cannot delete attribute"));
-    }
-    // SAFETY: alive in the caller's hands.
-    unsafe { Bound::<PyAny>::from_borrowed_ptr(py, value) }.is_truthy()
-}
-
 /// An object, or None.
 pub(super) fn or_none(py: Python<'_>, object: Option<Owned>) -> *mut ffi::PyObject {
     object.map_or_else(|| raw::none(py), Owned::into_ptr)
@@ -214,17 +148,17 @@ pub(super) fn or_none(py: Python<'_>, object: Option<Owned>) -> *mut ffi::PyObje
 
 // ---- looking -------------------------------------------------------------------------------------------
 
-function!(result(py, object, future) { Ok(future::result(py, future)?.into_ptr()) });
-function!(cancelled(py, object, future) { Ok(raw::boolean(py, future.state() == State::Cancelled)) });
-function!(done(py, object, future) { Ok(raw::boolean(py, future.state() != State::Pending)) });
-function!(get_loop(py, object, future) {
+function!(enter_hot result<K: Kind>(py, object, future = K::future(object)) Ok(future::result(py, future)?.into_ptr()));
+function!(enter_hot cancelled<K: Kind>(py, object, future = K::future(object)) Ok(raw::boolean(py, future.state() == State::Cancelled)));
+function!(enter_hot done<K: Kind>(py, object, future = K::future(object)) Ok(raw::boolean(py, future.state() != State::Pending)));
+function!(enter_hot get_loop<K: Kind>(py, object, future = K::future(object)) {
     let _ = py;
     future.alive()?;
     // SAFETY: alive as long as the future.
     Ok(ffi::Py_NewRef(future.event_loop.get()))
 });
-function!(make_cancelled_error(py, object, future) { Ok(future::cancelled_error(py, future)?.into_ptr()) });
-function!(exception(py, object, future) {
+function!(enter_hot make_cancelled_error<K: Kind>(py, object, future = K::future(object)) Ok(future::cancelled_error(py, future)?.into_ptr()));
+function!(enter_hot exception<K: Kind>(py, object, future = K::future(object)) {
     if future.event_loop().is_none() {
         return Err(future::invalid_state(py, "Future object is not initialized."));
     }
@@ -242,7 +176,7 @@ function!(exception(py, object, future) {
     }
 });
 
-attribute!(get_state(py, object, future) {
+getter!(get_state<K: Kind>(py, object, future = K::future(object)) {
     future.alive()?;
     let text = match future.state() {
         State::Pending => pyo3::intern!(py, "PENDING"),
@@ -251,29 +185,29 @@ attribute!(get_state(py, object, future) {
     };
     Ok(text.clone().into_ptr())
 });
-attribute!(get_blocking(py, object, future) { Ok(raw::boolean(py, future.has(BLOCKING))) });
-attribute!(get_loop_attribute(py, object, future) { Ok(or_none(py, peek(&future.event_loop))) });
-attribute!(get_callbacks(py, object, future) { Ok(future::callbacks(py, future)?.into_ptr()) });
-attribute!(get_result(py, object, future) { value(py, future, false) });
-attribute!(get_exception(py, object, future) { value(py, future, true) });
-attribute!(get_log_traceback(py, object, future) {
+getter!(get_blocking<K: Kind>(py, object, future = K::future(object)) Ok(raw::boolean(py, future.has(BLOCKING))));
+getter!(get_loop_attribute<K: Kind>(py, object, future = K::future(object)) Ok(or_none(py, peek(&future.event_loop))));
+getter!(get_callbacks<K: Kind>(py, object, future = K::future(object)) Ok(future::callbacks(py, future)?.into_ptr()));
+getter!(get_result<K: Kind>(py, object, future = K::future(object)) value(py, future, false));
+getter!(get_exception<K: Kind>(py, object, future = K::future(object)) value(py, future, true));
+getter!(get_log_traceback<K: Kind>(py, object, future = K::future(object)) {
     future.alive()?;
     Ok(raw::boolean(py, future.has(LOG_TRACEBACK)))
 });
-attribute!(get_source_traceback(py, object, future) {
+getter!(get_source_traceback<K: Kind>(py, object, future = K::future(object)) {
     let Some(event_loop) = future.event_loop() else { return Ok(raw::none(py)) };
     Ok(or_none(py, event_loop.look_at_tasks(|| {
         future.rare().and_then(|rare| rare.source_traceback.as_ref()).map(|found| found.clone_ref(py))
     })))
 });
-attribute!(get_cancel_message(py, object, future) {
+getter!(get_cancel_message<K: Kind>(py, object, future = K::future(object)) {
     let Some(event_loop) = future.event_loop() else { return Ok(raw::none(py)) };
     Ok(or_none(py, event_loop.look_at_tasks(|| {
         future.rare().and_then(|rare| rare.cancel_message.as_ref()).map(|found| found.clone_ref(py))
     })))
 });
 
-attribute!(get_awaited_by(py, object, future) {
+getter!(get_awaited_by<K: Kind>(py, object, future = K::future(object)) {
     let waiting = PySet::empty(py)?;
     // Native tasks stand in the list of callbacks; of others asyncio keeps account, from 3.14 on, in the base's field.
     let callbacks = match future.event_loop() {
@@ -473,16 +407,20 @@ unsafe extern "C" fn remove_done_callback<K: Kind>(
     }
 }
 
-truth!(set_blocking(py, object, future, value) {
+setter!(set_blocking<K: Kind>(py, object, future = K::future(object), value) {
+    let value = value.is_truthy()?;
     let changed = future.alive()?.with_tasks(|_| future.set(BLOCKING, value));
     decide::<K, _>(py, object, changed, "_asyncio_future_blocking", &[], None)?;
+    Ok(())
 });
-truth!(set_log_traceback(py, object, future, value) {
+setter!(set_log_traceback<K: Kind>(py, object, future = K::future(object), value) {
+    let value = value.is_truthy()?;
     if value {
         return Err(PyValueError::new_err("_log_traceback can only be set to False"));
     }
     let _ = py;
     future.alive()?.look_at_tasks(|| future.set(LOG_TRACEBACK, false));
+    Ok(())
 });
 
 unsafe extern "C" fn set_cancel_message<K: Kind>(

@@ -1,6 +1,6 @@
 //! The Python face of `Task`: what it has beyond a `Future`.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::c_int;
 use std::sync::atomic::Ordering;
 
 use pyo3::exceptions::PyRuntimeError;
@@ -8,9 +8,10 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
-use super::future_type::{self, attribute, decide, or_none, truth};
+use super::future_type::{self, decide, or_none};
 use super::{Kind, LOG_DESTROY, MUST_CANCEL, Name, Task, TaskKind, cancel, peek, task_of};
-use crate::py::{Owned, imports, method, raw};
+use crate::py::method::{self, function, getter, setter};
+use crate::py::{Owned, imports, raw};
 use crate::sync::ownership::Foreign;
 
 pub(super) fn spec() -> raw::TypeSpec {
@@ -95,23 +96,6 @@ impl Task {
     }
 }
 
-macro_rules! function {
-    ($name:ident($py:ident, $object:ident, $task:ident) $body:block) => {
-        pub(super) unsafe extern "C" fn $name(
-            $object: *mut ffi::PyObject,
-            _: *mut ffi::PyObject,
-        ) -> *mut ffi::PyObject {
-            // SAFETY: called by Python, attached, with a Task.
-            unsafe {
-                raw::enter(|$py| {
-                    let $task = task_of($object);
-                    $body
-                })
-            }
-        }
-    };
-}
-
 /// A field's object or None, for any thread.
 fn look(py: Python<'_>, task: &Task, field: &std::cell::Cell<*mut ffi::PyObject>) -> *mut ffi::PyObject {
     let found = match task.future.event_loop() {
@@ -122,17 +106,17 @@ fn look(py: Python<'_>, task: &Task, field: &std::cell::Cell<*mut ffi::PyObject>
     or_none(py, found)
 }
 
-function!(cancelling(py, object, task) {
+function!(enter pub(super) cancelling(py, object, task = task_of(object)) {
     Ok(task.future.cancels.load(Ordering::Relaxed).into_pyobject(py)?.into_any().into_ptr())
 });
-function!(uncancel(py, object, task) {
+function!(enter pub(super) uncancel(py, object, task = task_of(object)) {
     let _ = task;
     let left = decide::<TaskKind, _>(py, object, cancel::uncancel(object)?, "uncancel", &[], None)?;
     Ok(left.into_pyobject(py)?.into_any().into_ptr())
 });
-function!(get_coro(py, object, task) { Ok(look(py, task, &task.coro)) });
-function!(get_context(py, object, task) { Ok(look(py, task, &task.run_context)) });
-function!(get_name(py, object, task) {
+function!(enter pub(super) get_coro(py, object, task = task_of(object)) Ok(look(py, task, &task.coro)));
+function!(enter pub(super) get_context(py, object, task = task_of(object)) Ok(look(py, task, &task.run_context)));
+function!(enter pub(super) get_name(py, object, task = task_of(object)) {
     let Some(event_loop) = task.future.event_loop() else { return Ok(raw::none(py)) };
     let (number, name) = event_loop.look_at_tasks(|| {
         let name = task.name.get();
@@ -221,22 +205,24 @@ unsafe fn check_frames(py: Python<'_>, object: *mut ffi::PyObject, method: &str)
     unsafe { decide::<TaskKind, _>(py, object, claimed, method, &[], None) }
 }
 
-attribute!(get_log_destroy(py, object, future) { Ok(raw::boolean(py, future.has(LOG_DESTROY))) });
-attribute!(get_must_cancel(py, object, future) { Ok(raw::boolean(py, future.has(MUST_CANCEL))) });
-attribute!(get_coro_attribute(py, object, future) {
+getter!(get_log_destroy<K: Kind>(py, object, future = K::future(object)) Ok(raw::boolean(py, future.has(LOG_DESTROY))));
+getter!(get_must_cancel<K: Kind>(py, object, future = K::future(object)) Ok(raw::boolean(py, future.has(MUST_CANCEL))));
+getter!(get_coro_attribute<K: Kind>(py, object, future = K::future(object)) {
     let _ = future;
     let task = task_of(object);
     Ok(look(py, task, &task.coro))
 });
-attribute!(get_waiter(py, object, future) {
+getter!(get_waiter<K: Kind>(py, object, future = K::future(object)) {
     let _ = future;
     let task = task_of(object);
     Ok(look(py, task, &task.waiter))
 });
-truth!(set_log_destroy(py, object, future, value) {
+setter!(set_log_destroy<K: Kind>(py, object, future = K::future(object), value) {
+    let value = value.is_truthy()?;
     let _ = py;
     match future.event_loop() {
         Some(event_loop) => event_loop.look_at_tasks(|| future.set(LOG_DESTROY, value)),
         None => future.set(LOG_DESTROY, value),
     }
+    Ok(())
 });
