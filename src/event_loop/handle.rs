@@ -450,7 +450,7 @@ impl HandleRef {
 
     /// Empties the handle for another use, if the loop's is the only reference.
     #[inline]
-    pub fn recycle(self, py: Python<'_>) -> Option<Spare> {
+    pub fn recycle(self, _py: Python<'_>) -> Option<Spare> {
         // SAFETY: alive; nobody else can touch the fields while they are taken out.
         unsafe {
             if !raw::is_nobody_elses(self.0.as_ptr()) {
@@ -459,7 +459,7 @@ impl HandleRef {
             // Runs foreign code, which may find the handle.
             drop(take_fields(self.raw()));
         }
-        Spare::new(py, self.0)
+        Some(Spare::new(self.0))
     }
 
     /// A handle to use again, if there is one that nobody has found.

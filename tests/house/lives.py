@@ -240,6 +240,7 @@ OTHERS = {
     "Connection",
     "DatagramTransportBase",
     "Ending",
+    "Lookup",
     "ServerConfig",
     "ThreadQueue",
 }

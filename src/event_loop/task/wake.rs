@@ -54,7 +54,7 @@ pub fn give_back(event_loop: &Bound<'_, EventLoop>, future: Owned) {
     }
     // SAFETY: as just checked.
     let state = unsafe { FutureKind::future(future.as_ptr()) };
-    let mut spare = Spare::new(event_loop.py(), future);
+    let mut spare = Some(Spare::new(future));
     let former = event_loop.get().with_tasks(|core| {
         if core.closed || core.spare_future.is_some() {
             return None;
