@@ -366,7 +366,9 @@ def names_of(cls: type) -> list[str]:
     found = _names.get(cls)
     if found is None:
         found = []
-        for base in cls.__mro__:
+        # asyncio's own types crash by themselves: a Task whose `__init__` has failed, by its `__del__`.
+        ours = any(base in _tokioloop.__dict__.values() for base in cls.__mro__)
+        for base in cls.__mro__ if ours or cls.__module__ == "tokioloop._tokioloop" else ():
             if (
                 base.__module__ in ("tokioloop._tokioloop", "_asyncio")
                 or base in _tokioloop.__dict__.values()

@@ -206,7 +206,7 @@ def test_nonsense_makes_nothing_panic(seed):
     """Every method and function, with odd arguments, in odd orders."""
     gc.collect()
     answer = subprocess.run(
-        [sys.executable, "-m", "tests.loop.nonsense", str(seed), "4000"],
+        [sys.executable, "-m", "tests.loop.nonsense", str(seed), "8000"],
         cwd=ROOT,
         capture_output=True,
         text=True,
