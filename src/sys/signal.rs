@@ -266,6 +266,8 @@ pub fn wakeup_pair() -> io::Result<(RawFd, RawFd)> {
     if let Some((process, read, write)) = &*pair
         && *process == std::process::id()
     {
+        // Python takes none that blocks, and a program may have made all descriptors of the process so.
+        super::pipe::set_nonblocking(write.as_raw_fd())?;
         return Ok((read.as_raw_fd(), write.as_raw_fd()));
     }
     let (read, write) = Socket::pair(Domain::UNIX, Type::STREAM, None)?;
