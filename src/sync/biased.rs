@@ -3,8 +3,8 @@
 //!
 //! Two flags, as in Dekker's algorithm: each side raises its own, then looks at the other's. That needs a full fence between
 //! the store and the load on both sides. The owner's is only a compiler fence; the visitor's `membarrier(2)` makes every
-//! running thread of the process pass a full fence, which stands for the owner's too. Where the kernel has no such call, the
-//! owner fences for itself.
+//! running thread of the process pass a full fence, which stands for the owner's too. Where the kernel has no such call, or refuses
+//! it from some moment on, the owner fences for itself.
 //!
 //! | side      | who                                                              | cost               |
 //! |-----------|------------------------------------------------------------------|--------------------|
@@ -125,12 +125,20 @@ mod fence {
 
     use crate::sys::thread;
 
-    /// The kernel has no `membarrier`: owners fence for themselves. Set before the first lock is made, and never unset.
+    /// The kernel has no `membarrier`, or has begun to refuse it: owners fence for themselves. Never unset.
     static SYMMETRIC: AtomicBool = AtomicBool::new(false);
+    /// As [`SYMMETRIC`], once no owner is left that might not have seen that.
+    static SETTLED: AtomicBool = AtomicBool::new(false);
 
     pub fn prepare() {
         static ONCE: Once = Once::new();
-        ONCE.call_once(|| SYMMETRIC.store(!thread::register_membarrier(), Ordering::SeqCst));
+        ONCE.call_once(|| {
+            // Before the first lock is made, so that there is no owner.
+            if !thread::register_membarrier() {
+                SYMMETRIC.store(true, Ordering::SeqCst);
+                SETTLED.store(true, Ordering::SeqCst);
+            }
+        });
     }
 
     #[inline]
@@ -141,13 +149,28 @@ mod fence {
         }
     }
 
+    #[inline]
     pub fn heavy() {
         fence(Ordering::SeqCst);
-        if !SYMMETRIC.load(Ordering::Relaxed) {
-            // Registered above, so it can't fail; a process that forked keeps the registration.
-            let done = thread::membarrier();
-            debug_assert!(done, "registered by prepare()");
+        // Acquire: pairs with the Release in `change_over`.
+        if SETTLED.load(Ordering::Acquire) || thread::membarrier() {
+            return;
         }
+        change_over();
+    }
+
+    /// The kernel refuses what it granted before. Registering again helps where the registration was lost. Else owners fence from here
+    /// on; those who did not see that yet have their fence here. Threads that come here at once each do so.
+    #[cold]
+    fn change_over() {
+        if thread::register_membarrier() && thread::membarrier() {
+            return;
+        }
+        SYMMETRIC.store(true, Ordering::SeqCst);
+        thread::slow_membarrier();
+        // Release: who skips the barrier from here on comes after it.
+        SETTLED.store(true, Ordering::Release);
+        fence(Ordering::SeqCst);
     }
 }
 

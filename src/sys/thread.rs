@@ -2,6 +2,8 @@
 
 use std::cell::Cell;
 
+use super::clock::monotonic_ns;
+
 /// The calling thread's identity: what Python's `threading.get_ident()` returns. Never 0 for a live thread.
 #[inline]
 pub fn current_id() -> usize {
@@ -109,6 +111,7 @@ fn set_mask(fill: impl FnOnce(&mut libc::sigset_t)) {
 }
 
 // <linux/membarrier.h>
+const MEMBARRIER_GLOBAL: libc::c_int = 1;
 const MEMBARRIER_PRIVATE_EXPEDITED: libc::c_int = 1 << 3;
 const MEMBARRIER_REGISTER_PRIVATE_EXPEDITED: libc::c_int = 1 << 4;
 
@@ -123,9 +126,45 @@ pub fn register_membarrier() -> bool {
 }
 
 /// When it returns, every running thread of the process has passed a full memory fence since the call. Needs
-/// [`register_membarrier`]. Takes about a microsecond; does not block.
+/// [`register_membarrier`]. Takes about a microsecond; does not block. False where the kernel refuses it, which it may begin to do
+/// at any time: a filter of system calls can be installed, a frozen process be restored elsewhere.
 pub fn membarrier() -> bool {
     call_membarrier(MEMBARRIER_PRIVATE_EXPEDITED)
+}
+
+/// As [`membarrier`], by whatever means there are and in up to some hundredths of a second. For once in a process.
+///
+/// The kernel's other barrier first, which needs no registration. A filter that refuses the one most likely refuses both. Then a page is
+/// given another protection: where processors are told of that by an interrupt, each that runs a thread of ours has passed a fence.
+/// Some are told without an interrupt, so it goes on for much longer than any store takes to leave its processor: tens of
+/// milliseconds against microseconds. It stays attached meanwhile, if it is: its caller has a lock.
+#[cold]
+pub fn slow_membarrier() {
+    if call_membarrier(MEMBARRIER_GLOBAL) {
+        return;
+    }
+    let begin = monotonic_ns();
+    while monotonic_ns() - begin < 30_000_000 {
+        change_a_page();
+        yield_now();
+    }
+}
+
+/// Has every processor that runs a thread of this process forget where a page was.
+fn change_a_page() {
+    let (size, both) = (4096, libc::PROT_READ | libc::PROT_WRITE);
+    // SAFETY: a mapping of our own, written to while that is allowed, and taken away at the end.
+    unsafe {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        let page = libc::mmap(std::ptr::null_mut(), size, both, flags, -1, 0);
+        if page == libc::MAP_FAILED {
+            return;
+        }
+        // Present, so that there is something to forget.
+        page.cast::<u8>().write_volatile(1);
+        libc::mprotect(page, size, libc::PROT_NONE);
+        libc::munmap(page, size);
+    }
 }
 
 #[cfg(test)]
