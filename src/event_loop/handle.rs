@@ -17,6 +17,7 @@ use super::record::Record;
 use super::reuse::Spare;
 use crate::py::class::{Class, Object, Visit};
 use crate::py::{Owned, context, panic, raw};
+use crate::sync::quiet;
 
 /// Set when cancelled.
 const CANCELLED: u8 = 1;
@@ -81,8 +82,11 @@ impl Released {
 impl Drop for Released {
     fn drop(&mut self) {
         for object in self.0 {
-            // SAFETY: an owned reference or null; `cancel` is called attached.
-            unsafe { ffi::Py_XDECREF(object) };
+            if !object.is_null() {
+                quiet::check_over();
+                // SAFETY: an owned reference; `cancel` is called attached.
+                unsafe { ffi::Py_DECREF(object) };
+            }
         }
     }
 }

@@ -56,7 +56,7 @@ use crate::py::names::names;
 use crate::py::pyclass::{self, BaseClass, Functions};
 use crate::py::{imports, raw};
 use crate::sync::ownership::Foreign;
-use crate::sync::quiet::Quiet;
+use crate::sync::quiet::{Quiet, Under};
 use crate::sys::clock::monotonic_ns;
 use crate::sys::thread;
 use shared::Shared;
@@ -101,7 +101,7 @@ impl EventLoop {
     #[inline]
     pub(crate) fn with_claim<R>(&self, f: impl FnOnce(&mut Core) -> R) -> Result<R, Foreign> {
         let claim = self.shared.claim()?;
-        let quiet = Quiet::begin();
+        let quiet = Quiet::begin(Under::Claim);
         // SAFETY: claimed; `f` does not come back here, so this is the only borrow.
         let result = f(unsafe { &mut *self.core.get() });
         drop(quiet);

@@ -15,6 +15,7 @@ use std::ops::{Deref, DerefMut};
 use parking_lot::{Mutex, MutexGuard};
 use pyo3::{Python, ffi};
 
+use crate::sync::quiet::{self, Quiet, Under};
 use crate::sys::detached;
 
 #[derive(Default)]
@@ -24,7 +25,7 @@ pub struct Attached<T>(Mutex<T>);
 #[must_use]
 pub struct Guard<'a, 'py, T> {
     content: MutexGuard<'a, T>,
-    _counted: Counted,
+    _quiet: Quiet,
     _attached: PhantomData<Python<'py>>,
 }
 
@@ -35,7 +36,7 @@ impl<T> Attached<T> {
 
     #[inline]
     pub fn lock<'py>(&self, _py: Python<'py>) -> Guard<'_, 'py, T> {
-        Guard { content: self.0.lock(), _counted: Counted::new(), _attached: PhantomData }
+        Guard { content: self.0.lock(), _quiet: Quiet::begin(Under::Lock), _attached: PhantomData }
     }
 
     /// The content, for a `tp_traverse`. No thread is ever stopped with a guard, so the collector finds the lock free. Were it not,
@@ -64,46 +65,6 @@ impl<T> DerefMut for Guard<'_, '_, T> {
     }
 }
 
-/// Debug builds: checks that the calling thread has no guard, so that it may come to a safe point.
-#[inline]
-pub fn check_none_held() {
-    #[cfg(debug_assertions)]
-    if HELD.get() != 0 && !std::thread::panicking() {
-        panic!("a safe point under a guard of `Attached`");
-    }
-}
-
-#[cfg(debug_assertions)]
-thread_local! {
-    static HELD: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
-}
-
-/// Debug builds: counts a guard of this thread.
-struct Counted;
-
-#[cfg(debug_assertions)]
-impl Counted {
-    fn new() -> Self {
-        HELD.set(HELD.get() + 1);
-        Self
-    }
-}
-
-#[cfg(debug_assertions)]
-impl Drop for Counted {
-    fn drop(&mut self) {
-        HELD.set(HELD.get() - 1);
-    }
-}
-
-#[cfg(not(debug_assertions))]
-impl Counted {
-    #[inline]
-    fn new() -> Self {
-        Self
-    }
-}
-
 /// While it lives the thread is detached; it is attached again when this is dropped.
 #[must_use]
 pub struct Away(*mut ffi::PyThreadState);
@@ -112,7 +73,7 @@ impl Away {
     /// # Safety
     /// The thread is attached, and does nothing before the drop that needs it to be.
     pub unsafe fn begin() -> Self {
-        check_none_held();
+        quiet::check_no_lock();
         // SAFETY: promised.
         Self(unsafe { ffi::PyEval_SaveThread() })
     }

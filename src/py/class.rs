@@ -418,7 +418,7 @@ unsafe extern "C" fn dealloc<T: Object>(object: *mut ffi::PyObject) {
     // SAFETY: called by Python with the last reference, or by the function of a class over the type, which does nothing after it.
     // A collection that begins from here on must not find the object.
     unsafe { ffi::PyObject_GC_UnTrack(object.cast()) };
-    super::attached::check_none_held();
+    crate::sync::quiet::check_over();
     // SAFETY: `go` is the rest of this function, for this object.
     unsafe { nesting::bounded(object, go::<T>) };
 }

@@ -124,38 +124,10 @@ impl Owned {
     }
 }
 
-impl Owned {
-    /// Whether releasing it runs no code whatever happens: immortal, or plain data. An exact tuple counts as such: kept addresses are
-    /// tuples of these.
-    #[cfg(debug_assertions)]
-    fn is_plain(&self) -> bool {
-        // SAFETY: alive; only types are looked at.
-        unsafe {
-            let object = self.as_ptr();
-            let kind = ffi::Py_TYPE(object);
-            ffi::PyTuple_CheckExact(object) != 0
-                || ffi::PyBytes_CheckExact(object) != 0
-                || ffi::PyUnicode_CheckExact(object) != 0
-                || ffi::PyLong_CheckExact(object) != 0
-                || kind == ffi::Py_TYPE(ffi::Py_None())
-                || ffi::PyType_Check(object) != 0
-        }
-    }
-
-    #[cfg(not(debug_assertions))]
-    fn is_plain(&self) -> bool {
-        true
-    }
-}
-
 impl Drop for Owned {
     #[inline]
     fn drop(&mut self) {
-        super::attached::check_none_held();
-        debug_assert!(
-            crate::sync::quiet::is_over() || self.is_plain(),
-            "a reference is released under a claim or a lock"
-        );
+        crate::sync::quiet::check_over();
         // SAFETY: the invariant: attached, and this is our reference.
         unsafe { ffi::Py_DECREF(self.as_ptr()) };
     }

@@ -121,7 +121,7 @@ pub unsafe fn enter<R: Returned>(body: impl FnOnce(Python<'_>) -> PyResult<R>) -
 pub unsafe fn enter_hot<R: Returned>(body: impl FnOnce(Python<'_>) -> PyResult<R>) -> R {
     // SAFETY: promised by the caller.
     let py = unsafe { Python::assume_attached() };
-    super::attached::check_none_held();
+    crate::sync::quiet::check_over();
     match catch_unwind(AssertUnwindSafe(|| body(py))) {
         Ok(Ok(value)) => value,
         Ok(Err(error)) => fail(error),

@@ -59,7 +59,7 @@ use super::core::Core;
 use crate::py::class::Class;
 use crate::py::{Owned, imports};
 use crate::sync::ownership::Foreign;
-use crate::sync::quiet::Quiet;
+use crate::sync::quiet::{Quiet, Under};
 use crate::sys::thread;
 
 pub use create::{add_methods, create_future};
@@ -337,12 +337,12 @@ impl EventLoop {
         match self.shared.claim() {
             Ok(_claim) => {
                 let _held = self.tasks.lock.owner();
-                let _quiet = Quiet::begin();
+                let _quiet = Quiet::begin(Under::Claim);
                 f()
             }
             Err(_) => {
                 let _held = self.tasks.lock.visitor();
-                let _quiet = Quiet::begin();
+                let _quiet = Quiet::begin(Under::Claim);
                 f()
             }
         }

@@ -1,7 +1,8 @@
 //! Addresses of datagrams, both ways: made once per sender as long as it stays among the last ones, and read without Python
 //! where they are plain.
 //!
-//! No Python code runs in here, releases included: what is kept are exact `str`, `bytes`, and tuples of exact `str` and `int`.
+//! No Python code runs in here: what is kept are exact `str`, `bytes`, and tuples of exact `str` and `int`. Under a claim none of it is
+//! released all the same, see `Addresses::take_target_but`.
 
 use std::ffi::OsStr;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
@@ -82,6 +83,11 @@ impl Addresses {
             };
         }
         self.target.as_ref().map(|known| &known.name)
+    }
+
+    /// Takes out the kept address that [`target`](Self::target) would replace by `object`, for the caller to drop after its claim.
+    pub fn take_target_but(&mut self, object: *mut ffi::PyObject) -> Option<Owned> {
+        self.target.take_if(|known| known.object.as_ptr() != object).map(|known| known.object)
     }
 
     pub fn visit<E>(&self, see: &mut (impl FnMut(&Owned) -> Result<(), E> + ?Sized)) -> Result<(), E> {

@@ -159,21 +159,26 @@ impl<'py> Transport<'_, 'py> {
     fn target(self, to: Option<&Bound<'py, PyAny>>) -> PyResult<To> {
         let py = self.py();
         let pointer = to.map_or(std::ptr::null_mut(), Bound::as_ptr);
-        self.with(|state| {
+        let (target, former) = self.with(|state| {
             if let Some(remote) = &state.remote {
-                return match &remote.name {
+                let target = match &remote.name {
                     _ if state.peer == Peer::Named => To::Peer,
                     Some(name) => To::Name(*name),
                     None => To::Python(remote.object.clone_ref(py)),
                 };
+                return (target, None);
             }
+            let former = state.addresses.take_target_but(pointer);
             // SAFETY: attached and alive.
-            match unsafe { plain_target(state, pointer) } {
+            let target = match unsafe { plain_target(state, pointer) } {
                 Some(None) => To::Peer,
                 Some(Some(name)) => To::Name(*name),
                 None => To::Python(to.map_or_else(|| py.None().into_bound(py).into(), Owned::from)),
-            }
-        })
+            };
+            (target, former)
+        })?;
+        drop(former);
+        Ok(target)
     }
 
     /// Tries to send at once. Calls no Python: the bytes may be a view that is held meanwhile.

@@ -45,7 +45,7 @@ use crate::py::errors::{OrOsError, os_error};
 use crate::py::fatal::OrFatal;
 use crate::py::names::names;
 use crate::py::{Attached, Owned, bytes, context, imports};
-use crate::sync::quiet::Quiet;
+use crate::sync::quiet::{Quiet, Under};
 use crate::sys;
 
 pub use class::{closing_of, has_ended, init, is_stream, write_to};
@@ -216,7 +216,7 @@ impl<'a, 'py> Transport<'a, 'py> {
         // SAFETY: the transport is alive in our hands.
         let lp = unsafe { loop_of(self.object.as_ptr()) };
         let claim = lp.shared.claim().map_err(|foreign| lp.wrong_thread(self.py(), foreign))?;
-        let quiet = Quiet::begin();
+        let quiet = Quiet::begin(Under::Claim);
         // SAFETY: claimed, and `f` does not come back here.
         let result = f(unsafe { &mut *class::stream_of(self.object.as_ptr()) });
         drop((quiet, claim));

@@ -42,7 +42,7 @@ use crate::proto::flow::FlowControl;
 use crate::proto::tls::Wire;
 use crate::proto::write_queue::WriteQueue;
 use crate::py::{Attached, Owned, imports, panic};
-use crate::sync::quiet::Quiet;
+use crate::sync::quiet::{Quiet, Under};
 use engine::DynEngine;
 
 pub use class::init;
@@ -230,7 +230,7 @@ impl<'a, 'py> TlsTransport<'a, 'py> {
             &*lp
         };
         let claim = lp.shared.claim().map_err(|foreign| lp.wrong_thread(self.py(), foreign))?;
-        let quiet = Quiet::begin();
+        let quiet = Quiet::begin(Under::Claim);
         // SAFETY: claimed, and `f` does not come back here.
         let result = f(unsafe { &mut *class::tls_of(self.object.as_ptr()) });
         drop((quiet, claim));
