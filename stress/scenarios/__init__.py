@@ -7,6 +7,7 @@ from . import (
     accept_storm,
     blocking,
     churn,
+    closing,
     collections,
     cross_loop,
     echo,
@@ -17,6 +18,7 @@ from . import (
     inbox,
     misuse,
     pool,
+    re_armed,
     signals,
     slow_readers,
     subprocesses,
@@ -24,6 +26,7 @@ from . import (
     tasks,
     timers,
     tls_churn,
+    two_at_one,
 )
 
 SCENARIOS: dict[str, Callable[[Run], dict[str, int]]] = {
@@ -31,7 +34,9 @@ SCENARIOS: dict[str, Callable[[Run], dict[str, int]]] = {
     for module in (
         tasks,
         timers,
+        re_armed,
         inbox,
+        closing,
         cross_loop,
         echo,
         tls_churn,
@@ -48,6 +53,7 @@ SCENARIOS: dict[str, Callable[[Run], dict[str, int]]] = {
         exit_storm,
         misuse,
         task_misuse,
+        two_at_one,
         everything,
     )
 }

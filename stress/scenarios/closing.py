@@ -1,0 +1,88 @@
+"""Threads post to loops while these run, rest and are closed: each post is taken or refused, and every close() ends."""
+
+import asyncio
+import contextlib
+import gc
+import threading
+import time
+from functools import partial
+from typing import Any
+
+from ..run import PATIENCE, Run
+
+
+class Counted:
+    """An argument of posts. Some of these collect garbage when they go, which stops all threads, those too that wait for the loop."""
+
+    alive = 0
+    lock = threading.Lock()
+
+    def __init__(self, collects: bool = False) -> None:
+        self.collects = collects
+        with Counted.lock:
+            Counted.alive += 1
+
+    def __del__(self) -> None:
+        with Counted.lock:
+            Counted.alive -= 1
+        if self.collects:
+            gc.collect(0)
+
+
+def scenario(run: Run) -> dict[str, int]:
+    closed = 0
+    taken, refused = [0] * run.threads, [0] * run.threads
+    current: list[Any] = []
+    ended = threading.Event()
+
+    def post(me: int) -> None:
+        chance, tally = run.random(me), run.tally()
+
+        def nothing(*_: object) -> None:
+            pass
+
+        while not ended.is_set():
+            for loop in list(current):
+                began = time.perf_counter()
+                argument = Counted(chance.random() < 0.01)
+                try:
+                    handle = loop.call_soon_threadsafe(nothing, argument)
+                    if chance.random() < 0.2:
+                        handle.cancel()
+                    if chance.random() < 0.01:
+                        loop.call_soon_threadsafe(loop.stop)
+                except RuntimeError:
+                    refused[me] += 1
+                else:
+                    taken[me] += 1
+                del argument
+                tally.took(began)
+
+    def close() -> None:
+        nonlocal closed
+        chance = run.random("close")
+        try:
+            while not run.over():
+                loops = [run.new_loop() for _ in range(chance.choice([1, 2, 4]))]
+                current[:] = loops
+                for loop in loops:
+                    began = time.monotonic()
+                    if chance.random() < 0.7:
+                        loop.call_later(chance.random() / 500, loop.stop)
+                        loop.run_forever()
+                    if chance.random() < 0.3:
+                        with contextlib.suppress(RuntimeError):  # It was stopped before.
+                            loop.run_until_complete(asyncio.sleep(0))
+                    loop.close()
+                    closed += 1
+                    assert time.monotonic() - began < PATIENCE, "a close took for ever"
+        finally:
+            ended.set()
+            current.clear()
+
+    before = Counted.alive
+    run.in_threads(close, *(partial(post, n) for n in range(run.threads)))
+    for _ in range(5):
+        gc.collect()
+    assert Counted.alive == before, f"{Counted.alive - before} arguments are left"
+    return {"closed": closed, "taken": sum(taken), "refused": sum(refused)}
