@@ -201,15 +201,17 @@ unsafe fn call_from_outside(
             Err(refused) if shared.is_running() && !shared.is_mine() => refused,
             scheduled => return scheduled.map(drop),
         };
-        let call = RemoteCall::new(py, callback.as_ptr(), args, &again, true, None)?;
-        match shared.inbox.post(Post::Call(Record::new(py, call)?)) {
-            Ok(()) => {
-                // It said that another thread runs the loop now, which has the call. On the hot way pyo3 must be told for the drop.
-                crate::py::raw::told(|_| drop(refused));
-                Ok(())
-            }
-            Err(_) => Err(refused),
-        }
+        let call = RemoteCall::new(py, callback.as_ptr(), args, &again, true, None);
+        let sent = match call.and_then(|call| Record::new(py, call)) {
+            Ok(record) => match shared.inbox.post(Post::Call(record)) {
+                Ok(()) => Ok(()),
+                Err(_) => return Err(refused),
+            },
+            Err(error) => Err(error),
+        };
+        // It said that another thread runs the loop now, which has the call. On the hot way pyo3 must be told for the drop.
+        crate::py::raw::told(|_| drop(refused));
+        sent
     }
 }
 
