@@ -9,6 +9,7 @@ use pyo3::types::{PyDict, PyTuple};
 
 use super::binding::{self, RunningScope};
 use super::{EventLoop, exit, signal, turn};
+use crate::py::errors::both;
 use crate::py::names::names;
 use crate::py::panic;
 use crate::py::{call, imports};
@@ -50,8 +51,7 @@ pub(super) fn run_forever(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
     let result = Surroundings::set_up(event_loop).and_then(|mut surroundings| {
         let result = turn::run(event_loop).map_err(PyErr::from);
         // The run's own error comes first; one of the taking down must not hide it.
-        let taken_down = surroundings.take_down();
-        result.and(taken_down)
+        both(result, surroundings.take_down(), event_loop)
     });
     if lp.shared.is_forked() {
         // A callback forked and returned in the child.
@@ -123,7 +123,7 @@ impl<'a, 'py> Surroundings<'a, 'py> {
         Ok(())
     }
 
-    /// Each step is made, whatever becomes of the others; the first error is returned.
+    /// Each step is made, whatever becomes of the others; the first error is returned, others go to `sys.unraisablehook`.
     fn take_down(&mut self) -> PyResult<()> {
         if !std::mem::replace(&mut self.changed, false) {
             return Ok(());
@@ -150,7 +150,11 @@ impl<'a, 'py> Surroundings<'a, 'py> {
                 _ => Ok(()),
             },
         ];
-        steps.into_iter().collect()
+        let mut taken = Ok(());
+        for step in steps {
+            taken = both(taken, step, event_loop);
+        }
+        taken
     }
 }
 

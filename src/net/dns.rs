@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 
@@ -155,7 +155,12 @@ fn address_list<'py>(py: Python<'py>, answer: &[AddrInfo]) -> PyResult<Bound<'py
     let list = PyList::empty(py);
     let named = |class: &Bound<'py, PyAny>, number: i32| -> PyResult<Bound<'py, PyAny>> {
         // The enums know only the platform's usual numbers; others stay plain, as in the socket module.
-        class.call1((number,)).or_else(|_| Ok(number.into_pyobject(py)?.into_any()))
+        match class.call1((number,)) {
+            Err(error) if error.is_instance_of::<PyValueError>(py) => {
+                Ok(number.into_pyobject(py)?.into_any())
+            }
+            known => known,
+        }
     };
     for info in answer {
         let Some(address) = address::to_python(py, &info.address)? else { continue };
@@ -183,9 +188,9 @@ fn python_error(py: Python<'_>, error: ResolveError) -> PyErr {
     match error {
         ResolveError::System(error) => os_error(error),
         ResolveError::Resolver { code, message } => {
-            match imports::gaierror(py).and_then(|class| class.call1((code, message.clone()))) {
+            match imports::gaierror(py).and_then(|class| class.call1((code, message))) {
                 Ok(error) => PyErr::from_value(error),
-                Err(_) => PyRuntimeError::new_err(message),
+                Err(failed) => failed,
             }
         }
     }

@@ -54,18 +54,24 @@ impl<'py> Transport<'_, 'py> {
         let is_os_error = error.is_instance_of::<PyOSError>(py);
         let event_loop = self.event_loop();
         let value = error.into_value(py).into_bound(py).into_any();
-        if !is_os_error {
-            Report::new(message)
-                .error(PyErr::from_value(value.clone()))
-                .transport(self.object)
-                .protocol(self.protocol())
-                .send(&event_loop)?;
-        } else if event_loop.get().shared.is_debug() {
-            let options = PyDict::new(py);
-            options.set_item("exc_info", &value)?;
-            imports::logger(py)?.call_method("debug", ("%r: %s", self.object, message), Some(&options))?;
-        }
-        self.lose(Some(&value)).and(sent)
+        let reported = if !is_os_error {
+            let report = Report::new(message).error(PyErr::from_value(value.clone()));
+            report.transport(self.object).protocol(self.protocol()).send(&event_loop).map_err(PyErr::from)
+        } else {
+            if event_loop.get().shared.is_debug() {
+                let options = PyDict::new(py);
+                options.set_item("exc_info", &value)?;
+                imports::logger(py)?.call_method(
+                    "debug",
+                    ("%r: %s", self.object, message),
+                    Some(&options),
+                )?;
+            }
+            Ok(())
+        };
+        // What leaves the run from the handler finds the transport ended.
+        let lost = both(reported, self.lose(Some(&value)), self.object);
+        both(sent, lost, self.object)
     }
 
     /// Leaves the driver and schedules `connection_lost(error)`, unless that was done already. Only what the kernel has refused is
@@ -101,7 +107,7 @@ impl<'py> Transport<'_, 'py> {
         let arguments = PyTuple::new(py, [argument])?;
         let handle =
             event_loop.get().make_handle(&event_loop, &callback, &arguments, Some(&context.bind(py)))?;
-        turn::schedule(py, event_loop.get(), handle).and(sent)
+        both(sent, turn::schedule(py, event_loop.get(), handle), self.object)
     }
 
     /// The scheduled end: tells the protocol, closes the socket.

@@ -16,7 +16,7 @@ use super::{Datagram, Peer, Phase, Transport, class};
 use crate::event_loop::endpoint::with_driver;
 use crate::event_loop::report::Report;
 use crate::proto::flow::{BadLimits, FlowChange};
-use crate::py::errors::os_error;
+use crate::py::errors::{both, os_error};
 use crate::py::names::names;
 use crate::py::{Owned, buffer, bytes, imports};
 use crate::sys;
@@ -331,8 +331,9 @@ impl<'py> Transport<'_, 'py> {
             let change = state.shrunk();
             (change, state.queue.is_empty(), state.phase == Phase::Draining)
         })?;
-        self.tell(change)?;
-        if empty && draining { self.lose(None) } else { Ok(()) }
+        let told = self.tell(change);
+        // The end comes with the last of it, whatever the protocol has raised.
+        if empty && draining { both(told, self.lose(None), self.object) } else { told }
     }
 
     fn flush_some(self) -> PyResult<Flushed> {

@@ -59,7 +59,7 @@ impl<'py> Transport<'_, 'py> {
         };
         let event_loop = self.event_loop();
         let value = error.into_value(py).into_bound(py).into_any();
-        if peer_is_gone {
+        let reported = if peer_is_gone {
             if event_loop.get().shared.is_debug() {
                 let options = PyDict::new(py);
                 options.set_item("exc_info", &value)?;
@@ -69,14 +69,14 @@ impl<'py> Transport<'_, 'py> {
                     Some(&options),
                 )?;
             }
+            Ok(())
         } else {
-            Report::new(message)
-                .error(PyErr::from_value(value.clone()))
-                .transport(self.object)
-                .protocol(self.protocol())
-                .send(&event_loop)?;
-        }
-        self.lose(Some(&value)).and(flushed)
+            let report = Report::new(message).error(PyErr::from_value(value.clone()));
+            report.transport(self.object).protocol(self.protocol()).send(&event_loop).map_err(PyErr::from)
+        };
+        // What leaves the run from the handler finds the transport ended.
+        let lost = both(reported, self.lose(Some(&value)), self.object);
+        both(flushed, lost, self.object)
     }
 
     /// Leaves the driver and schedules `connection_lost(error)`, unless that was done already. What was written counts as sent:
@@ -112,7 +112,7 @@ impl<'py> Transport<'_, 'py> {
         let arguments = PyTuple::new(py, [argument])?;
         let handle =
             event_loop.get().make_handle(&event_loop, &callback, &arguments, Some(&context.bind(py)))?;
-        turn::schedule(py, event_loop.get(), handle).and(flushed)
+        both(flushed, turn::schedule(py, event_loop.get(), handle), self.object)
     }
 
     /// The scheduled end: tells the protocol, closes the socket or pipe, tells the server.

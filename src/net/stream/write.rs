@@ -17,7 +17,7 @@ use crate::event_loop::report::{OrReport, Report};
 use crate::proto::flow::FlowChange;
 use crate::proto::write_queue::MAX_SLICES;
 use crate::py::buffer::{self, BufferView};
-use crate::py::errors::os_error;
+use crate::py::errors::{both, os_error};
 use crate::py::fatal::OrFatal;
 use crate::py::imports;
 use crate::py::names::names;
@@ -289,8 +289,9 @@ impl<'py> Transport<'_, 'py> {
         }
         let change = self.with(|stream| stream.flow.grown(stream.queue.len()))?;
         self.keep_or_rest()?;
-        self.tell(change)?;
-        if flush_now { self.flush() } else { Ok(()) }
+        let told = self.tell(change);
+        // Nobody else would, whatever the protocol has raised.
+        if flush_now { both(told, self.flush(), self.object) } else { told }
     }
 
     /// Sends what is held, now.
@@ -358,8 +359,10 @@ impl<'py> Transport<'_, 'py> {
         with_driver(&self.event_loop(), |driver| call(driver, token))
     }
 
-    /// The kernel takes bytes again: sends what is queued.
+    /// The kernel takes bytes again: sends what is queued. An error that leaves the run on the way does so after that: nothing else would
+    /// send the rest, or end what is to end with the last of it.
     pub(super) fn flush(self) -> PyResult<()> {
+        let mut told = Ok(());
         while !self.with(|stream| stream.queue.is_empty())? {
             let event_loop = self.event_loop();
             let mut done = Vec::new();
@@ -383,17 +386,18 @@ impl<'py> Transport<'_, 'py> {
                 Err(error) => {
                     // None of it is to be tried again on the way out.
                     self.with(|stream| stream.held = false)?;
-                    return self.fatal(os_error(error), self.kind().write_failed());
+                    let failed = self.fatal(os_error(error), self.kind().write_failed());
+                    return both(told, failed, self.object);
                 }
             };
             let (change, left) =
                 self.with(|stream| (stream.flow.shrunk(stream.queue.len()), stream.queue.len()))?;
-            self.tell(change)?;
+            told = both(told, self.tell(change), self.object);
             if left == 0 || sent < offered || offered == 0 {
                 break;
             }
         }
-        self.after_flush()
+        both(told, self.after_flush(), self.object)
     }
 
     pub(super) fn after_flush(self) -> PyResult<()> {

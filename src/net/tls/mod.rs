@@ -302,8 +302,14 @@ impl<'a, 'py> TlsTransport<'a, 'py> {
         if output.capacity() <= OUTPUT_KEPT {
             OUTPUT.set(output);
         }
-        let result = result?;
-        sent.map(|()| result)
+        match (result, sent) {
+            (Ok(result), sent) => sent.map(|()| result),
+            (Err(error), Ok(())) => Err(error),
+            (Err(error), Err(other)) => {
+                other.write_unraisable(self.py(), Some(self.object));
+                Err(error)
+            }
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use super::{Phase, TlsTransport};
 use crate::event_loop::report::Report;
 use crate::net::stream::{self, Data, LOG_LOST_WRITES};
 use crate::proto::flow::{BadLimits, FlowChange};
+use crate::py::errors::both;
 use crate::py::names::names;
 use crate::py::{context, imports};
 
@@ -99,6 +100,8 @@ impl<'py> TlsTransport<'_, 'py> {
 
     pub(super) fn flush_called_from(self, caller: Caller) -> PyResult<()> {
         let py = self.py();
+        // An error that leaves the run on the way does so at the end: nothing else would send the rest, or say goodbye after it.
+        let mut told = Ok(());
         loop {
             let first = self.with(|tls| {
                 let ready = matches!(tls.phase, Phase::Open | Phase::Flushing);
@@ -111,7 +114,10 @@ impl<'py> TlsTransport<'_, 'py> {
             let Some((chunk, gone)) = first else { break };
             let sent = match self.encrypt(&chunk.as_ref()[gone..]) {
                 Ok(sent) => sent,
-                Err(error) => return self.fatal(error, "Fatal error on SSL protocol").map(drop),
+                Err(error) => {
+                    let failed = self.fatal(error, "Fatal error on SSL protocol").map(drop);
+                    return both(told, failed, self.object);
+                }
             };
             let mut done = Vec::new();
             let (change, all) = self.with(|tls| {
@@ -122,12 +128,12 @@ impl<'py> TlsTransport<'_, 'py> {
                 (tls.flow.shrunk(tls.backlog.len()), sent == chunk.as_ref().len() - gone)
             })?;
             drop(done);
-            self.tell(change, caller)?;
+            told = both(told, self.tell(change, caller), self.object);
             if !all {
                 break;
             }
         }
-        self.say_goodbye()
+        both(told, self.say_goodbye(), self.object)
     }
 
     /// Ciphertext on its way out.

@@ -1,0 +1,158 @@
+"""Errors that leave the run from where a protocol is told how writing goes: the connection goes on or ends all the same."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+import pytest
+
+import tokioloop
+
+#: More than a socket takes at once.
+LARGE = bytes(4_000_000)
+
+
+class Interrupted(asyncio.Protocol):
+    """Raises once from one of its methods."""
+
+    def __init__(self, method: str, error: type[BaseException]) -> None:
+        self.method: str | None = method
+        self.error = error
+        self.lost = False
+
+    def _maybe(self, method: str) -> None:
+        if self.method == method:
+            self.method = None
+            raise self.error
+
+    def pause_writing(self) -> None:
+        self._maybe("pause_writing")
+
+    def resume_writing(self) -> None:
+        self._maybe("resume_writing")
+
+    def data_received(self, data: bytes) -> None:
+        raise ValueError("of the program")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+
+
+def read_all(event_loop: asyncio.AbstractEventLoop, peer: socket.socket) -> bytes:
+    async def read() -> bytes:
+        got = bytearray()
+        while piece := await event_loop.sock_recv(peer, 1 << 20):
+            got += piece
+        return bytes(got)
+
+    return event_loop.run_until_complete(asyncio.wait_for(read(), 20))
+
+
+def connected(protocol: asyncio.Protocol) -> tuple[tokioloop.TokioLoop, asyncio.Transport, socket.socket]:
+    event_loop = tokioloop.TokioLoop()
+    ours, peer = socket.socketpair()
+    peer.setblocking(False)
+    transport, _ = event_loop.run_until_complete(event_loop.connect_accepted_socket(lambda: protocol, ours))
+    return event_loop, transport, peer
+
+
+def read_though_interrupted(
+    event_loop: tokioloop.TokioLoop, peer: socket.socket, error: type[BaseException]
+) -> bytes:
+    """What the peer gets until the end, with one error that leaves the run on the way."""
+    got = bytearray()
+
+    async def read() -> None:
+        while piece := await event_loop.sock_recv(peer, 1 << 20):
+            got.extend(piece)
+
+    reading = event_loop.create_task(read())
+    with pytest.raises(error):
+        event_loop.run_until_complete(reading)
+    event_loop.run_until_complete(asyncio.wait_for(reading, 20))
+    return bytes(got)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("end", [asyncio.Transport.close, asyncio.Transport.write_eof])
+def test_a_connection_ends_though_resume_writing_left_the_run(
+    error: type[BaseException], end: Callable[[asyncio.Transport], None]
+) -> None:
+    protocol = Interrupted("resume_writing", error)
+    event_loop, transport, peer = connected(protocol)
+    transport.write(LARGE)
+    getattr(transport, end.__name__)()
+    assert read_though_interrupted(event_loop, peer, error) == LARGE
+    transport.close()
+    event_loop.run_until_complete(asyncio.sleep(0))
+    event_loop.run_until_complete(asyncio.sleep(0))
+    assert protocol.lost
+    event_loop.close()
+    peer.close()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_many_pieces_are_sent_though_pause_writing_left_the_call(error: type[BaseException]) -> None:
+    protocol = Interrupted("pause_writing", error)
+    event_loop, transport, peer = connected(protocol)
+    transport.set_write_buffer_limits(0)
+    with pytest.raises(error):
+        transport.writelines([b"x"] * 5000)
+    transport.close()
+    assert read_all(event_loop, peer) == b"x" * 5000
+    event_loop.run_until_complete(asyncio.sleep(0))
+    assert protocol.lost
+    event_loop.close()
+    peer.close()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_a_connection_ends_though_the_report_of_its_error_left_the_run(error: type[BaseException]) -> None:
+    def handle(_: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+        raise error
+
+    protocol = Interrupted("", error)
+    event_loop, _, peer = connected(protocol)
+    event_loop.set_exception_handler(handle)
+    peer.send(b"x")
+    with pytest.raises(error):
+        event_loop.run_until_complete(asyncio.sleep(0.5))
+    event_loop.run_until_complete(asyncio.sleep(0))
+    assert protocol.lost
+    assert read_all(event_loop, peer) == b""
+    event_loop.close()
+    peer.close()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_a_datagram_endpoint_ends_though_resume_writing_left_the_run(error: type[BaseException]) -> None:
+    class Datagrams(Interrupted, asyncio.DatagramProtocol):
+        pass
+
+    protocol = Datagrams("resume_writing", error)
+    event_loop = tokioloop.TokioLoop()
+    ours, peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    peer.setblocking(False)
+    transport, _ = event_loop.run_until_complete(
+        event_loop.create_datagram_endpoint(lambda: protocol, sock=ours)
+    )
+    transport.set_write_buffer_limits(0)
+    while not transport.get_write_buffer_size():
+        transport.sendto(b"x")
+    transport.close()
+
+    async def read() -> None:
+        while not protocol.lost:
+            await event_loop.sock_recv(peer, 10)
+            await asyncio.sleep(0)
+
+    reading = event_loop.create_task(read())
+    with pytest.raises(error):
+        event_loop.run_until_complete(reading)
+    for _ in range(3):
+        event_loop.run_until_complete(asyncio.sleep(0))
+    assert protocol.lost
+    reading.cancel()
+    event_loop.run_until_complete(asyncio.wait([reading]))
+    event_loop.close()
+    peer.close()
