@@ -156,3 +156,54 @@ def test_a_datagram_endpoint_ends_though_resume_writing_left_the_run(error: type
     event_loop.run_until_complete(asyncio.wait([reading]))
     event_loop.close()
     peer.close()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("closes", [False, True])
+def test_datagrams_are_sent_though_error_received_left_the_run(
+    error: type[BaseException], closes: bool
+) -> None:
+    """Answers to one batch leave together: the first one fails, the others are sent."""
+    lost: list[Exception | None] = []
+
+    class Answering(asyncio.DatagramProtocol):
+        answers = 0
+
+        def connection_made(self, transport: asyncio.DatagramTransport) -> None:  # type: ignore[override]
+            self.transport = transport
+
+        def datagram_received(self, data: bytes, addr: object) -> None:
+            self.answers += 1
+            # Too long for UDP, then not.
+            self.transport.sendto(bytes(70_000) if self.answers == 1 else b"answer", addr)  # type: ignore[arg-type]
+            if closes and self.answers == 3:
+                self.transport.close()
+
+        def error_received(self, exc: Exception) -> None:
+            raise error
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            lost.append(exc)
+
+    event_loop = tokioloop.TokioLoop()
+    transport, _ = event_loop.run_until_complete(
+        event_loop.create_datagram_endpoint(Answering, local_addr=("127.0.0.1", 0))
+    )
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+        peer.bind(("127.0.0.1", 0))
+        peer.setblocking(False)
+        # All are there before the loop looks.
+        for _ in range(3):
+            peer.sendto(b"x", transport.get_extra_info("sockname"))
+        with pytest.raises(error):
+            event_loop.run_until_complete(asyncio.sleep(5))
+
+        async def read() -> list[bytes]:
+            return [await event_loop.sock_recv(peer, 100) for _ in range(2)]
+
+        assert event_loop.run_until_complete(asyncio.wait_for(read(), 20)) == [b"answer"] * 2
+    transport.close()
+    event_loop.run_until_complete(asyncio.sleep(0))
+    event_loop.run_until_complete(asyncio.sleep(0))
+    assert lost == [None]
+    event_loop.close()

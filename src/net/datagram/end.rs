@@ -20,7 +20,7 @@ impl<'py> Transport<'_, 'py> {
     /// Receives no more, sends what is queued, then ends.
     pub(super) fn close(self) -> PyResult<()> {
         self.event_loop().get().check_open()?;
-        self.send_corked()?;
+        let sent = self.send_corked();
         let (was_open, empty) = self.with(|state| {
             let was_open = state.phase == Phase::Open;
             if was_open {
@@ -30,9 +30,10 @@ impl<'py> Transport<'_, 'py> {
             (was_open, state.queue.is_empty())
         })?;
         if !was_open {
-            return Ok(());
+            return sent;
         }
-        if empty { self.lose(None) } else { self.apply_read_mode() }
+        let ended = if empty { self.lose(None) } else { self.apply_read_mode() };
+        both(sent, ended, self.object)
     }
 
     /// Ends at once; what the kernel has refused is thrown away.

@@ -305,33 +305,34 @@ impl<'py> Transport<'_, 'py> {
         if waits { self.flush() } else { Ok(()) }
     }
 
-    /// Sends what is queued, until the kernel refuses.
+    /// Sends what is queued, until the kernel refuses. An error that leaves the run on the way does so after that: nothing else would
+    /// send the rest.
     pub(super) fn flush(self) -> PyResult<()> {
+        let mut told = Ok(());
         loop {
-            match self.flush_some()? {
-                Flushed::Some => {}
+            let (goes_on, result) = match self.flush_some()? {
+                Flushed::Some => continue,
                 Flushed::Refused => {
                     let change = self.with(Datagram::grown)?;
-                    self.tell(change)?;
-                    break;
+                    (false, self.tell(change))
                 }
                 Flushed::Failed(error) => {
                     let told = self.error_received(os_error(error));
-                    self.reported(told, "error_received")?;
+                    (true, self.reported(told, "error_received").map_err(PyErr::from))
                 }
-                Flushed::Python(datagram) => {
-                    if !self.flush_by_python(datagram)? {
-                        break;
-                    }
-                }
+                Flushed::Python(datagram) => self.flush_by_python(datagram)?,
                 Flushed::All => break,
+            };
+            told = both(told, result, self.object);
+            if !goes_on {
+                break;
             }
         }
         let (change, empty, draining) = self.with(|state| {
             let change = state.shrunk();
             (change, state.queue.is_empty(), state.phase == Phase::Draining)
         })?;
-        let told = self.tell(change);
+        let told = both(told, self.tell(change), self.object);
         // The end comes with the last of it, whatever the protocol has raised.
         if empty && draining { both(told, self.lose(None), self.object) } else { told }
     }
@@ -377,28 +378,26 @@ impl<'py> Transport<'_, 'py> {
         Ok(flushed)
     }
 
-    /// Sends the first one through Python's socket; false when the kernel refuses.
-    fn flush_by_python(self, datagram: Outgoing) -> PyResult<bool> {
+    /// Sends the first one through Python's socket; false when the kernel refuses. With what came of telling the protocol.
+    fn flush_by_python(self, datagram: Outgoing) -> PyResult<(bool, PyResult<()>)> {
         let py = self.py();
-        let To::Python(to) = &datagram.to else { return Ok(true) };
+        let To::Python(to) = &datagram.to else { return Ok((true, Ok(()))) };
         let arguments = (datagram.data.bind(py), to.bind(py));
         let Err(error) = self.sock().call_method1(names().sendto.bind(py), arguments) else {
-            return Ok(true);
+            return Ok((true, Ok(())));
         };
         if is_refusal(py, &error) {
             if !self.await_writable()? {
-                return Ok(false);
+                return Ok((false, Ok(())));
             }
             let change = self.with(|state| {
                 state.queue.unpop(datagram);
                 state.grown()
             })?;
-            self.tell(change)?;
-            return Ok(false);
+            return Ok((false, self.tell(change)));
         }
         let told = self.python_failed(error);
-        self.reported(told, "error_received")?;
-        Ok(true)
+        Ok((true, self.reported(told, "error_received").map_err(PyErr::from)))
     }
 
     /// Tells the protocol to pause or resume sending.

@@ -27,7 +27,7 @@ impl<'py> Transport<'_, 'py> {
     pub(super) fn close(self) -> PyResult<()> {
         self.event_loop().get().check_open()?;
         // Whether anything has to wait decides what becomes of later writes.
-        self.flush_held()?;
+        let flushed = self.flush_held();
         let (was_open, empty) = self.with(|stream| {
             let was_open = stream.phase == Phase::Open;
             if was_open {
@@ -37,9 +37,10 @@ impl<'py> Transport<'_, 'py> {
             (was_open, stream.queue.is_empty())
         })?;
         if !was_open {
-            return Ok(());
+            return flushed;
         }
-        if empty { self.lose(None) } else { self.apply_read_mode() }
+        let ended = if empty { self.lose(None) } else { self.apply_read_mode() };
+        both(flushed, ended, self.object)
     }
 
     /// Ends at once; what the kernel did not take is thrown away.
