@@ -18,7 +18,7 @@ use super::{EventLoop, handle_type, task};
 use crate::driver::{Completion, Driver};
 use crate::py::attached::Away;
 use crate::py::errors::OrOsError;
-use crate::py::fatal::{Fatal, OrFatal};
+use crate::py::fatal::{self, Fatal, OrFatal};
 use crate::py::names::names;
 use crate::py::{Owned, panic};
 use crate::sys::clock::monotonic_ns;
@@ -51,7 +51,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 pub(super) fn run(event_loop: &Bound<'_, EventLoop>) -> OrFatal {
     let result = repeat(event_loop);
     // The turn that an error has cut short has its end too.
-    result.and(end(event_loop))
+    fatal::both(event_loop.py(), result, end(event_loop))
 }
 
 fn repeat(event_loop: &Bound<'_, EventLoop>) -> OrFatal {
@@ -297,11 +297,11 @@ fn run_ready(event_loop: &Bound<'_, EventLoop>) -> OrFatal {
 /// no turn after that.
 #[inline]
 fn end(event_loop: &Bound<'_, EventLoop>) -> OrFatal {
-    let lp = event_loop.get();
+    let (py, lp) = (event_loop.py(), event_loop.get());
     let mut result = Ok(());
     // SAFETY: owned while running; the borrow ends with the statement.
     while let Some(AtEnd { call, object }) = unsafe { lp.core_mut() }.at_end.pop_front() {
-        result = result.and(call(event_loop, &object.into_bound(event_loop.py())));
+        result = fatal::both(py, result, call(event_loop, &object.into_bound(py)));
     }
     result
 }
@@ -422,7 +422,8 @@ fn run_in_debug_mode(event_loop: &Bound<'_, EventLoop>, handle: &HandleRef) -> O
     // SAFETY: attached, on the loop's thread.
     let result = finish_call(event_loop, handle, unsafe { handle.call() });
     drop(shown);
-    result.and(log_if_slow(event_loop, start, || Ok(handle.as_object().clone_ref(py))))
+    let logged = log_if_slow(event_loop, start, || Ok(handle.as_object().clone_ref(py)));
+    fatal::both(py, result, logged)
 }
 
 /// Debug mode: logs what has run since then, if that is long enough. On the loop's thread.

@@ -35,6 +35,18 @@ impl Fatal {
     }
 }
 
+/// Of two things that were both done: the first error leaves the run; a second one, which nobody else would hear of, goes to
+/// `sys.unraisablehook`.
+pub fn both(py: Python<'_>, first: OrFatal, second: OrFatal) -> OrFatal {
+    match (first, second) {
+        (Err(first), Err(second)) => {
+            PyErr::from(second).write_unraisable(py, None);
+            Err(first)
+        }
+        (first, second) => first.and(second),
+    }
+}
+
 impl From<Fatal> for PyErr {
     fn from(Fatal(error): Fatal) -> Self {
         // SAFETY: whoever has an `Owned` is attached.

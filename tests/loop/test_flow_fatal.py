@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -206,4 +207,58 @@ def test_datagrams_are_sent_though_error_received_left_the_run(
     event_loop.run_until_complete(asyncio.sleep(0))
     event_loop.run_until_complete(asyncio.sleep(0))
     assert lost == [None]
+    event_loop.close()
+
+
+def fill(near: socket.socket) -> int:
+    """Write to a socket until it takes no more; how much it took."""
+    count = 0
+    while True:
+        try:
+            count += near.send(b"f" * 64)
+        except BlockingIOError:
+            return count
+
+
+def test_of_two_errors_at_one_turns_end_the_second_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[BaseException | None] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: shown.append(unraisable.exc_value))
+    event_loop = tokioloop.TokioLoop()
+
+    async def main() -> None:
+        made = []
+        for error in (KeyboardInterrupt, SystemExit):
+            near, far = socket.socketpair()
+            near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
+            near.setblocking(False)
+            far.setblocking(False)
+            protocol = Interrupted("resume_writing", error)
+            transport, _ = await event_loop.connect_accepted_socket(lambda p=protocol: p, near)
+            transport.set_write_buffer_limits(high=100, low=10)
+            made.append((transport, near, far))
+        for transport, near, far in made:
+            fill(near)
+            far.recv(1 << 20)
+            far.recv(fill(near) // 2)
+            transport.write(b"1")  # At once; the next three wait for the turn's end.
+            for _ in range(3):
+                transport.write(b"y" * 50)
+            fill(near)
+            transport.write(b"z" * 60)  # Over the limit.
+            while True:
+                try:
+                    far.recv(1 << 20)
+                except BlockingIOError:
+                    break
+        await asyncio.sleep(0)
+        raise AssertionError("the turn's end left the run")
+
+    task = event_loop.create_task(main())
+    with pytest.raises(KeyboardInterrupt):
+        event_loop.run_until_complete(task)
+    assert [type(error) for error in shown] == [SystemExit]
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        event_loop.run_until_complete(task)
+    event_loop.run_until_complete(asyncio.sleep(0))
     event_loop.close()
