@@ -12,7 +12,7 @@ use pyo3::types::{PyList, PyString};
 use super::end;
 use super::job::{Condition, Job, State, Watcher, Work};
 use crate::event_loop::task::begin::End;
-use crate::py::class::{Class, Object, Visit};
+use crate::py::class::{Class, InPlace, Object, Visit};
 use crate::py::method::{IntoResult, arguments, getter, method};
 use crate::py::{Owned, imports, raw};
 
@@ -43,8 +43,8 @@ unsafe impl Object for JobObject {
     }
 
     unsafe fn take_all(object: *mut ffi::PyObject) -> impl Sized {
-        // SAFETY: filled in, and moved out once, when the object goes.
-        unsafe { Self::of(object).job.assume_init_read() }
+        // SAFETY: filled in, and dropped once, when the object goes.
+        unsafe { InPlace::new((&raw mut (*object.cast::<Self>()).job).cast::<Job>()) }
     }
 }
 

@@ -64,7 +64,8 @@ pub unsafe trait Object: Sized + 'static {
     /// Called by the collector, or when the object goes. No reference to the state is alive.
     unsafe fn take(object: *mut ffi::PyObject) -> impl Sized;
 
-    /// Moves out all that is left, when the object goes: nobody else has it, and nobody looks at it again.
+    /// Gives up all that is left, moved out or [where it stands](InPlace), when the object goes: nobody else has it, and nobody looks
+    /// at it again.
     ///
     /// # Safety
     /// Called once, last of all.
@@ -88,6 +89,24 @@ pub unsafe trait Object: Sized + 'static {
 
     /// The finaliser made somebody refer to it again, when it was about to go.
     fn saved(&self, _object: *mut ffi::PyObject) {}
+}
+
+/// For [`Object::take_all`]: state that is dropped where it stands, which saves moving it out.
+pub struct InPlace<T>(*mut T);
+
+impl<T> InPlace<T> {
+    /// # Safety
+    /// `state` belongs to an object that goes and whose memory outlives the result, and nobody looks at it again.
+    pub unsafe fn new(state: *mut T) -> Self {
+        Self(state)
+    }
+}
+
+impl<T> Drop for InPlace<T> {
+    fn drop(&mut self) {
+        // SAFETY: promised to `new`; once, since this is.
+        unsafe { ptr::drop_in_place(self.0) }
+    }
 }
 
 /// A type: made once by the module's init, never freed.

@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
 use crate::event_loop::{EventLoop, task};
-use crate::py::class::{Class, Object, Visit};
+use crate::py::class::{Class, InPlace, Object, Visit};
 use crate::py::{Owned, raw};
 
 /// The state behind an object: usable from any thread, with a lock inside where it changes.
@@ -49,8 +49,8 @@ unsafe impl<T: State> Object for Native<T> {
     }
 
     unsafe fn take_all(object: *mut ffi::PyObject) -> impl Sized {
-        // SAFETY: moved out once, when the object goes.
-        unsafe { std::ptr::read(&raw const (*object.cast::<Self>()).state) }
+        // SAFETY: dropped once, when the object goes.
+        unsafe { InPlace::new(&raw mut (*object.cast::<Self>()).state) }
     }
 }
 
