@@ -208,6 +208,7 @@ NEVER_WAITS = {
     "syscall": "see SYSTEM_CALLS",
     "waitid": "WNOHANG",
     "write": "to an eventfd of ours, whose counter never fills",
+    "writev": "the descriptor was seen not to block a moment before (`write_without_waiting`)",
 }
 SYSTEM_CALLS = {
     "SYS_gettid": "reads a number",

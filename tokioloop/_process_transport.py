@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from ._tokioloop import ChildDescriptor
 
 
+#: The methods of `Popen` that signal by number. What stands in their place is a program's.
+POPENS = {name: getattr(subprocess.Popen, name) for name in ("send_signal", "terminate", "kill")}
+
+
 class ProcessTransport(SubprocessTransport):
     """A child, its pipes and its end.
 
@@ -156,16 +160,29 @@ class ProcessTransport(SubprocessTransport):
         return None if pipe is None else pipe.pipe
 
     def send_signal(self, signal: int) -> None:
-        if self._proc is None:
-            raise ProcessLookupError
-        with suppress(ProcessLookupError):
-            self._signal(signal)
+        self._ask("send_signal", signal)
 
     def terminate(self) -> None:
-        self.send_signal(signal.SIGTERM)
+        self._ask("terminate", signal.SIGTERM)
 
     def kill(self) -> None:
-        self.send_signal(signal.SIGKILL)
+        self._ask("kill", signal.SIGKILL)
+
+    def _ask(self, name: str, number: int) -> None:
+        """Signal the child: by its descriptor, unless a program put its own method in the place of the `Popen`'s."""
+        proc = self._proc
+        if proc is None:
+            raise ProcessLookupError
+        with suppress(ProcessLookupError):
+            if all(
+                getattr(getattr(proc, each), "__func__", None) is POPENS[each]
+                for each in (name, "send_signal")
+            ):
+                self._signal(number)
+            elif name == "send_signal":
+                proc.send_signal(number)
+            else:
+                getattr(proc, name)()
 
     def close(self) -> None:
         if self._closed:
@@ -181,7 +198,7 @@ class ProcessTransport(SubprocessTransport):
                 logger.warning("Close running child process: kill %r", self)
             # It may end meanwhile, or run as somebody else.
             with suppress(ProcessLookupError, PermissionError):
-                self._signal(signal.SIGKILL)
+                self.kill()
 
     def _watched(self, descriptor: "ChildDescriptor") -> None:
         """The loop has a descriptor for the child."""

@@ -142,7 +142,7 @@ unsafe fn read_blocking(_: &Detached, fd: RawFd, ptr: *mut u8, len: usize) -> io
 #[cold]
 fn write_slowly(fd: RawFd, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
     if !may_detach() {
-        return Err(io::ErrorKind::ResourceBusy.into());
+        return write_without_waiting(fd, pieces);
     }
     if !is_blocking(fd)? {
         return detached(|token| write_blocking(token, fd, pieces));
@@ -162,6 +162,16 @@ fn write_slowly(fd: RawFd, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         }
     }
     Ok(written)
+}
+
+/// A program that writes while its loop does not run may read the other end next, in the same thread: what goes at once must go. The
+/// descriptor is looked at before the call; a program that makes it blocking between the two makes others wait.
+fn write_without_waiting(fd: RawFd, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+    if is_blocking(fd)? {
+        return Err(io::ErrorKind::ResourceBusy.into());
+    }
+    // SAFETY: IoSlice has the layout of iovec; the kernel only reads what it describes.
+    retry(|| check(unsafe { libc::writev(fd, pieces.as_ptr().cast(), pieces.len() as i32) } as i64))
 }
 
 fn write_blocking(_: &Detached, fd: RawFd, pieces: &[IoSlice<'_>]) -> io::Result<usize> {

@@ -9,6 +9,8 @@ import threading
 
 import pytest
 
+from tokioloop import TokioLoop
+
 from ..loop.support import ROOT, python
 
 PY = sys.executable
@@ -211,3 +213,30 @@ def test_the_descriptor_is_closed_with_the_childs_end(loop, run):
         del process
 
     run(main())
+
+
+@pytest.mark.parametrize("way", ["send_signal", "terminate", "kill", "close"])
+@pytest.mark.parametrize("patched", ["its own", "send_signal"])
+def test_a_method_that_a_program_put_on_the_popen_is_called(way: str, patched: str) -> None:
+    """asyncio's transport signals by the methods of its `Popen`, and programs replace these."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.subprocess_exec(
+            asyncio.SubprocessProtocol, sys.executable, "-c", "input()", stdin=subprocess.PIPE
+        )
+        child = transport.get_extra_info("subprocess")
+        name = patched if patched == "send_signal" else {"close": "kill"}.get(way, way)
+        original, called = getattr(child, name), []
+
+        def ours(*args: int) -> None:
+            called.append(args)
+            original(*args)
+
+        setattr(child, name, ours)
+        getattr(transport, way)(*([signal.SIGKILL] if way == "send_signal" else []))
+        await transport._wait()
+        assert len(called) == 1
+        transport.close()
+
+    asyncio.run(main(), loop_factory=TokioLoop)

@@ -1,11 +1,15 @@
 """A descriptor that is blocking keeps at most its own loop waiting, never the other threads of the process."""
 
+import asyncio
 import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
+
+import tokioloop
 
 from .blocking_cases import CASES
 from .support import PATIENCE, ROOT, python
@@ -106,3 +110,24 @@ def test_the_log_goes_to_a_pipe_that_nobody_reads() -> None:
         os.close(read)
         os.close(write)
     assert (done.returncode, done.stdout) == (0, b"alive")
+
+
+@pytest.mark.parametrize("kind", ["terminal", "FIFO"])
+def test_what_is_written_while_the_loop_rests_goes_at_once(kind: str, tmp_path: Path) -> None:
+    """The same thread may read the other end next, before the loop runs again."""
+    if kind == "terminal":
+        far, near = os.openpty()
+    else:
+        os.mkfifo(tmp_path / "fifo")
+        far = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+        near = os.open(tmp_path / "fifo", os.O_WRONLY)
+    event_loop = tokioloop.TokioLoop()
+    file = os.fdopen(near, "wb", 0)
+    transport, _ = event_loop.run_until_complete(event_loop.connect_write_pipe(asyncio.BaseProtocol, file))
+    transport.write(b"1")
+    os.set_blocking(far, False)
+    assert os.read(far, 10) == b"1"
+    transport.close()
+    event_loop.run_until_complete(asyncio.sleep(0))
+    event_loop.close()
+    os.close(far)
