@@ -6,31 +6,28 @@ import gc
 import threading
 import time
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
+from ..counted import Counted
 from ..run import PATIENCE, Run
 
 
-class Counted:
-    """An argument of posts. Some of these collect garbage when they go, which stops all threads, those too that wait for the loop. They are
-    few for each set of loops: threads that collect all the time leave the others no time at all."""
+class Argument(Counted):
+    """An argument of posts. Some of these collect garbage when they go, which stops all threads, those too that wait for the loop."""
 
-    alive = 0
-    may_collect = 0
-    lock = threading.Lock()
+    #: An item for each collection that is still allowed: threads that collect all the time leave the others no time at all.
+    permits: ClassVar[list[None]] = []
 
-    def __init__(self, collects: bool = False) -> None:
+    def __init__(self, collects: bool) -> None:
+        super().__init__()
         self.collects = collects
-        with Counted.lock:
-            Counted.alive += 1
 
     def __del__(self) -> None:
-        with Counted.lock:
-            Counted.alive -= 1
-            collects = self.collects and Counted.may_collect > 0
-            Counted.may_collect -= collects
-        if collects:
-            gc.collect(0)
+        super().__del__()
+        if self.collects:
+            with contextlib.suppress(IndexError):
+                Argument.permits.pop()
+                gc.collect(0)
 
 
 def scenario(run: Run) -> dict[str, int]:
@@ -48,7 +45,7 @@ def scenario(run: Run) -> dict[str, int]:
         while not ended.is_set():
             for loop in list(current):
                 began = time.perf_counter()
-                argument = Counted(chance.random() < 0.01)
+                argument = Argument(chance.random() < 0.01)
                 try:
                     handle = loop.call_soon_threadsafe(nothing, argument)
                     if chance.random() < 0.2:
@@ -68,8 +65,7 @@ def scenario(run: Run) -> dict[str, int]:
         try:
             while not run.over():
                 loops = [run.new_loop() for _ in range(chance.choice([1, 2, 4]))]
-                with Counted.lock:
-                    Counted.may_collect = 3
+                Argument.permits[:] = [None] * 3
                 current[:] = loops
                 for loop in loops:
                     began = time.monotonic()
@@ -89,9 +85,9 @@ def scenario(run: Run) -> dict[str, int]:
             ended.set()
             current.clear()
 
-    before = Counted.alive
+    before = Counted.alive()
     run.in_threads(close, *(partial(post, n) for n in range(run.threads)))
     for _ in range(5):
         gc.collect()
-    assert Counted.alive == before, f"{Counted.alive - before} arguments are left"
+    assert Counted.alive() == before, f"{Counted.alive() - before} arguments are left"
     return {"closed": closed, "taken": sum(taken), "refused": sum(refused)}

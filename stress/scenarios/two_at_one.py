@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from ..counted import Counted
 from ..run import NotOffered, Run
 
 # What a call is answered with that comes from elsewhere, too late, or meets another.
@@ -26,24 +27,6 @@ ANSWERS = (
     asyncio.InvalidStateError,
     asyncio.IncompleteReadError,
 )
-
-
-class Counted:
-    """What objects refer to, counted: all of it goes, once."""
-
-    alive = 0
-    lock = threading.Lock()
-
-    def __init__(self) -> None:
-        with Counted.lock:
-            Counted.alive += 1
-
-    def __del__(self) -> None:
-        with Counted.lock:
-            Counted.alive -= 1
-
-    def __call__(self, *_: Any) -> None:
-        pass
 
 
 async def _await(future: Any, *_: Any) -> Any:
@@ -211,11 +194,11 @@ def scenario(run: Run) -> dict[str, int]:
         with asyncio.Runner(loop_factory=run.new_loop) as runner:
             cancelled = runner.run(_chains(run, run.random("chains"), run.tally()))
 
-    before = Counted.alive
+    before = Counted.alive()
     run.in_threads(chains, *(partial(guarded, n) for n in range(run.threads)))
     never.close()
     peer.close()
     for _ in range(5):
         gc.collect()
-    assert Counted.alive == before, f"{Counted.alive - before} objects are left"
+    assert Counted.alive() == before, f"{Counted.alive() - before} objects are left"
     return {"loops": batches, "cancelled": cancelled}

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import tokioloop
+from stress.counted import Counted
 
 MANY = 3000
 PATIENCE = 60
@@ -40,24 +41,6 @@ ANSWERS = (
     KeyError,
     AssertionError,  # Of streams: an end comes once.
 )
-
-
-class Counted:
-    """What objects refer to. ``alive`` is how many of these there are."""
-
-    alive = 0
-    lock = threading.Lock()
-
-    def __init__(self) -> None:
-        with Counted.lock:
-            Counted.alive += 1
-
-    def __del__(self) -> None:
-        with Counted.lock:
-            Counted.alive -= 1
-
-    def __call__(self, *_: Any) -> None:
-        pass
 
 
 Act = Callable[[Any], object]
@@ -400,9 +383,9 @@ def main(name: str, seed: int) -> None:
     assert not wrong, wrong[:5]
     # References that another thread owns are counted down by that thread.
     given_up = time.monotonic() + PATIENCE
-    while Counted.alive and time.monotonic() < given_up:
+    while Counted.alive() and time.monotonic() < given_up:
         gc.collect()
-    assert not Counted.alive, f"{Counted.alive} are left"
+    assert not Counted.alive(), f"{Counted.alive()} are left"
 
 
 if __name__ == "__main__":
