@@ -15,7 +15,7 @@ use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use super::class::{Class, Object, Visit};
+use super::class::{Class, InPlace, Object, Visit};
 use super::errors::{end_with, raise_the_end, thrown};
 use super::{Owned, raw};
 
@@ -163,10 +163,10 @@ unsafe impl<T: Awaitable> Object for Native<T> {
     }
 
     unsafe fn take_all(object: *mut ffi::PyObject) -> impl Sized {
-        // SAFETY: moved out once, when the object goes.
+        // SAFETY: dropped once, when the object goes.
         unsafe {
             let whole = object.cast::<Self>();
-            (ptr::read(&raw const (*whole).state), ptr::read(&raw const (*whole).fixed))
+            (InPlace::new(&raw mut (*whole).state), InPlace::new(&raw mut (*whole).fixed))
         }
     }
 
