@@ -8,7 +8,7 @@ use pyo3::types::PyDict;
 use super::EventLoop;
 use crate::py::fatal::{Fatal, OrFatal};
 use crate::py::names::names;
-use crate::py::{Owned, context};
+use crate::py::{Owned, context, imports};
 
 /// The context of one call of the exception handler. Keys are asyncio's.
 #[must_use]
@@ -71,6 +71,22 @@ impl<'py> Report<'py> {
         };
         called.map_err(|error| Fatal::of_loop(py, error))
     }
+}
+
+/// In debug mode, logs an error of the system's that is told to a transport's protocol only.
+pub fn log<'py>(
+    on: &Bound<'py, EventLoop>,
+    transport: &Bound<'py, PyAny>,
+    message: &str,
+    error: &Bound<'py, PyAny>,
+) -> PyResult<()> {
+    if !on.get().shared.is_debug() {
+        return Ok(());
+    }
+    let py = on.py();
+    let options = PyDict::new(py);
+    options.set_item("exc_info", error)?;
+    imports::logger(py)?.call_method("debug", ("%r: %s", transport, message), Some(&options)).map(drop)
 }
 
 /// For results that come up inside a turn.

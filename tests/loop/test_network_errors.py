@@ -1,8 +1,14 @@
 """An error of the network ends a connection; it is told to the protocol and to nobody else, for it is no fault of the program."""
 
+import asyncio
 import errno
+import logging
+import socket
+import struct
 
 import pytest
+
+import tokioloop
 
 from .faults import name_of, python_with
 
@@ -111,3 +117,34 @@ def test_datagrams(number, call):
     )
     answers = b"12" if call == "recvmmsg" else b"2"
     assert done.stdout == f"{number} {answers} []\n"
+
+
+def test_a_transport_ends_though_the_log_of_its_error_fails(monkeypatch):
+    """Debug mode logs an error of the network. What a program's logger raises is no reason to stay open."""
+
+    def fail(*args, **kwargs):
+        raise RuntimeError("of the logger")
+
+    event_loop = tokioloop.TokioLoop()
+    event_loop.set_debug(True)
+    event_loop.set_exception_handler(lambda loop, context: None)
+
+    async def main():
+        lost = event_loop.create_future()
+
+        class Peer(asyncio.Protocol):
+            def connection_lost(self, exc):
+                lost.set_result(exc)
+
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            near = socket.create_connection(listener.getsockname())
+            far, _ = listener.accept()
+        await event_loop.connect_accepted_socket(Peer, near)
+        monkeypatch.setattr(logging.getLogger("asyncio"), "debug", fail)
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        far.close()  # By a reset.
+        return await asyncio.wait_for(lost, 20)
+
+    assert isinstance(event_loop.run_until_complete(main()), ConnectionResetError)
+    monkeypatch.undo()
+    event_loop.close()

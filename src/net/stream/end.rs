@@ -5,16 +5,16 @@ use std::sync::atomic::Ordering;
 
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::PyTuple;
 
 use super::{Kind, Phase, Transport};
 use crate::event_loop::endpoint::with_driver;
-use crate::event_loop::report::Report;
+use crate::event_loop::report::{self, Report};
 use crate::event_loop::turn;
+use crate::py::Owned;
 use crate::py::errors::both;
 use crate::py::fatal::Fatal;
 use crate::py::names::names;
-use crate::py::{Owned, imports};
 use crate::sys;
 
 /// The number of an OSError.
@@ -61,16 +61,7 @@ impl<'py> Transport<'_, 'py> {
         let event_loop = self.event_loop();
         let value = error.into_value(py).into_bound(py).into_any();
         let reported = if peer_is_gone {
-            if event_loop.get().shared.is_debug() {
-                let options = PyDict::new(py);
-                options.set_item("exc_info", &value)?;
-                imports::logger(py)?.call_method(
-                    "debug",
-                    ("%r: %s", self.object, message),
-                    Some(&options),
-                )?;
-            }
-            Ok(())
+            report::log(&event_loop, self.object, message, &value)
         } else {
             let report = Report::new(message).error(PyErr::from_value(value.clone()));
             report.transport(self.object).protocol(self.protocol()).send(&event_loop).map_err(PyErr::from)

@@ -4,12 +4,12 @@ use std::sync::atomic::Ordering;
 
 use pyo3::exceptions::PyTimeoutError;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::PyTuple;
 
 use super::handshake::is_expected;
 use super::write::Caller;
 use super::{Phase, TlsTransport, Told};
-use crate::event_loop::report::Report;
+use crate::event_loop::report::{self, Report};
 use crate::event_loop::turn;
 use crate::py::fatal::Fatal;
 use crate::py::names::names;
@@ -166,10 +166,8 @@ impl<'py> TlsTransport<'_, 'py> {
                 .protocol(self.object.clone())
                 .inside(self.callee()?.1)
                 .send(&event_loop)?;
-        } else if event_loop.get().shared.is_debug() {
-            let options = PyDict::new(py);
-            options.set_item("exc_info", &value)?;
-            imports::logger(py)?.call_method("debug", ("%r: %s", self.object, message), Some(&options))?;
+        } else {
+            report::log(&event_loop, self.object, message, &value)?;
         }
         Ok(value)
     }
