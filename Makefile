@@ -14,6 +14,8 @@ VENV ?= .venv
 ARGS ?=
 # What `make bench` holds the tree against: a revision, an extension, a wheel or a directory with the package
 OLD ?=
+# What pytest writes to stderr: the stacks of all threads where a test hangs or crashes
+STACKS = .pytest_cache/stderr
 # Any Python that can run the set-up's scripts; it need not be the one tokioloop runs on.
 BOOTSTRAP ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11 python \
 	python3.13t $(PYTHON); do \
@@ -53,7 +55,9 @@ test-loom: ## loom's model of the inbox and its wake flag
 test-python: ## pytest; ARGS go to pytest
 	@$(ENVIRONMENT) --group test --extension release
 	@echo '==> pytest'
-	@$(PY) -m pytest --ignore tests/compat $(ARGS)
+	@mkdir -p .pytest_cache; $(PY) -m pytest --ignore tests/compat $(ARGS) 2>$(STACKS); status=$$?; cat $(STACKS) >&2; \
+	[ $$status -eq 0 ] || { echo "==> pytest ended with $$status; without its own frames its stacks are:"; \
+	grep -vE '/(_pytest|pluggy|pytest)/|<frozen runpy>' $(STACKS); exit $$status; } >&2
 
 test-compat: ## real programs on TokioLoop, some with real servers; COMPAT_ARGS go to pytest
 	@$(ENVIRONMENT) --group test --peers compat --extension release
