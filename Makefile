@@ -1,18 +1,18 @@
 # tokioloop: `make demo` and `make test` do everything from nothing; `make help` lists the rest.
 #
 # Needs cargo, a C compiler, make and any Python 3.11 or later. The interpreter tokioloop runs on is $PYTHON, else a
-# free-threaded CPython 3.13 that is found or provided (scripts/provision.py tells how).
+# free-threaded CPython 3.13 that is found or provided (see scripts/provision.py).
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .SUFFIXES:
 
-# Where the virtual environment stands; another one for another interpreter: make test PYTHON=python3.14t VENV=.venv-3.14t
+# The virtual environment; use another one for another interpreter: make test PYTHON=python3.14t VENV=.venv-3.14t
 VENV ?= .venv
 # Arguments for the program a target runs: make test ARGS="-k timers", make bench ARGS=--quick
 ARGS ?=
-# What `make bench` holds the tree against: a revision, an extension, a wheel or a directory with the package
+# What `make bench` compares the tree with: a revision, an extension, a wheel or a directory with the package
 OLD ?=
 # What pytest writes to stderr: the stacks of all threads where a test hangs or crashes
 STACKS = .pytest_cache/stderr

@@ -42,7 +42,8 @@ def main() -> int:
             "--out", type=Path, help=f"directory to write to (default: {OUT}/, then the interpreter)"
         )
     comparing = commands.add_parser(
-        "compare", help="two builds: is the new one no slower than the old? 1 unless every figure holds"
+        "compare",
+        help="two builds: is the new one no slower than the old? exits with 1 unless every figure holds",
     )
     what = "a directory with the package, a wheel, an extension, EXTENSION@REVISION, or a revision of git"
     comparing.add_argument("--old", required=True, help=what)
@@ -51,7 +52,7 @@ def main() -> int:
     comparing.add_argument(
         "--by",
         default=",".join(compare.WAYS),
-        help=f"the rows of these ways of comparing only, comma-separated (default: {','.join(compare.WAYS)})",
+        help=f"only the rows compared in these ways, comma-separated (default: {','.join(compare.WAYS)})",
     )
     comparing.add_argument("--pairs", type=int, default=15, help="old and new in turns (default: 15)")
     comparing.add_argument("--seconds", type=float, default=0.3, help="of one measurement (default: 0.3)")
@@ -87,7 +88,7 @@ def main() -> int:
     status = _run(options, parser)
     if _whole(options):
         status |= _growth(options)
-        # What is written elsewhere is not told of in the tree's document.
+        # A run written to another directory must not change the tree's document.
         if options.out is None:
             status |= _performance([], performance.DOCUMENT, parser)
     return status
@@ -98,7 +99,7 @@ def _whole(options: argparse.Namespace) -> bool:
 
 
 def _directory(options: argparse.Namespace, *, whole: bool) -> Path:
-    """Where results go: those of some rows alone never where the document looks for a whole run."""
+    """Where results go: results of some rows alone never go where the document looks for a whole run."""
     out: Path | None = options.out
     return out or OUT / (interpreter(environment()) if whole else "some-rows")
 

@@ -1,4 +1,4 @@
-"""Charts of a run as SVG: horizontal bars, one group a row, uvloop's figure at one."""
+"""Charts of a run as SVG: horizontal bars, a group for each row, uvloop's figure at 1."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WIDTH = LABELS + BARS + VALUES
 BAR, GAP, HEAD = 14, 12, 66
 #: Characters of a title that fit beside the bars in the widest of the fonts a viewer may have.
 WORDS = 52
-#: Bars are cut off at so many times uvloop's figure.
+#: Bars are cut off at this many times uvloop's figure.
 MOST = 3.0
 
 

@@ -1,4 +1,4 @@
-"""Runs the growth series: which of their sizes this machine can have, and how long it all may take."""
+"""Runs the growth series: chooses the sizes that this machine can run, and limits the time."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from .run import Plan, run
 
 LOOPS = ["asyncio", "uvloop", "tokioloop"]
 ROUNDS, SECONDS = 2, 0.3
-#: After so many seconds nothing more is begun: with the last measurement a whole run takes three minutes at most.
+#: After this many seconds no measurement begins: with the last one a whole run takes three minutes at most.
 LIMIT = 150.0
 #: A million tasks take a slow loop this long to make and to end.
 HANG = 45.0
-#: Descriptors that a server and a load generator have besides their connections.
+#: Descriptors of a server and a load generator besides their connections.
 SPARE_DESCRIPTORS = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What this machine lets a process have."""
+    """The limits of a process on this machine."""
 
     descriptors: int
     memory: int
@@ -34,7 +34,7 @@ def means() -> Means:
 
 
 def lacking(series: Series, size: int, has: Means) -> str | None:
-    """What `size` of a series needs and there is not; None where it can be measured."""
+    """Why `size` of a series can't be measured; None where it can."""
     if series.descriptors * size > has.descriptors - SPARE_DESCRIPTORS:
         return f"not possible: a process may have {has.descriptors:,} descriptors"
     if series.bytes_each and series.bytes_each * size > has.memory - SPARE_BYTES:
@@ -43,7 +43,7 @@ def lacking(series: Series, size: int, has: Means) -> str | None:
 
 
 def possible(has: Means, *, quick: bool) -> tuple[list[str], list[str]]:
-    """Names of the rows to run, and a sentence for each that is left out. `quick` leaves out the largest size."""
+    """Names of the rows to run, and a sentence for each that is skipped. `quick` leaves out the largest size."""
     names, left_out = [], []
     for series in SERIES:
         rows = series.rows()

@@ -1,4 +1,4 @@
-"""Charts of a growth run as SVG: CPU time per operation over how much there is, the latter by powers of ten."""
+"""Charts of a growth run as SVG: CPU time per operation over the number of connections, timers or tasks, with a tick for each power of ten."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ type Lines = dict[str, dict[int, float]]
 
 
 def lines(summary: Summary, series: Series) -> Lines:
-    """What was measured of a series."""
+    """The measurements of a series."""
     found: Lines = {}
     for loop in svg.COLOURS:
         cells = {size: summary.cell(row.name, loop, row.figure) for size, row in series.rows().items()}

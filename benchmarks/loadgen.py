@@ -11,7 +11,7 @@ from typing import Any
 
 MANIFEST = Path(__file__).parent / "loadgen" / "Cargo.toml"
 
-#: Names the binary in the environment, so that the measuring processes need not ask cargo again.
+#: The environment variable that names the binary, so that the measuring processes need not run cargo again.
 VARIABLE = "TOKIOLOOP_LOADGEN"
 
 

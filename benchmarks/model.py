@@ -1,4 +1,4 @@
-"""What a row is and what one measurement of it yields."""
+"""Rows and the measurements that they yield."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ type Accept = Literal["reuseport", "shared", "balance"]
 
 type Measurement = dict[str, Any]
 
-#: Measures in its own way, making the loops itself.
+#: A row with its own way of measuring, which makes the loops itself.
 type Special = Callable[[LoopFactory, int], Measurement]
 
 
@@ -38,7 +38,7 @@ def per_operation(ops: int, wall: float, cpu: float) -> Measurement:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What tokioloop is to reach in a row: all that is given.
+    """tokioloop's target in a row: every part that is given.
 
     `times` is how many times less than uvloop's figure (2.4 means at most 1/2.4 of it), or, where `than` names
     another row, than tokioloop's own in that row; `floor` how many times the floor's figure at most; `below` an
@@ -61,7 +61,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Together:
-    """What two threads with a loop each are to reach: the rate of both, over uvloop's of two threads (`times`) and over one
+    """The target of two threads with a loop each: the rate of both, over uvloop's of two threads (`times`) and over one
     thread's (`scale`)."""
 
     times: float | None = None
@@ -86,24 +86,24 @@ class Row:
     n: int = 0
     body: Body | None = None
     serve: Serve | None = None
-    #: One server over several loops: how it accepts, and over how many. Held against one over one loop.
+    #: One server over several loops: how it accepts, and over how many. Compared with one over one loop.
     spread: tuple[Accept, int] | None = None
     special: Special | None = None
-    #: Arguments of the load generator: its command and what belongs to it.
+    #: Arguments of the load generator: its command and options.
     load: tuple[str, ...] = ()
     over: Literal["tcp", "unix", "udp"] = "tcp"
     #: The plain-Rust floor serves this row too, with these arguments.
     floor: tuple[str, ...] | None = None
     #: Also run on two threads with a loop each, as row `NAME@2`.
     two_threads: bool = False
-    #: And on so many, as `NAME@4` and so on.
+    #: And on these numbers of threads, as `NAME@4` and so on.
     more_threads: tuple[int, ...] = ()
     #: The target of two threads.
     together: Together | None = None
     #: All threads of the row share a core (see `cores`).
     one_core: bool = False
-    #: Its instructions can be counted: they are the same in each run, so no part of it waits for time to pass, and none
-    #: sleeps or does not as another thread happens to be quick.
+    #: Its instructions can be counted: they are the same in each run, so no part of it waits for time to pass, or sleeps
+    #: only when another thread happens to be slow.
     counted: bool = False
     #: The field of a measurement that the row is about, and its unit.
     figure: str = "cpu_us"
@@ -111,5 +111,5 @@ class Row:
     target: Target | None = None
     #: The only loops that can do this; None means all.
     loops: tuple[str, ...] | None = None
-    #: Module without which the row is left out.
+    #: A module that the row needs; without it the row is left out.
     needs: str | None = None

@@ -21,7 +21,7 @@ FACTORIES = {
     "tokioloop": ("tokioloop", "new_event_loop"),
 }
 FLOOR = "floor"
-#: Peers that differ from another peer in these groups only, and are measured in no other.
+#: Peers that differ from another peer in these groups only, and are not measured in others.
 ONLY = {"aiofastnet": ("tls",)}
 
 _PROBE = """
@@ -77,7 +77,7 @@ def probe(name: str) -> Presence:
         return Presence(False, why="hangs when it is imported or run")
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
-        # What Python adds in parentheses are paths and guesses.
+        # Python adds paths and guesses in parentheses.
         return Presence(False, why=last[0].partition(" (")[0])
     found = json.loads(done.stdout.splitlines()[-1])
     return Presence(True, found["version"], found["gil"])

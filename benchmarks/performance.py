@@ -1,4 +1,4 @@
-"""Writes `docs/performance.md` and its charts from the runs of one interpreter or several: every figure is a run's."""
+"""Writes `docs/performance.md` and its charts from the runs of one interpreter or several: every figure comes from a run."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ RESULTS, GROWTH = "results.json", "growth.json"
 INTRODUCTION = """\
 # Performance
 
-Written by `make bench` from what it measured; nothing here is put in by hand but the reasons in the first section, which
-stand in `benchmarks/rows/why.py`. [benchmarks/README.md](../benchmarks/README.md) says what each row does and how it is
-measured. CPU time per operation, user and system of all threads, is the figure to trust: less is better. Whether one build
-is slower than another is not to be read from two such runs: `make bench OLD=REVISION` holds both against each other.
+Written by `make bench` from its measurements; only the reasons in the first section are written by hand, in
+`benchmarks/rows/why.py`. [benchmarks/README.md](../benchmarks/README.md) describes each row and how it is
+measured. CPU time per operation, user and system of all threads, is the figure to trust: less is better. Two such runs
+can't show whether one build is slower than another: `make bench OLD=REVISION` compares two builds.
 """
 
 
@@ -56,7 +56,7 @@ def load(paths: list[Path]) -> list[Run]:
 
 
 def write(runs: list[Run], out: Path = DOCUMENT) -> None:
-    """Writes the document, and its charts into the directory of its name; charts of runs no longer told of go."""
+    """Writes the document, and its charts into the directory of its name; deletes charts of runs that are not in it."""
     files = {
         f"{run.name}/{name}": svg
         for run in runs
@@ -91,15 +91,14 @@ def _age(name: str) -> list[int]:
 def _shortfalls(runs: list[Run]) -> str:
     parts = [
         "## What falls short\n",
-        "Rows that miss their target, do worse than rloop or zuvloop where those run, or failed; and what stands in the"
-        " way. What was reached is given for the part that is missed.\n",
+        'Rows that miss their target, do worse than rloop or zuvloop where those run, or failed, with the reason. "Reached" is given for the part of the target that is missed.\n',
     ]
     for run in runs:
         missed = run.summary.shortfalls()
         parts.append(f"### {run.name}: {len(missed)} of {len(run.summary.variants)} rows\n")
         if missed:
             rows = [[f"`{name}`", *_missed(verdicts), why(name)] for name, verdicts in missed.items()]
-            parts.append(_left_grid(["Row", "wanted", "reached", "what stands in the way"], rows))
+            parts.append(_left_grid(["Row", "wanted", "reached", "why"], rows))
         else:
             parts.append("None.\n")
     return "\n".join(parts)
@@ -110,7 +109,7 @@ def _missed(verdicts: list[Verdict]) -> list[str]:
 
 
 def _join(texts: Any) -> str:
-    # What a failure says may have anything in it.
+    # The text of a failure may contain anything.
     return "; ".join(text.replace("|", "\\|").replace("\n", " ") for text in texts)
 
 
@@ -134,9 +133,7 @@ def _about(runs: list[Run]) -> str:
 
 def _rows(run: Run, charts: str) -> str:
     parts = [
-        "`floor` is the same server in plain Rust; in `http` it looks for each request's end and parses nothing. To uvloop: how many times less than uvloop's figure tokioloop's is."
-        " Over the floor: of turns taken within one measurement where the target names it. A target holds in all its"
-        " parts.\n"
+        "`floor` is the same server in plain Rust; in `http` it looks for each request's end and parses nothing. To uvloop: how many times less than uvloop's figure tokioloop's is. Over the floor: measured in turns within one measurement where the target names the floor. A target holds only if all its parts hold.\n"
     ]
     drawn = chart.charts(run.summary)
     for group, title in chart.GROUPS.items():
@@ -177,9 +174,8 @@ def _growth(run: Run, charts: str) -> str:
         return ""
     parts = [
         f"## How cost grows, {run.name}\n",
-        "CPU time per operation, microseconds, with more and more of what there may be much of. Flat is the aim; `grown`"
-        " is the largest size's figure over the smallest's. With one connection every request wakes the server by itself,"
-        " with more a turn serves several.\n",
+        "CPU time per operation, microseconds, with more and more connections, timers or tasks. Flat is the aim; `grown`"
+        " is the largest size's figure over the smallest's. With one connection every request wakes the server; with more, a turn serves several.\n",
     ]
     for series in SERIES:
         lines = growth_chart.lines(run.growth, series)

@@ -20,7 +20,7 @@ from .rows import split
 
 ROOT = Path(__file__).parent.parent
 
-#: So many failures of a row on a loop, or one hang, and the further rounds leave it out.
+#: After this many failures of a row on a loop, or one hang, further rounds skip it.
 PATIENCE = 2
 
 
@@ -36,14 +36,14 @@ class Plan:
     loops: list[str]
     rounds: int
     seconds: float
-    #: Seconds after which nothing more is begun; None: no limit.
+    #: Seconds after which no measurement begins; None: no limit.
     limit: float | None = None
     #: A measurement that takes longer is a hang.
     hang: float = 20.0
 
 
 def run(plan: Plan) -> dict[str, Any]:
-    """Runs `plan`, telling of it on stderr; the value is what `results.json` holds."""
+    """Runs `plan`, reporting on stderr; returns the content of `results.json`."""
     os.environ[loadgen.VARIABLE] = loadgen.binary()
     present = {name: peers.probe(name) for name in plan.loops}
     for name, peer in present.items():
@@ -64,7 +64,7 @@ def run(plan: Plan) -> dict[str, Any]:
                     cut.append(f"{split(variant)[0].title}: no time left")
                 continue
             runners = [name for name in _runners(variant, loops) if failed[variant, name] < PATIENCE]
-            # None stands always first or always behind the same neighbour.
+            # No loop is always first or always after the same neighbour.
             turn = (round_ + number) % max(1, len(runners))
             for name in runners[turn:] + runners[:turn]:
                 done = f"round {round_ + 1}/{plan.rounds}, row {number + 1}/{len(chosen)}"
@@ -89,7 +89,7 @@ def run(plan: Plan) -> dict[str, Any]:
 
 
 def possible(variants: list[str]) -> list[str]:
-    """The variants whose modules are there; tells which are left out."""
+    """The variants whose modules are installed; reports those that are skipped."""
     needs = {split(name)[0].needs for name in variants}
     missing = {module for module in needs if module is not None and not peers.has(module)}
     for name in variants:
@@ -121,7 +121,7 @@ def measure(
     *options: str,
     environment: dict[str, str] | None = None,
 ) -> Measurement:
-    """One measurement in a process of its own. Raises RuntimeError that says how it failed."""
+    """One measurement in a process of its own. Raises RuntimeError with the reason where it fails."""
     if environment is None:
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     out, _ = finish(worker(variant, name, "--seconds", str(seconds), *options), hang, environment)
@@ -130,7 +130,7 @@ def measure(
 
 
 def finish(command: list[str], hang: float, environment: dict[str, str] | None = None) -> tuple[str, str]:
-    """What `command`, with all that it starts, wrote to stdout and stderr. Raises RuntimeError that says how it failed."""
+    """What `command` and its children wrote to stdout and stderr. Raises RuntimeError with the reason where it fails."""
     child = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,

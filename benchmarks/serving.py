@@ -25,7 +25,7 @@ from typing import Any
 from . import cores, loadgen
 from .model import Loop, LoopFactory, Measurement, Row, Serve
 
-#: A row that is held against the floor is measured in so many slices, each followed by one of the floor.
+#: A row that is compared with the floor is measured in this many slices, each followed by one of the floor.
 SLICES = 4
 WARM_UP = 0.1
 #: The load generator makes all its connections at once; one that finds no room waits a second or more.
@@ -63,7 +63,7 @@ class Load:
 def alone(
     row: Row, serve: Serve, make: LoopFactory, seconds: float, *, latencies: bool = False
 ) -> Measurement:
-    """Serves on this thread with no other thread in the process; with `latencies` not in turns with the floor."""
+    """Serves on this thread, the only one of the process; with `latencies` not in turns with the floor."""
     cores.take_last()
     cores.descriptors()
     with ExitStack() as stack:
@@ -119,7 +119,7 @@ def beside(row: Row, serve: Serve, make: LoopFactory, seconds: float, threads: i
 
 
 def floor(row: Row, seconds: float) -> Measurement:
-    """The plain-Rust server in a server's place. Raises LookupError where it cannot stand in."""
+    """The plain-Rust server in place of a Python one. Raises LookupError for a row that it does not have."""
     cores.take_last()
     cores.descriptors()
     with ExitStack() as stack:
@@ -173,7 +173,7 @@ def _listeners(count: int, row: Row, path: Path | None, stack: ExitStack) -> lis
 def _serve_loads(
     serve: Serve, loop: Loop, listener: socket, loads: Iterator[tuple[Load, float]]
 ) -> list[Report]:
-    """Serves while one load after the other runs. The reports come through the loop: it needs no other thread."""
+    """Serves while one load after the other runs. The reports come through the loop, so no other thread is needed."""
     undo = loop.run_until_complete(serve(loop, listener))
     texts: list[bytes] = []
 
@@ -202,7 +202,7 @@ def _serve_loads(
 
 
 def _end(loop: Loop, undo: Callable[[], None]) -> None:
-    """Stops serving; a few turns let the connections that the load generator closed be seen as closed."""
+    """Stops serving, after a few turns in which the loop sees that the load generator has closed its connections."""
     undo()
     for _ in range(5):
         loop.call_soon(loop.stop)

@@ -18,7 +18,7 @@ from .serving import SLICES, Load, Report, merged
 
 
 def measure(row: Row, make: LoopFactory, accept: Accept, count: int, seconds: float) -> Measurement:
-    """Both servers stand in this process the whole time: the one that is not loaded sleeps and costs nothing."""
+    """Both servers are in this process the whole time: the one without load sleeps and costs nothing."""
     with _server(make, accept, 1) as single, _server(make, accept, count) as several:
         loads = [Load(row, _where(server), os.getpid(), apart=False) for server in (several, single)]
         reports: list[list[Report]] = [[load.run(seconds / SLICES) for load in loads] for _ in range(SLICES)]

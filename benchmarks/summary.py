@@ -15,7 +15,7 @@ from .rows import ROWS, split, variants
 SUBJECT = "tokioloop"
 REFERENCE = "uvloop"
 FLOOR = "floor"
-#: tokioloop is to be no worse than these in any row, where they run.
+#: tokioloop must not be worse than these in any row, where they run.
 RIVALS = ("rloop", "zuvloop")
 
 
@@ -36,7 +36,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One thing that tokioloop is held against in a row; `met` is None where it was not measured."""
+    """One thing that tokioloop is compared with in a row; `met` is None where it was not measured."""
 
     wanted: str
     reached: str
@@ -83,10 +83,10 @@ class Summary:
         return self._failed.get((variant, loop))
 
     def ratio(self, over: tuple[str, str], under: tuple[str, str], field: str) -> float | None:
-        """Median over the rounds of one measurement's field over another's, each named by variant and loop.
+        """The median over the rounds of the ratio of two measurements' field, each named by variant and loop.
 
-        Both of a round were measured within seconds of each other, so that what slows the whole machine for a
-        while cancels out.
+        Both of a round were measured within seconds of each other, so a machine that is slow for a while does not
+        change the ratio.
         """
         above, below = self._found[over], self._found[under]
         both = [i for i in above if i in below and field in above[i] and below[i].get(field)]
@@ -103,7 +103,7 @@ class Summary:
         return self.ratio((row.target.than, SUBJECT), (row.name, SUBJECT), row.figure)
 
     def over_floor(self, row: Row, loop: str = SUBJECT) -> float | None:
-        """A loop's figure over the floor's: where they were measured in turns, of those turns."""
+        """A loop's figure over the floor's; from the turns, where they were measured in turns."""
         if turns := self.cell(row.name, loop, "over_floor"):
             return turns.median
         return self.ratio((row.name, loop), (row.name, FLOOR), row.figure)
@@ -113,7 +113,7 @@ class Summary:
         return _all(self._of_target(row))
 
     def verdicts(self, variant: str) -> list[Verdict]:
-        """All that a variant is held against: its target's parts, and each rival that runs."""
+        """All that a variant is compared with: its target's parts, and each rival that runs."""
         row, threads = split(variant)
         found = self._of_target(row) if threads == 1 else self._of_together(variant)
         if why := self.failure(variant, SUBJECT):
@@ -167,7 +167,7 @@ class Summary:
         return [name for name, ratio in self._rivals(variant).items() if ratio > 1]
 
     def shortfalls(self) -> dict[str, list[Verdict]]:
-        """The variants that miss something they are held against -> what they miss."""
+        """The variants that miss a part of their target, or a rival -> what they miss."""
         missed = {
             variant: [verdict for verdict in self.verdicts(variant) if verdict.met is False]
             for variant in self.variants

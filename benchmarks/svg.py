@@ -1,4 +1,4 @@
-"""What the charts share: a frame that is read in light and dark, texts, a legend, a colour for each loop."""
+"""The common parts of the charts: a frame for light and dark backgrounds, texts, a legend, a colour for each loop."""
 
 from __future__ import annotations
 

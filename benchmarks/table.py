@@ -48,13 +48,13 @@ def peers(summary: Summary) -> list[str]:
 
 
 def grid(head: list[str], rows: list[list[str]]) -> str:
-    """A table whose columns but the first are set to the right."""
+    """A table; all columns after the first are aligned right."""
     rule = ["---"] + ["---:"] * (len(head) - 1)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, rule, *rows]) + "\n"
 
 
 def cell(summary: Summary, variant: str, loop: str, field: str, *, spread: bool = False) -> str:
-    """A figure, or why there is none."""
+    """A figure, or the reason why it is missing."""
     found = summary.cell(variant, loop, field)
     if found is None:
         return "failed" if summary.failure(variant, loop) else "-"
@@ -94,7 +94,7 @@ def _cpu(summary: Summary) -> str:
 
 
 def target(summary: Summary, row: Row) -> str:
-    """The target; with what was reached where no other column says it."""
+    """The target; with the figure reached where no other column has it."""
     if row.target is None:
         return ""
     times = summary.times_than(row)
@@ -130,7 +130,7 @@ def _wall(summary: Summary) -> str:
 
 
 def several(summary: Summary, heading: str = "##") -> str:
-    """What several threads with a loop each reach."""
+    """The figures of several threads with a loop each."""
     rows = []
     for variant in summary.variants:
         row, threads = split(variant)
@@ -163,14 +163,14 @@ def several(summary: Summary, heading: str = "##") -> str:
         head += ["rate over uvloop's", "target", "reached"]
     title = f"{heading} Several threads, a loop each: CPU per operation (and against one thread)\n\n"
     note = (
-        "\nCPU x1.00 means that the threads take nothing from each other. The rate of a served row is bounded by the"
+        "\nCPU x1.00 means that the threads do not slow each other down. The rate of a served row is bounded by the"
         " load generator, which needs a core too.\n"
     )
     return title + grid(head, rows) + note
 
 
 def failures(summary: Summary, heading: str = "##") -> str:
-    """Which measurements failed, and how."""
+    """The measurements that failed, and how."""
     failed = summary.document["failures"]
     if not failed:
         return ""

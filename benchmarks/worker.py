@@ -2,7 +2,7 @@
 
 The last line of stdout is the measurement as JSON. Fields: `ops`; `cpu_us` and `wall_us` per operation (for a
 served row `cpu_us` is the server process's, `wall_us` the median reply time); `rate` in operations a second. Rows
-held against the floor were measured in turns with it: `floor_cpu_us`, and `over_floor`, the median of the turns. A server over
+compared with the floor were measured in turns with it: `floor_cpu_us`, and `over_floor`, the median of the turns. A server over
 several loops was measured in turns with one over one loop: `one_loop_cpu_us`, `over_one_loop`, `rate_over_one_loop`, and
 `busiest`, the part of the connections that the loop with the most of them had.
 """
@@ -22,7 +22,7 @@ from .rows import split
 
 
 def measure(row: Row, threads: int, peer: str, seconds: float, *, latencies: bool = False) -> Measurement:
-    """One measurement, with all latencies and without the floor where they are wanted; raises what went wrong."""
+    """One measurement; where latencies are wanted, with all of them and without the floor. Errors propagate."""
     if peer == peers.FLOOR:
         return serving.floor(row, seconds)
     make = peers.factory(peer)
@@ -43,13 +43,13 @@ def measure(row: Row, threads: int, peer: str, seconds: float, *, latencies: boo
 
 
 def _calls(body: Body, loop: Loop, n: int, seconds: float) -> int:
-    """How many calls of `body` with `n` operations take about `seconds`; warms up on the way."""
+    """How many calls of `body` with `n` operations take about `seconds`; this warms up too."""
     small = max(1, n // 10)
     body(loop, small)
     wall, cpu = time.perf_counter(), time.process_time()
     ops = body(loop, small)
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    # CPU time, for on a busy machine the wall clock counts others' work; a body that mostly waits ends too.
+    # CPU time: on a busy machine the wall clock would count others' work. A body that mostly waits ends too.
     return max(1, round(seconds / (max(cpu, wall / 4) * n / ops)))
 
 
@@ -65,9 +65,9 @@ def _alone(body: Body, make: LoopFactory, n: int, seconds: float) -> Measurement
 
 
 def count(row: Row, peer: str, n: int) -> None:
-    """`n` operations on one thread after the same warm-up, not measured here: what a counter of instructions runs.
+    """`n` operations on one thread after the same warm-up, not measured here: a counter of instructions runs this.
 
-    The collector is off: whether one of its runs falls into the operations would be chance.
+    The collector is off, since the number of its runs within the operations would vary.
     """
     make = peers.factory(peer)
     if row.body is None:

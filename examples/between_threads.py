@@ -1,8 +1,8 @@
-"""Loops that talk to each other: a ring of threads that hands a counter round with call_soon_threadsafe.
+"""Loops that talk to each other: a ring of threads that passes a counter around with call_soon_threadsafe.
 
     python examples/between_threads.py [--threads 4] [--rounds 10000]
 
-`call_soon_threadsafe` is the door between threads: it may be called from anywhere, wakes the loop only when it sleeps,
+`call_soon_threadsafe` connects threads: it may be called from any thread, wakes the loop only when it sleeps,
 and the callback runs on the loop's own thread. Nothing else of a running loop may be called from another thread.
 """
 
@@ -40,7 +40,7 @@ class Station:
         await stop.wait()
 
     def send(self, left: int, done: "Future[str]") -> None:
-        """Have this station take the counter. May be called from any thread."""
+        """Give this station the counter. May be called from any thread."""
         self.loop.call_soon_threadsafe(self._take, left, done)
 
     def _take(self, left: int, done: "Future[str]") -> None:
@@ -59,7 +59,7 @@ class Station:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="A counter handed round a ring of loops.")
+    parser = argparse.ArgumentParser(description="A counter passed around a ring of loops.")
     parser.add_argument("--threads", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=10_000)
     options = parser.parse_args()

@@ -3,7 +3,7 @@
     python examples/echo_server.py                  a server and three clients in one process, then the end
     python examples/echo_server.py --port 8888      the server alone, until Ctrl-C
 
-Nothing here is tokioloop's own but the last line: programs written for asyncio run as they are.
+Only the last line is specific to tokioloop: programs written for asyncio run unchanged.
 """
 
 import argparse

@@ -2,8 +2,8 @@
 
     python examples/loop_per_thread.py [--threads 4]
 
-On free-threaded CPython the loops really run at the same time: each is owned by its thread, so they share nothing that
-one of them could wait for. On a build with the GIL the program works too, and gains nothing from the threads.
+On free-threaded CPython the loops really run in parallel: each is owned by its thread, so they share nothing that
+one of them could wait for. The program works on a build with the GIL too, but gains nothing from the threads.
 """
 
 import argparse

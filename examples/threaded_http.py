@@ -53,7 +53,7 @@ class PlainParser:
 
 
 def find_parser() -> tuple[Callable[["HttpProtocol"], Any], type[Exception]]:
-    """The parser's class and the error it raises on what is not HTTP."""
+    """The parser's class and the error that it raises for input that is not HTTP."""
     with contextlib.suppress(ImportError):
         httptools = importlib.import_module("httptools")
         return httptools.HttpRequestParser, httptools.HttpParserError
@@ -82,7 +82,7 @@ class HttpProtocol(asyncio.Protocol):
         if not self.parser.should_keep_alive():
             self.transport.close()
 
-    # A client that sends requests and does not read the replies is not read from either.
+    # Do not read from a client that sends requests without reading the replies.
 
     def pause_writing(self) -> None:
         self.transport.pause_reading()
@@ -97,7 +97,7 @@ class HttpProtocol(asyncio.Protocol):
 def find_loop_factory(kind: str) -> Callable[[], asyncio.AbstractEventLoop]:
     if kind == "asyncio":
         return asyncio.SelectorEventLoop
-    # Both modules name theirs alike.
+    # Both modules use the same names.
     return cast("Callable[[], asyncio.AbstractEventLoop]", importlib.import_module(kind).new_event_loop)
 
 
@@ -121,14 +121,14 @@ def serve_on_pool(count: int, port: int) -> None:
     import tokioloop
 
     with tokioloop.WorkerPool(count, name="http") as pool:
-        # The first worker accepts, for whichever has the fewest connections.
+        # The first worker accepts and gives each connection to the worker with the fewest.
         server = tokioloop.run(pool.serve(HttpProtocol, "127.0.0.1", port, accept="balance", backlog=1024))
         print(server.port, flush=True)
         sys.stdin.read()
 
 
 def serve(kind: str, count: int, port: int) -> None:
-    """Serve on loopback until stdin ends. Says the port, and then nothing more, on stdout."""
+    """Serve on loopback until stdin ends. Prints the port, and nothing else, on stdout."""
     with contextlib.suppress(KeyboardInterrupt):
         if count > 1:
             serve_on_pool(count, port)

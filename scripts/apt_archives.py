@@ -1,6 +1,6 @@
 """The Debian archives this machine already trusts, read from its own apt sources.
 
-No address stands in this project: an archive is used only where the machine's administrator has configured it, with the key
+This project contains no address: an archive is used only where the machine's administrator has configured it, with the key
 configured for it. Both forms are read: deb822 (`*.sources`) and one entry per line (`*.list`).
 """
 

@@ -1,8 +1,8 @@
 """Builds free-threaded CPython 3.13 from the Debian archive's source package, once, into tokioloop's cache.
 
 The archive's address and key come from the machine's own apt sources; apt checks the signature and the checksums.
-The build is installed beside its place and moved there when complete, so that an interrupted run leaves nothing
-half-made behind.
+The build is installed beside its final place and moved there when complete, so an interrupted run leaves nothing
+incomplete behind.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ WANTED_HEADERS = {
 
 
 def cached() -> Interpreter | None:
-    """The interpreter built earlier, when it is there and sound."""
+    """The interpreter built earlier, if it exists and works."""
     found = probe(PREFIX / "bin" / "python3.13t")
     return found if found and found.free_threaded and not found.unfit() else None
 
@@ -81,7 +81,7 @@ def _build() -> Interpreter:
 
 
 def _check_tools() -> str:
-    """The C compiler's name, once everything the build needs is there."""
+    """The C compiler's name. Raises Failure where something that the build needs is missing."""
     compiler = os.environ.get("CC") or next(
         (name for name in ("cc", "gcc", "clang") if shutil.which(name)), ""
     )
@@ -117,11 +117,11 @@ def _has_header(compiler: str, header: str) -> bool:
 
 
 def _fetch(work: Path) -> Path:
-    """Download the source package; the path of the upstream archive in it."""
+    """Download the source package; returns the path of the upstream archive in it."""
     known = archives()
     if not known:
         raise Failure(
-            "No Debian archive stands in this machine's apt sources (/etc/apt/sources.list, /etc/apt/sources.list.d), so "
+            "There is no Debian archive in this machine's apt sources (/etc/apt/sources.list, /etc/apt/sources.list.d), so "
             "CPython's source cannot be fetched.\nInstall a free-threaded CPython 3.13 and name it: "
             "make demo PYTHON=/path/to/python3.13t"
         )
@@ -132,7 +132,7 @@ def _fetch(work: Path) -> Path:
                 return _fetch_from(archive, suite, work)
             except Failure as failure:
                 problems.append(str(failure))
-                note(f"not to be had from {archive.uri} {suite}")
+                note(f"can't be fetched from {archive.uri} {suite}")
     raise Failure(
         f"No configured archive gave the source package {PACKAGE}:\n" + "\n".join(problems) + "\n"
         "Check the network and the apt sources, or install a free-threaded CPython 3.13 and name it: "
@@ -154,7 +154,7 @@ def _fetch_from(archive: Archive, suite: str, work: Path) -> Path:
         "APT::Get::List-Cleanup=0",
         "APT::Update::Error-Mode=any",
         "APT::Sandbox::User=",
-        # The machine may be set up to follow hooks and file indexes that belong to its real lists.
+        # The machine's configuration may have hooks and file indexes that belong to its real lists.
         "APT::Update::Post-Invoke=",
         "APT::Update::Post-Invoke-Success=",
         "Acquire::Languages=none",

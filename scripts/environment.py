@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Makes and keeps the virtual environment: interpreter, requirements, extension. What is up to date is left alone.
+"""Makes and updates the virtual environment: interpreter, requirements, extension. Skips what is up to date.
 
 `python3 scripts/environment.py [--venv .venv] [--group NAME]... [--peers GROUP]... [--extension release|dev]`
 
-A group is one of pyproject.toml's dependency groups and has to install. Of a group given as `--peers` each requirement
-is installed by itself, and one that does not install is left out with a word.
+A group is one of pyproject.toml's dependency groups and must install. Each requirement of a group given as `--peers`
+is installed by itself; one that does not install is skipped with a message.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ EXTENSION_SOURCES = ("src", "Cargo.toml", "Cargo.lock", ".cargo/config.toml", "p
 
 
 class Environment:
-    """One virtual environment and the record, kept inside it, of what was put there."""
+    """One virtual environment and the record, kept inside it, of what was installed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -55,7 +55,7 @@ class Environment:
         fresh.replace(record)
 
     def ensure_interpreter(self) -> Interpreter:
-        """Make the environment unless it stands and its interpreter is still the wanted one."""
+        """Make the environment unless it exists and its interpreter is still the wanted one."""
         wanted = named(os.environ["PYTHON"]) if os.environ.get("PYTHON") else None
         current = probe(self.python) if self.state.get("made") else None
         if current and not current.unfit() and self._keeps(current, wanted):
@@ -68,7 +68,7 @@ class Environment:
         note(f"{wanted.name}: {wanted.executable}")
         shutil.rmtree(self.path, ignore_errors=True)
         self.path.mkdir(parents=True)
-        # Recorded before it is made, so that an interrupted run is known as ours and is made anew.
+        # Recorded before it is made, so that the environment of an interrupted run is known as ours and is made again.
         self.state = {"made": False, "groups": {}, "left_out": {}}
         self._save()
         make = [str(wanted.executable), "-m", "venv", str(self.path)]
@@ -107,7 +107,7 @@ class Environment:
                 continue
             what = f"Installing {requirement} (up to 3 minutes where it has to be compiled)"
             try:
-                # A release with a wheel for this Python rather than a later one that may not build on it.
+                # Prefer a release with a wheel for this Python to a later one that may not build on it.
                 run(what, [*self._pip(), "--prefer-binary", requirement], timeout=900)
                 self.state["groups"][requirement] = mark
             except Failure as failure:
@@ -130,7 +130,7 @@ class Environment:
         if self.state.get("extension") == mark and module.exists():
             return
         environment = {**os.environ, "VIRTUAL_ENV": str(self.path)}
-        # Either would lead maturin or pyo3 to another interpreter than the environment's.
+        # Either variable would lead maturin or pyo3 to another interpreter than the environment's.
         for name in ("CONDA_PREFIX", "PYO3_PYTHON"):
             environment.pop(name, None)
         command = [str(self.path / "bin" / "maturin"), "develop"]
@@ -148,7 +148,7 @@ class Environment:
 
 
 def check_toolchain() -> None:
-    """Say what is missing before anything that takes long. Raises Failure."""
+    """Report missing tools before any long step. Raises Failure."""
     missing = []
     if not shutil.which("cargo"):
         missing.append("cargo (a Rust toolchain of 1.88 or later: rustup installs one)")
@@ -163,7 +163,7 @@ def _digest(words: list[str]) -> str:
 
 
 def _fingerprint() -> str:
-    """Changes when any file the extension is built from does."""
+    """A digest of all files that the extension is built from."""
     digest = hashlib.sha256()
     for name in EXTENSION_SOURCES:
         path = ROOT / name
@@ -183,10 +183,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description="Makes tokioloop's virtual environment and keeps it up to date."
     )
-    parser.add_argument("--venv", type=Path, default=Path(".venv"), help="where it stands (default: .venv)")
-    parser.add_argument("--group", action="append", default=[], help="a dependency group that has to install")
+    parser.add_argument("--venv", type=Path, default=Path(".venv"), help="its path (default: .venv)")
+    parser.add_argument("--group", action="append", default=[], help="a dependency group that must install")
     parser.add_argument(
-        "--peers", action="append", default=[], help="a group whose requirements may fail one by one"
+        "--peers", action="append", default=[], help="a group whose requirements may each fail"
     )
     parser.add_argument("--retry", action="store_true", help="try again what was left out")
     parser.add_argument("--extension", choices=("release", "dev"), help="build the extension in this mode")

@@ -1,4 +1,4 @@
-"""What an interpreter is: version, with or without the GIL, and whether pip and TLS can work in it."""
+"""The facts of an interpreter: its version, with or without the GIL, and whether pip and TLS can work in it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ print(json.dumps({
 
 @dataclass(frozen=True)
 class Interpreter:
-    """A Python that was run and asked about itself."""
+    """The facts of a Python, as it reported them."""
 
     executable: Path
     implementation: str
@@ -59,7 +59,7 @@ class Interpreter:
 
 
 def probe(command: str | os.PathLike[str]) -> Interpreter | None:
-    """Run `command` and ask it what it is; None when it does not run (a shim without a version, a broken link)."""
+    """Run `command` and read its facts; None when it does not run (a shim without a version, a broken link)."""
     environment = {
         name: value
         for name, value in os.environ.items()

@@ -2,7 +2,7 @@
 """Finds free-threaded CPython 3.13, or provides it, and prints its path on stdout.
 
 In this order: `$PYTHON`, `python3.13t` on PATH, one that uv or an earlier run already has, `uv python install 3.13t`,
-and at last a build from the Debian archive's source.
+and finally a build from the Debian archive's source.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def provide() -> Interpreter:
 
 
 def named(command: str) -> Interpreter:
-    """The interpreter the user named, which has to do: nothing else is tried in its place."""
+    """The interpreter that the user named; nothing else is tried in its place."""
     path = shutil.which(os.path.expanduser(command))
     found = probe(path) if path else None
     if found is None:
@@ -61,7 +61,7 @@ def _known_to_uv() -> Interpreter | None:
     if not shutil.which("uv"):
         return None
     environment = {**os.environ, "UV_PYTHON_DOWNLOADS": "never"}
-    # From outside any project: uv would rather answer with a project's .venv.
+    # Run outside any project: inside one, uv would answer with its .venv.
     answer = subprocess.run(
         ["uv", "python", "find", "--no-project", "--system", WANTED],
         stdin=subprocess.DEVNULL,

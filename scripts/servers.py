@@ -3,8 +3,8 @@
 
 `python3 scripts/servers.py`
 
-A server that cannot be installed is named with its package, and no more: its tests then say that they are left out, or
-fail where the environment says CI.
+A server that cannot be installed is only reported, with its package: its tests are then skipped, or
+fail where the environment has CI set.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SERVERS = {"redis-server": "redis-server", "postgres": "postgresql"}
 
 
 def find(name: str) -> Path | None:
-    """A server's program. Debian keeps PostgreSQL's off PATH, a directory for each version."""
+    """The path of a server's program. Debian keeps PostgreSQL's outside PATH, in a directory for each version."""
     versions = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=_version)
     if versions:
         return versions[-1]
@@ -40,12 +40,12 @@ def _version(path: Path) -> float:
 
 
 def install(packages: list[str]) -> None:
-    """Install Debian packages without starting what they bring. Raises Failure."""
+    """Install Debian packages without starting their services. Raises Failure."""
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         raise Failure(
             "only root can install packages here" if shutil.which("apt-get") else "there is no apt-get here"
         )
-    # Services of the packages are not started meanwhile: the tests start their own.
+    # Do not start the packages' services: the tests start their own.
     policy = Path("/usr/sbin/policy-rc.d")
     ours = not policy.exists()
     if ours:

@@ -1,7 +1,7 @@
-"""Steps of the set-up: each says what it does, how long it takes, and what is missing when it fails.
+"""Steps of the set-up: each prints what it does, how long it takes, and what is missing when it fails.
 
-Runs under any Python from 3.11 on, with the standard library alone. All words go to stderr, so that a script's
-stdout holds its answer and nothing else.
+Runs under any Python from 3.11 on, with the standard library alone. All messages go to stderr, so that a script's
+stdout holds only its answer.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tokioloop"
 TAIL = 30
-"""Lines of a failed command's output that are shown; the whole of it stays in a log."""
+"""How many lines of a failed command's output are shown; all of it stays in a log."""
 
 
 class Failure(Exception):
     """A step that cannot go on; its text tells the user what is missing and what to do.
 
-    `reason` is one line, for where the step can be done without.
+    `reason` is one line, for callers that can continue without the step.
     """
 
     def __init__(self, text: str, reason: str = "") -> None:
@@ -90,7 +90,7 @@ def _new_log(name: str) -> Path:
 
 
 def _wait(process: subprocess.Popen[bytes], began: float, timeout: float | None) -> str:
-    """Wait for `process`, counting seconds on a terminal; "" when it went well, else what went wrong."""
+    """Wait for `process`, counting seconds on a terminal; "" when it succeeded, otherwise the reason of its failure."""
     terminal = sys.stderr.isatty()
     try:
         while True:
@@ -109,7 +109,7 @@ def _wait(process: subprocess.Popen[bytes], began: float, timeout: float | None)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the command and its children: it leads a session of its own, so that a compiler does not outlive it."""
+    """End the command and its children: it leads a session of its own, so a compiler does not outlive it."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, 9)
     process.wait()
@@ -117,7 +117,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold `path` (a file or a directory) against other runs of the set-up; waits, with a word, where one is under way."""
+    """Lock `path` (a file or a directory) against other runs of the set-up; waits, with a message, for one under way."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()

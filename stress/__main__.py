@@ -39,7 +39,7 @@ def main() -> int:
     inner.add_argument("--threads", type=int, required=True)
     inner.add_argument("--seconds", type=float, required=True)
     inner.add_argument("--seed", type=int, required=True)
-    inner.add_argument("--events", type=int, default=2, help="the descriptor to tell on")
+    inner.add_argument("--events", type=int, default=2, help="the descriptor to report on")
     inner.add_argument("--catalogue", default="stress.scenarios")
     compare = commands.add_parser("compare", help="several runs on one page")
     compare.add_argument(

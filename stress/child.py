@@ -1,4 +1,4 @@
-"""The process of one scenario: it warms up, works, settles, and tells its parent by JSON lines on a pipe.
+"""The process of one scenario: it warms up, works, settles, and reports to its parent in JSON lines on a pipe.
 
 Events: ``{"at": seconds, "phase": name}``, ``{"at", "ops", "p50", "p99"}`` some times a second while it works (operations in all,
 quantiles in seconds of those since the last event), and at the end ``{"at", "result": {...}}``.
@@ -30,7 +30,7 @@ INTERVAL = 0.2
 
 
 class Events:
-    """Tells the parent. Lines are shorter than PIPE_BUF, the result's excepted, which is written when all else is silent."""
+    """Reports to the parent. Lines are shorter than PIPE_BUF, except the result's, which is written when nothing else writes."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -42,7 +42,7 @@ class Events:
 
 
 class Reporter:
-    """``with Reporter(events, run):`` progress is told by a thread of its own meanwhile."""
+    """``with Reporter(events, run):`` a thread of its own reports progress meanwhile."""
 
     def __init__(self, events: Events, run: Run) -> None:
         self.events, self.run = events, run
@@ -78,7 +78,7 @@ class Reporter:
 
 
 def serve(scenario: Scenario, settings: Settings, fd: int) -> int:
-    """Run *scenario*, telling what happens on *fd*; 0 once its result is told, whatever it is."""
+    """Run *scenario*, reporting on *fd*; 0 once its result is reported, whatever it is."""
     faulthandler.enable()
     faulthandler.register(STACKS_SIGNAL, all_threads=True, chain=False)
     if settings.loop == "tokioloop":
@@ -89,7 +89,7 @@ def serve(scenario: Scenario, settings: Settings, fd: int) -> int:
     result = attempt(scenario, settings, events)
     events.tell(result=result)
     if result["status"] == "failed":
-        # Threads that an error left behind are no hang of their own. Where all was right, the interpreter's end is part of it.
+        # Threads that an error left behind must not count as a hang. After a pass, the interpreter's end is part of the scenario.
         sys.stdout.flush()
         os._exit(0)
     return 0

@@ -4,10 +4,10 @@ from typing import Any
 
 
 class Counted:
-    """What objects refer to: all of it goes, once.
+    """What objects refer to: all of it must be freed, once.
 
-    A destructor may come in the middle of another one of its thread. So there is no lock that it could meet again, and no number that it
-    could change in between: a set is changed as a whole.
+    A destructor may run in the middle of another one on its thread. So there is no lock that it could meet again, and no number that it
+    could change in between: each change of the set is one call.
     """
 
     _alive: set[int] = set()  # noqa: RUF012 - one for all

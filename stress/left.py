@@ -24,16 +24,16 @@ MODULES = {
     "_ssl",
     "stress",
 }
-# And these by name: a coroutine or generator that is left was suspended and forgotten.
+# And these, by name: a coroutine or generator that is left was suspended and never resumed.
 TYPES = {"coroutine", "generator", "async_generator", "Thread", "Context"}
 
-# What is in use is counted by the allocators, exactly: Python's in blocks, C's and Rust's in bytes. The allowance is for what is made
+# The allocators count exactly what is in use: Python's in blocks, C's and Rust's in bytes. The allowance is for what is made
 # once at some rare event: a module imported at first need, which takes some thousand blocks, the lines of a source that a traceback
 # shows, a table that grew. Operations are counted by the ten thousands, so what each of them would leave is far more.
 BLOCKS = 8000
 MALLOC = 1 << 20
-# RSS is not exact: an allocator gives a page back only when all on it is free, and a free-threaded interpreter keeps what threads that
-# are gone had. It uses that again, so RSS may be what it was at the peak of the warm-up, and somewhat more for a peak that happened
+# RSS is not exact: an allocator returns a page only when everything on it is free, and a free-threaded interpreter keeps the memory of
+# threads that have ended. It reuses that, so RSS may be as high as at the peak of the warm-up, and somewhat more for a peak that happened
 # to be higher.
 RSS_SLACK = 16 << 20
 RSS_SHARE = 0.25
@@ -69,7 +69,7 @@ class Left:
         )
 
     def growth_over(self, before: "Left") -> list[str]:
-        """Say what has grown since *before* by more than the allowance."""
+        """List what has grown since *before* by more than the allowance."""
         grown = []
         if self.rss > before.peak * (1 + RSS_SHARE) + RSS_SLACK:
             grown.append(
@@ -104,13 +104,13 @@ def settled(before: Left) -> tuple[Left, float]:
 
 
 def live_objects() -> dict[str, int]:
-    """Count the collector's objects whose type belongs to event loops and their kin."""
+    """Count the collector's objects whose type belongs to event loops or what they use."""
     counts: Counter[type] = Counter(map(type, gc.get_objects()))
     named: Counter[str] = Counter()
     for kind, count in counts.items():
         if kind is Left:
             continue
-        # Some types of Cython's have no name there, but a descriptor.
+        # In some of Cython's types this is a descriptor, not a name.
         if str(kind.__module__).partition(".")[0] in MODULES or kind.__name__ in TYPES:
             named[f"{kind.__module__}.{kind.__qualname__}"] += count
     return dict(named)

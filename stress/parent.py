@@ -1,4 +1,4 @@
-"""Starts the process of one scenario, watches it, and says what became of it, a crash or a hang included."""
+"""Starts the process of one scenario, watches it, and records its outcome, a crash or a hang included."""
 
 import json
 import os
@@ -20,22 +20,22 @@ from .run import PATIENCE, Settings
 
 # Seconds between two looks at the child.
 INTERVAL = 0.2
-# A child that tells nothing for so many seconds is frozen: its reporter tells some times a second, and it settles within a part of this.
+# A child that reports nothing for so many seconds is frozen: it reports several times a second, and settles in a fraction of this.
 SILENCE = 90.0
-# A child that goes on telling but has done nothing more for so many seconds is stuck: nothing it waits for takes that long.
+# A child that still reports but has done nothing more for so many seconds is stuck: nothing it waits for takes that long.
 STANDSTILL = 3 * PATIENCE
-# So many samples are kept: of a long run fewer a second.
+# How many samples are kept: fewer a second of a long run.
 SAMPLES = 2000
-# What a child that hangs gets to write its stacks, in seconds, before it is killed.
+# How long a child that hangs may take to write its stacks before it is killed, in seconds.
 LAST_WORDS = 5.0
-# So many characters of the child's output are kept.
+# How many characters of the child's output are kept.
 TAIL = 20_000
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass
 class Sample:
-    """The child at one moment: seconds since its start, what it told last, and what the kernel says of it."""
+    """The child at one moment: seconds since its start, its last report, and the kernel's figures."""
 
     at: float
     phase: str
@@ -48,7 +48,7 @@ class Sample:
 
 @dataclass
 class Outcome:
-    """What became of one scenario on one loop. *status* is one of STATUSES."""
+    """The outcome of one scenario on one loop. *status* is one of STATUSES."""
 
     scenario: str
     settings: Settings
@@ -147,7 +147,7 @@ def _start(
 
 
 class _Watch:
-    """Reads what the child tells, looks at it in /proc, and sees its end."""
+    """Reads the child's reports and its files in /proc, and sees its end."""
 
     def __init__(self, child: subprocess.Popen[bytes], events: int, outcome: Outcome) -> None:
         self.child, self.events, self.outcome = child, events, outcome
@@ -155,7 +155,7 @@ class _Watch:
         self.rest = b""
         self.phase, self.ops, self.p99 = "start", 0, None
         self.told = self.moved = time.monotonic()
-        # One of so many looks becomes a sample.
+        # One of so many readings becomes a sample.
         self.every, self.looks = 1, 0
         os.set_blocking(events, False)
         self.end = os.pidfd_open(child.pid)
@@ -177,7 +177,7 @@ class _Watch:
 
     @property
     def complaint(self) -> str:
-        """Why there is nothing more to wait for; empty while there is."""
+        """Why waiting is over; empty while it is not."""
         now = time.monotonic()
         if now - self.told > SILENCE:
             return f"frozen: it told nothing for {SILENCE:g} s"
@@ -229,14 +229,14 @@ class _Watch:
         at = time.monotonic() - self.outcome.began
         samples.append(Sample(at, self.phase, self.ops, self.p99, rss, fds, threads))
         if len(samples) >= SAMPLES:
-            # Of each two the one with more memory stays, so that the peak does.
+            # Of each two samples the one with more memory is kept, and with it the peak.
             pairs = zip(samples[::2], samples[1::2], strict=False)
             samples[:] = [max(pair, key=lambda sample: sample.rss) for pair in pairs]
             self.every *= 2
 
 
 def _stacks(child: subprocess.Popen[bytes], output: IO[bytes], watch: _Watch) -> str:
-    """Have the child write its stacks; what the kernel knows of each thread stands before them."""
+    """Have the child write its stacks, after the kernel's state of each thread."""
     known = []
     for task in sorted(Path(f"/proc/{child.pid}/task").iterdir()):
         with suppress(OSError):
@@ -246,7 +246,7 @@ def _stacks(child: subprocess.Popen[bytes], output: IO[bytes], watch: _Watch) ->
             known.append(f"thread {task.name} {name}: state {state}" + (f", in {where}" if where else ""))
     begin = output.seek(0, os.SEEK_END)
     os.kill(child.pid, STACKS_SIGNAL)
-    # It writes for as long as it grows; a process that can't write any more is killed all the same.
+    # It is still writing while the output grows; a process that can't write is killed all the same.
     size, until = -1, time.monotonic() + LAST_WORDS
     while time.monotonic() < until and not 0 < size == _size(output) - begin:
         size = _size(output) - begin

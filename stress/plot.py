@@ -1,4 +1,4 @@
-"""Small line charts as SVG: one figure over time, a line a loop, with what is under the pointer as a title."""
+"""Small line charts as SVG: one figure over time, a line for each loop, with the value under the pointer as a title."""
 
 from collections.abc import Callable
 from html import escape
@@ -8,7 +8,7 @@ from .progress import duration, quantity
 
 WIDTH, HEIGHT = 340, 150
 LEFT, RIGHT, TOP, BOTTOM = 48, 8, 8, 20
-# Points of a line; of more samples the greatest of each group is shown.
+# Points of a line; with more samples, the greatest of each group is shown.
 POINTS = 120
 
 # Columns of a sample, as stress.parent.Sample has them.
@@ -33,10 +33,10 @@ def charts(results: list[dict[str, Any]]) -> list[str]:
 
 
 def _throughput(samples: list[Sample]) -> Points:
-    """Between samples half a second apart, since what the child tells and what the parent reads are not in step."""
+    """Between samples half a second apart, since the child's reports and the parent's readings are not in step."""
     points = []
     for earlier, later in zip(samples, samples[3:], strict=False):
-        # Each run counts from nothing.
+        # Each run counts from zero.
         if (
             later[PHASE] in ("warm-up", "run")
             and later[OPS] >= earlier[OPS]

@@ -1,4 +1,4 @@
-"""What is shown while scenarios run: a bar each on a terminal, a line now and then elsewhere."""
+"""What is shown while scenarios run: a bar for each on a terminal, a line now and then elsewhere."""
 
 import shutil
 import sys
@@ -7,7 +7,7 @@ import time
 from .parent import Outcome
 
 BAR = 24
-# Where stdout is no terminal, seconds between two lines of one scenario.
+# Seconds between two lines of one scenario where stdout is not a terminal.
 PAUSE = 10.0
 # Lines of stacks that are shown; the report has them all.
 STACKS = 100
@@ -49,7 +49,7 @@ class Progress:
             return
         for problem in outcome.problems:
             print("    " + problem.rstrip().replace("\n", "\n    "))
-        # Stacks begin with what matters, output ends with it; that of a crash ends with its stacks.
+        # The first lines of stacks matter, and the last ones of output; the output of a crash ends with its stacks.
         shown = outcome.stacks.rstrip().splitlines()[:STACKS]
         shown += outcome.output.removesuffix(outcome.stacks).rstrip().splitlines()[-30:]
         for line in shown:

@@ -1,4 +1,4 @@
-"""The report: what ran where, as JSON and as a page; several runs merged; the table of docs/reliability.md."""
+"""The report: which scenario ran where, as JSON and as a page; several runs merged; the table of docs/reliability.md."""
 
 import importlib
 import json
@@ -73,7 +73,7 @@ def table(report: dict[str, Any]) -> str:
 
 
 def _cell(results: list[dict[str, Any]]) -> str:
-    """The worst comes first; of several runs it is said how many ended so."""
+    """The worst outcome, and for several runs how many had it."""
     if not results:
         return "-"
     parts = []
@@ -94,7 +94,7 @@ def _cell(results: list[dict[str, Any]]) -> str:
 
 
 def reason(result: dict[str, Any]) -> str:
-    """The line that says most: how the process ended, else what is left of loops' objects, else the first problem's error."""
+    """The most telling line: how the process ended, or which of loops' objects are left, or the first problem's error."""
     problems = result["problems"] or ["?"]
     chosen = problems[0]
     if result["status"] in ("crashed", "hung"):
@@ -103,6 +103,6 @@ def reason(result: dict[str, Any]) -> str:
         chosen = objects[0]
     lines = [line for line in chosen.strip().splitlines() if line.strip()]
     last = next((line for line in reversed(lines) if not line.startswith(" ")), lines[-1])
-    # Where the sources stand is nobody's business.
+    # The report must not show where the sources are.
     last = re.sub(r"/\S*/(?=stress/scenarios/)", "", last)
     return last if len(last) < 160 else last[:157] + "..."

@@ -12,22 +12,22 @@ from typing import Any, Self
 
 LOOPS = ["tokioloop", "asyncio", "uvloop"]
 
-# How long anything may take that must come at all, in seconds: far above what it takes, below the parent's deadline.
+# How long anything that must happen may take, in seconds: far above what it takes, below the parent's deadline.
 PATIENCE = 60.0
 
 
 class NotOffered(Exception):
-    """Raised by a scenario for what the loop under test does not claim to do; the message says what."""
+    """Raised by a scenario for something that the loop under test does not claim to do; the message names it."""
 
 
 def told(context: dict[str, Any]) -> str:
-    """What a loop's exception handler was told, on one line."""
+    """A context of a loop's exception handler, on one line."""
     return f"{context.get('message')}: {context.get('exception')!r}"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What makes a run: *seconds* of measured work after the warm-up, *threads* at once, *seed* of all choices."""
+    """The parameters of a run: *seconds* of measured work after the warm-up, *threads* at once, *seed* of all choices."""
 
     loop: str
     threads: int
@@ -40,7 +40,7 @@ class Settings:
         return min(2.0, self.seconds / 3)
 
     def factory(self) -> Callable[[], asyncio.AbstractEventLoop]:
-        """Return what makes a loop. Raises ImportError where the loop is not installed."""
+        """Return the function that makes a loop. Raises ImportError where the loop is not installed."""
         if self.loop == "asyncio":
             return asyncio.SelectorEventLoop
         factory: Callable[[], asyncio.AbstractEventLoop] = importlib.import_module(self.loop).new_event_loop
@@ -68,13 +68,13 @@ class Histogram:
         self.most = max(self.most, other.most)
 
     def since(self, earlier: "Histogram") -> "Histogram":
-        """What was added after *earlier* was taken; its maximum is not known."""
+        """The durations added after *earlier* was taken; their maximum is not known."""
         fresh = Histogram()
         fresh.buckets = [now - then for now, then in zip(self.buckets, earlier.buckets, strict=True)]
         return fresh
 
     def quantile(self, share: float) -> float | None:
-        """The duration in seconds that *share* of all stay below, None of no durations."""
+        """The duration in seconds that *share* of all stay below; None without durations."""
         due = share * sum(self.buckets)
         for place, count in enumerate(self.buckets):
             due -= count
@@ -84,7 +84,7 @@ class Histogram:
 
 
 class Tally:
-    """What one thread did, for progress and figures. One thread writes it; others read it as it stands."""
+    """What one thread did, for progress and figures. One thread writes it; others read it without a lock."""
 
     def __init__(self) -> None:
         self.ops = 0
@@ -97,7 +97,7 @@ class Tally:
 
 
 class Run:
-    """One run of a scenario. ``over()`` says when to end; ``random(salt)`` is chance that the seed repeats.
+    """One run of a scenario. ``over()`` is true when it is time to end; ``random(salt)`` gives random numbers that the seed repeats.
 
     All methods may be called from any thread.
     """
@@ -124,7 +124,7 @@ class Run:
         return tally
 
     def note(self, text: str) -> None:
-        """Keep a remark for the report: what was left out on this loop, and why."""
+        """Keep a remark for the report: which part was skipped on this loop, and why."""
         if text not in self.notes:
             self.notes.append(text)
 
@@ -135,7 +135,7 @@ class Run:
         return getattr(importlib.import_module("tokioloop"), name)
 
     def part(self, threads: int) -> "Run":
-        """A run within this one: it ends with it, and an error in either ends both."""
+        """A run within this one: both end together, and an error in either ends both."""
         part = Run(self.settings, 0)
         part.threads = threads
         part.tallies, part.notes = self.tallies, self.notes
@@ -192,7 +192,7 @@ class Running:
         return asyncio.run_coroutine_threadsafe(coro, self.loop).result(PATIENCE)
 
     def flush(self) -> None:
-        """Return when all that was posted before has run."""
+        """Return when every call posted before has run."""
         done = threading.Event()
         self.loop.call_soon_threadsafe(done.set)
         assert done.wait(PATIENCE), "a posted call never ran"

@@ -1,6 +1,6 @@
-"""Two builds of tokioloop held against each other: is the new one no slower than the old?
+"""Compares two builds of tokioloop: is the new one no slower than the old?
 
-A row whose instructions can be counted is counted; all others are measured in pairs, old and new in turns.
+A row whose instructions can be counted is compared by them; all others are measured in pairs, old and new in turns.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .verdict import Verdict
 __all__ = ["WAYS", "BuildError", "Plan", "compare", "way", "write"]
 
 WAYS = ("instructions", "pairs", "memory")
-#: Two runs of callgrind do not disturb each other: what it counts is the same on a busy machine.
+#: Two runs of callgrind do not disturb each other: it counts the same on a busy machine.
 AT_ONCE = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -50,9 +50,9 @@ def way(variant: str) -> str:
 
 
 def compare(old: str, new: str, plan: Plan) -> tuple[dict[str, Any], list[Verdict]]:
-    """Compares; what `results.json` holds, and what it comes to. Raises BuildError where a build is not to be had."""
+    """Compares. Returns the content of `results.json` and the verdicts. Raises BuildError where a build can't be made."""
     with tempfile.TemporaryDirectory(prefix="tokioloop-compare-") as directory:
-        # Names of one length: where an environment lies in memory depends on how long it is.
+        # Names of one length: the addresses of a process depend on the length of its environment.
         builds = prepare(old, "old", Path(directory)), prepare(new, "new", Path(directory))
         for build in builds:
             tell(f"{build.path.name}: {build.title}\n")
@@ -90,7 +90,7 @@ def _all(plan: Plan, builds: tuple[Build, Build]) -> tuple[list[Verdict], dict[s
                 if way(variant) == "instructions":
                     row, _ = split(variant)
                     for side in environments:
-                        # Once without a counter: what Python compiles and keeps is compiled then.
+                        # A first run without a counter compiles and caches the Python files.
                         finish(worker(variant, "tokioloop", "--count", str(row.n // 10)), pairs.HANG, side)
                     verdicts.append(instructions.compare(row, able, environments, plan.repeats, together))
                 else:
@@ -108,7 +108,7 @@ def _environment(build: Build) -> dict[str, str]:
 
 
 def _without_latencies(pair: tuple[dict[str, Any], dict[str, Any]]) -> list[dict[str, Any]]:
-    """Thousands of numbers that nobody reads."""
+    """The latencies: thousands of numbers that do not belong in a report."""
     return [{name: value for name, value in side.items() if name != pairs.LATENCIES} for side in pair]
 
 

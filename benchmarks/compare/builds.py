@@ -19,24 +19,24 @@ ROOT = Path(__file__).parent.parent.parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tokioloop" / "builds"
 PACKAGE = "tokioloop"
 EXTENSION = f"_tokioloop{sysconfig.get_config_var('EXT_SUFFIX')}"
-#: The record of the set-up in a virtual environment: it says in which mode the tree's extension was built.
+#: The record of the set-up in a virtual environment, with the mode in which the tree's extension was built.
 RECORD = "tokioloop-setup.json"
 
 
 class BuildError(RuntimeError):
-    """A build that is not there, cannot be made, or is not fit to be measured."""
+    """A build that does not exist, cannot be made, or must not be measured."""
 
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """One side: `path` is a directory that holds the package alone, `title` what it was made from."""
+    """One side: `path` is a directory that holds the package alone, `title` names its source."""
 
     path: Path
     title: str
 
 
 def prepare(what: str, side: str, directory: Path) -> Build:
-    """Copies the build that `what` names to `directory/side` and sees that it is what gets imported. Raises BuildError.
+    """Copies the build that `what` names to `directory/side` and checks that the copy is imported. Raises BuildError.
 
     `what` is a directory with the package in it, a wheel, an extension, `EXTENSION@REVISION` where its Python files are of
     another revision than the tree's, or a revision of git, which is built once and kept.
@@ -102,7 +102,7 @@ def _fit(directory: Path) -> None:
 
 
 def _check(path: Path) -> None:
-    """Imports the build as the workers do. That of another interpreter does not import, that of another place is not it."""
+    """Imports the build as the workers do, to find a build of another interpreter, or a package elsewhere that hides it."""
     code = f"import {PACKAGE}._tokioloop as m, {PACKAGE} as p; print(p.__file__); print(m.__file__)"
     environment = {**os.environ, "PYTHONPATH": python_path(Build(path, ""))}
     done = subprocess.run(
@@ -124,7 +124,7 @@ def _commit(revision: str) -> str:
 
 
 def _package_of(commit: str, path: Path) -> Path:
-    """The Python files of `commit`, put where they are wanted."""
+    """Writes the Python files of `commit` into a directory."""
     _extract(commit, path, PACKAGE)
     return path / PACKAGE
 
@@ -138,7 +138,7 @@ def _extract(commit: str, path: Path, *names: str) -> None:
 
 
 def key(commit: str) -> str:
-    """Names the build of `commit`: what else decides on the machine code is part of the name."""
+    """Names the build of `commit`; the name includes all else that the machine code depends on."""
     compiler = subprocess.run(["rustc", "-vV"], capture_output=True, text=True, check=True).stdout
     profile = sorted(
         f"{name}={value}"
@@ -159,7 +159,7 @@ def _built(commit: str) -> Path:
     shutil.rmtree(source, ignore_errors=True)
     source.mkdir(parents=True)
     _extract(commit, source)
-    # One directory for all revisions: what they depend on is built once.
+    # One directory for all revisions, so that their dependencies are built once.
     target = CACHE / f"target-{sysconfig.get_config_var('SOABI')}"
     command = ["cargo", "rustc", "--release", "--locked", "--lib", "--crate-type", "cdylib"]
     command += ["--features", "extension-module", "--target-dir", str(target), "--message-format=json"]

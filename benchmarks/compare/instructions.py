@@ -1,6 +1,6 @@
 """Counts the instructions of an operation: two runs of a row with different numbers of operations, and the difference.
 
-Callgrind counts where valgrind is there, else the processor's own counters where `perf stat` has them. Both count all threads.
+Callgrind counts where valgrind is installed, otherwise the processor's counters where `perf stat` has them. Both count all threads.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ HANG = 900.0
 
 @dataclass(frozen=True, slots=True)
 class Counter:
-    """What runs a command and tells the instructions it took: a prefix of the command, and how stderr says it."""
+    """A counter of a command's instructions: a prefix for the command, and a pattern that finds the count in stderr."""
 
     name: str
     prefix: tuple[str, ...]
@@ -53,23 +53,23 @@ PERF = Counter("perf stat", ("perf", "stat", "-x", ";", "-e", "instructions:u"),
 
 
 def counters(environment: dict[str, str]) -> list[Counter]:
-    """Those that work here, the best first."""
+    """The counters that work here, the best first."""
     return [counter for counter in (CALLGRIND, PERF) if counter.works(environment)]
 
 
 def sizes(row: Row) -> tuple[int, int]:
-    """The operations of the two runs: far enough apart that what differs from run to run is a thousandth of the difference."""
+    """The operations of the two runs: so far apart that the noise from run to run is a thousandth of the difference."""
     if _several_threads(row):
         return row.n // 10, row.n * 4
     return row.n // 10, row.n * 2 if row.n <= 20_000 else row.n
 
 
 def _several_threads(row: Row) -> bool:
-    """How threads take turns is not the same in each run: such rows differ by half a percent and are counted longer and more often."""
+    """Threads take turns differently in each run: rows with several differ by half a percent, and are counted longer and more often."""
     return row.group in ("pools", "threads")
 
 
-#: Runs jobs, at once where there is more than one core, and returns their values in order.
+#: Runs jobs, in parallel where there is more than one core, and returns their values in order.
 type Together = Callable[[list[Callable[[], int]]], list[int]]
 
 
@@ -106,7 +106,7 @@ def _compare(
         repeats *= 2
 
     def job(environment: dict[str, str], n: int) -> Callable[[], int]:
-        # What is hashed by chance would be somewhere else in each run.
+        # Random hashes would change the order of sets and dicts from run to run.
         fixed = {**environment, "PYTHONHASHSEED": "0"}
         return lambda: counter.count(worker(row.name, "tokioloop", "--count", str(n)), fixed)
 

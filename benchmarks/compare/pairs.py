@@ -12,9 +12,9 @@ from .statistics import Latencies, of_latencies, of_pairs
 from .verdict import CPU, LATENCY, RESIDENT, Verdict, exact
 
 HANG = 60.0
-#: Figures of memory, and what each may grow by. Resident memory comes in pages, some of which are there by chance: of several
-#: runs the least counts. Of Python's blocks one or two among tens of thousands are the interpreter's own and come by chance; an object
-#: that takes one more is 25 % and more.
+#: Figures of memory, and how much each may grow. The number of resident pages varies by chance: the least of several runs counts.
+#: One or two of tens of thousands of Python's blocks are the interpreter's and vary by chance; an object that needs one block more
+#: is 25 % and more.
 MEMORY = {"bytes": RESIDENT, "heap_bytes": 1.0, "blocks": 1.0001}
 LATENCIES = "latencies_us"
 
@@ -37,7 +37,7 @@ def run(
 
 
 def judge(variant: str, pairs: Pairs) -> list[Verdict]:
-    """All that a variant's pairs say: CPU and latency of a row, or memory. Raises ValueError for pairs without figures."""
+    """All results of a variant's pairs: CPU and latency of a row, or memory. Raises ValueError for pairs without figures."""
     row, _ = split(variant)
     if row.figure == "bytes":
         return [

@@ -17,7 +17,7 @@ MEANING = {
 
 
 def markdown(document: dict[str, Any], verdicts: list[Verdict]) -> str:
-    """What was compared and how, a line for each figure, and what the words mean that occur."""
+    """What was compared and how, a line for each figure, and the meaning of each verdict that occurs."""
     where, plan = document["environment"], document["plan"]
     threading = "free-threaded" if where["free_threaded"] else "with GIL"
     states = Counter(verdict.state for verdict in verdicts)

@@ -1,4 +1,4 @@
-"""What pairs of measurements say about a ratio, and how sure that is."""
+"""Estimates a ratio from pairs of measurements, with an interval."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-#: So many resamples give the ends of an interval to a fraction of its width.
+#: This many resamples give the ends of an interval to a fraction of its width.
 RESAMPLES = 4000
-#: Fewer for latencies, of which each resample adds up histograms.
+#: Fewer for latencies, since each resample adds up histograms.
 RESAMPLES_OF_LATENCIES = 1000
 CONFIDENCE = 0.95
-#: Buckets of latency within a factor of two: half a percent each.
+#: Buckets of latency within a factor of two; each is half a percent wide.
 PER_DOUBLING = 140
 
 #: Latencies in microseconds and how often each was seen.
@@ -40,7 +40,7 @@ def of_pairs(pairs: Sequence[tuple[float, float]], seed: int = 0) -> Interval:
 
 
 def of_latencies(pairs: Sequence[tuple[Latencies, Latencies]], quantile: float, seed: int = 0) -> Interval:
-    """The quantile of all new runs' latencies together over that of all old ones'; whole pairs are drawn again.
+    """The quantile of all new runs' latencies together over that of all old ones'; resamples draw whole pairs.
 
     Raises ValueError without pairs, or where a run has no latencies.
     """
@@ -90,6 +90,6 @@ def _dense(buckets: dict[int, int], least: int, size: int) -> list[int]:
 
 
 def _quantile(counts: Sequence[int], quantile: float) -> int:
-    """The first bucket up to which the wanted share lies."""
+    """The first bucket that, with all before it, has the wanted share."""
     below = list(accumulate(counts))
     return bisect_left(below, quantile * below[-1])

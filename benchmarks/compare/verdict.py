@@ -1,4 +1,4 @@
-"""What is said of one figure of one row."""
+"""The verdict on one figure of one row."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .statistics import Interval
 
 type State = Literal["pass", "slower", "open", "failed"]
 
-#: New over old: instructions an operation, CPU, latency, resident memory, and what is counted exactly.
+#: Bounds of new over old: instructions per operation, CPU, latency, resident memory, and figures that are counted exactly.
 INSTRUCTIONS = 1.01
 CPU = 1.02
 LATENCY = 1.05
@@ -19,7 +19,7 @@ EXACT = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A figure of both builds, their ratio, and whether it holds. Of a row that failed there is the reason alone."""
+    """A figure of both builds, their ratio, and whether it holds. A row that failed has only the reason."""
 
     row: str
     figure: str
@@ -31,7 +31,7 @@ class Verdict:
 
     @property
     def state(self) -> State:
-        """`open` is what these measurements leave open: the interval holds both 1 and the bound."""
+        """`open` means that these measurements do not decide: the interval contains both 1 and the bound."""
         if self.interval is None or self.bound is None:
             return "failed"
         if self.interval.high <= self.bound:
@@ -43,6 +43,6 @@ class Verdict:
 
 
 def exact(row: str, figure: str, old: float, new: float, bound: float = EXACT) -> Verdict:
-    """Figures that repeat: they have no interval."""
+    """Figures that repeat exactly; they have no interval."""
     ratio = new / old if old else 1.0 if new <= old else float("inf")
     return Verdict(row, figure, old, new, Interval(ratio, ratio, ratio), bound)

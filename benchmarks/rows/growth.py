@@ -1,4 +1,4 @@
-"""How the cost of one operation grows with how much there is: one series a chart, one row a point of it."""
+"""How the cost of one operation grows with the number of connections, timers or tasks: a series for each chart, a row for each point."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from .served import Echo
 
 #: Operations of one measurement that does not serve.
 OPS = 100_000
-#: Beyond so many timers or tasks asyncio takes longer to set up than the rest of the series together.
+#: With more timers or tasks than this, asyncio's set-up takes longer than the rest of the series together.
 ASYNCIO_MOST = 100_000
-#: What of a task that waits has to fit into memory, with room to spare, and the memory that is left for the rest.
+#: The memory of a task that waits, with room to spare, and the memory that must be left for everything else.
 TASK_BYTES, SPARE_BYTES = 2048, 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One chart: `title` names the operation, `axis` what there is more and more of."""
+    """One chart: `title` names the operation, `axis` the number that grows."""
 
     name: str
     title: str
@@ -34,7 +34,7 @@ class Series:
     sizes: tuple[int, ...]
     #: The row of one size.
     row: Callable[[str, str, int], Row]
-    #: What one of what there is needs of this process: descriptors, bytes.
+    #: What one connection, timer or task needs of this process: descriptors, bytes.
     descriptors: int = 0
     bytes_each: int = 0
 
@@ -48,7 +48,7 @@ class Series:
 async def serve_accepted(loop: Loop, listener: socket) -> Callable[[], None]:
     """Echoes on connections that the program itself accepts.
 
-    A server of uvloop accepts one connection a turn: while those that stand are busy, ten thousand take minutes.
+    A server of uvloop accepts one connection a turn: while the open ones are busy, ten thousand take minutes.
     """
     serving: set[asyncio.Task[Any]] = set()
 
@@ -83,7 +83,7 @@ def _scheduling(
 
 
 def beside_timers(body: Body, pending: int, make: LoopFactory, n: int) -> Measurement:
-    """`body` while so many other timers wait, none of them due before the end."""
+    """`body` while this many other timers wait, none of them due before the end."""
     loop = make()
     start = loop.time() + 3600
     waiting = [loop.call_at(start + i % 977, _nothing) for i in range(pending)]
@@ -95,7 +95,7 @@ def beside_timers(body: Body, pending: int, make: LoopFactory, n: int) -> Measur
 
 
 def beside_tasks(pending: int, make: LoopFactory, n: int) -> Measurement:
-    """A future's wake-up while so many tasks wait for a future each."""
+    """A future's wake-up while this many tasks wait for a future each."""
     loop = make()
 
     async def wait(future: asyncio.Future[None]) -> None:
@@ -114,7 +114,7 @@ def beside_tasks(pending: int, make: LoopFactory, n: int) -> Measurement:
 
 
 def running_tasks(running: int, make: LoopFactory, n: int) -> Measurement:
-    """One step of one of so many tasks that all take one in every turn: `sleep(0)`."""
+    """One step of one of this many tasks, which all take a step in every turn: `sleep(0)`."""
     loop = make()
     going = True
 

@@ -1,4 +1,4 @@
-"""Rows about loops themselves: what making one costs and what an idle one holds."""
+"""Rows about loops themselves: the cost of making one and the memory of an idle one."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _one_turn(loop: Loop) -> Loop:
 def _growth(make: LoopFactory, n: int) -> Measurement:
     """Growth of resident memory and of the C heap, in bytes per loop, and of Python's blocks, over `n` loops that are kept."""
     n = min(n, (cores.descriptors() - 200) // 8)
-    # What the first loops of a process bring along once (imports, arenas, thread state) is not a loop's.
+    # The first loops of a process allocate things once (imports, arenas, thread state) that must not count.
     for _ in range(20):
         make().close()
     kept: list[Loop | None] = [None] * n
@@ -107,7 +107,7 @@ class _Mallinfo2(ctypes.Structure):
 
 
 def _heap() -> int:
-    """Bytes in use from the C allocator, which Rust uses too; 0 where the C library cannot tell."""
+    """Bytes in use from the C allocator, which Rust uses too; 0 where the C library has no mallinfo2."""
     try:
         mallinfo2 = ctypes.CDLL(None).mallinfo2
     except AttributeError:

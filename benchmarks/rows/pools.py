@@ -1,6 +1,6 @@
 """Rows about work handed to other threads: pools of workers against what the standard library offers, and calls across loops.
 
-tokioloop's own loops get a `WorkerPool` of two workers; loops of other kinds get the nearest thing: two threads of a
+tokioloop's own loops get a `WorkerPool` of two workers; loops of other kinds get the nearest equivalent: two threads of a
 `ThreadPoolExecutor`, or two loops in two threads and `run_coroutine_threadsafe`.
 """
 
@@ -108,7 +108,7 @@ def submit_coroutine(make: LoopFactory, n: int) -> Measurement:
 async def _awaited(
     make: LoopFactory, work: Callable[[], object]
 ) -> AsyncIterator[Callable[[], Awaitable[object]]]:
-    """What has `work` done in another thread and waits for it."""
+    """Runs `work` in another thread and waits for it."""
     if _is_ours(make):
         import tokioloop
 
@@ -149,7 +149,7 @@ def _run(make: LoopFactory, main: Coroutine[Any, Any, Measurement]) -> Measureme
 
 
 def across(make: LoopFactory, n: int) -> Measurement:
-    """64 coroutines of one loop have coroutines run on another, one after the other."""
+    """Each of 64 coroutines of one loop runs coroutines on another loop, one after the other."""
     with _loops(make, 1) as [other]:
         if _is_ours(make):
             import tokioloop
@@ -165,7 +165,7 @@ def across(make: LoopFactory, n: int) -> Measurement:
 
 
 def steal(make: LoopFactory, n: int) -> Measurement:
-    """The time from one worker's having nothing left to its beginning a job that waited with another."""
+    """The time from when one worker runs out of work until it begins a job queued at another worker."""
     import tokioloop
 
     found: list[float] = []
@@ -267,7 +267,7 @@ ROWS = (
     ),
     Row(
         "pool_steal",
-        "from a worker's having nothing left to its beginning a job that waited with another",
+        "from when a worker runs out of work until it begins a job queued at another",
         "pools",
         200,
         special=steal,
@@ -278,7 +278,7 @@ ROWS = (
     ),
     Row(
         "run_on",
-        "64 coroutines have coroutines run on another loop; others: wrap_future(run_coroutine_threadsafe())",
+        "64 coroutines run coroutines on another loop; others: wrap_future(run_coroutine_threadsafe())",
         "pools",
         20_000,
         special=across,

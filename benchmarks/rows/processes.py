@@ -1,4 +1,4 @@
-"""Rows that start children: what a child costs the process that starts it, its own time left out."""
+"""Rows that start children: the cost of a child for the process that starts it, without the child's own time."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast
 from ..model import Loop, Row, Target
 
 LIMIT = 256 * 1024
-#: Listening again, as a server does, sets it anew.
+#: Listening again, as a server does, sets the backlog again.
 BACKLOG = 4096
 BODY = b"Hello, World!\n"
 RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
@@ -54,19 +54,19 @@ class EchoBuffered(asyncio.BufferedProtocol):
         return self.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        # A copy: the loop may keep what the kernel does not take, while the buffer is filled anew.
+        # A copy: the loop may keep what the kernel does not take, while the buffer is filled again.
         self.transport.write(self.buffer[:nbytes])
 
 
 class Parser(Protocol):
-    """What is used of `httptools.HttpRequestParser`."""
+    """The part of `httptools.HttpRequestParser` that is used."""
 
     def feed_data(self, data: bytes) -> None: ...
     def should_keep_alive(self) -> bool: ...
 
 
 class Http(Echo):
-    """HTTP/1.1 with httptools' parser; every request is answered alike."""
+    """HTTP/1.1 with httptools' parser; every request gets the same reply."""
 
     def __init__(self, parser: Callable[[Any], Parser]) -> None:
         self.parser = parser(self)
@@ -106,7 +106,7 @@ async def serve_http(loop: Loop, listener: socket) -> Callable[[], None]:
 async def _server(
     loop: Loop, factory: Callable[[], asyncio.BaseProtocol], listener: socket
 ) -> asyncio.AbstractServer:
-    # What asyncio accepts in one turn is the backlog.
+    # asyncio accepts up to the backlog in one turn.
     if listener.family.name == "AF_UNIX":
         return await loop.create_unix_server(factory, sock=listener, backlog=BACKLOG)
     return await loop.create_server(factory, sock=listener, backlog=BACKLOG)
@@ -120,7 +120,7 @@ async def serve_streams(loop: Loop, listener: socket) -> Callable[[], None]:
         start_server = tokioloop.start_server
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # The load generator leaves in the middle of an exchange: large ones end with a reset.
+        # The load generator leaves in the middle of an exchange, so large ones end with a reset.
         with suppress(ConnectionError):
             while data := await reader.read(LIMIT):
                 writer.write(data)

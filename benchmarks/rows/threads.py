@@ -1,4 +1,4 @@
-"""Rows that cross threads: on one core, where a figure is what the loops spend, and with a core for each side."""
+"""Rows that cross threads: on one core, where the figure is the loops' own cost, and with a core for each side."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _nothing() -> None:
 
 
 def threadsafe_burst(loop: Loop, n: int, place: Callable[[], None] = _nothing) -> int:
-    """Another thread, which `place` puts on its core, posts 1000 callbacks and waits until the last has run, over and over."""
+    """Another thread, on the core that `place` chooses, posts 1000 callbacks and waits until the last has run, repeatedly."""
     batches = max(1, n // BATCH)
     ran = threading.Semaphore(0)
 

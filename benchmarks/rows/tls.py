@@ -14,7 +14,7 @@ from .served import Echo, EchoOnce
 
 CERTIFICATES = Path(__file__).parent.parent / "certificates"
 CHAIN, KEY = str(CERTIFICATES / "server.pem"), str(CERTIFICATES / "server.key")
-#: The module whose configurations stand where an `ssl.SSLContext` does.
+#: The module whose configurations take the place of an `ssl.SSLContext`.
 RUSTLS = "tokioloop.tls"
 
 
@@ -29,7 +29,7 @@ def of_rustls() -> Any:
 
 
 def serving(protocol: type[Echo], secured: Callable[[], Any]) -> Serve:
-    """Serves `protocol` with what `secured` makes as `ssl`."""
+    """Serves `protocol`; `secured` makes its `ssl` argument."""
 
     async def serve(loop: Loop, listener: socket) -> Callable[[], None]:
         return (await loop.create_server(protocol, sock=listener, backlog=1024, ssl=secured())).close

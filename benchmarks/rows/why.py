@@ -1,16 +1,13 @@
-"""What stands in the way of the rows that fall short: reasons, found with a profiler or by trying, and no figures.
+"""Why rows fall short: reasons found with a profiler or by trying, without figures.
 
-A row's figures come from a run alone. A reason is taken out when it no longer holds.
+The figures come from runs. A reason is removed when it no longer holds.
 """
 
 from __future__ import annotations
 
 UNKNOWN = "not profiled yet"
 
-_SECOND_CORE = (
-    "Two threads and the rest of the machine need the same two cores: CPU per operation against one thread tells whether"
-    " the threads take anything from each other"
-)
+_SECOND_CORE = "Two threads and the rest of the machine need the same two cores: CPU per operation against one thread shows whether the threads slow each other down"
 _LOAD_GENERATOR = "The load generator needs one of the two cores"
 
 _KERNEL = "The kernel takes more than four fifths of the time, as it does of the floor's; of the rest the interpreter takes two thirds"
@@ -19,7 +16,7 @@ WHY = {
     "echo_protocol": _KERNEL + ", for the calls of `data_received` and `write`",
     "echo_protocol_1000": (
         _KERNEL
-        + ". With so many connections each brings what belongs to it into the cache anew, in the kernel first of all"
+        + ". With so many connections the data of each must come into the cache again, most of it in the kernel"
     ),
     "echo_buffered": (
         "The row's protocol makes two calls and a slice per request; the interpreter takes more of the"
@@ -30,45 +27,38 @@ WHY = {
         " half; tokioloop's part is the task's wake-up, the read, the write and the drain"
     ),
     "echo_100k": (
-        "Nine tenths of the time is the kernel's, most of it two copies of every byte: the figure is the floor's within what the"
-        " runs differ by"
+        "Nine tenths of the time is the kernel's, most of it two copies of every byte: the figure equals the floor's within the noise of the runs"
     ),
-    "echo_100k_streams": "Copies in the kernel take most of the time; uvloop's figure has the same in it",
+    "echo_100k_streams": "Copies in the kernel take most of the time; uvloop's figure has the same part",
     "echo_sock": (
-        "Three fifths of the time is the kernel's, a fifth the interpreter's: on 3.13 `await` takes the result of anything but a"
-        " coroutine as a StopIteration. The rest is spread thinly"
+        "Three fifths of the time is the kernel's, a fifth the interpreter's: on 3.13 `await` gets the result of anything except a coroutine as a StopIteration. The rest is many small costs"
     ),
     "unix_protocol": (
-        "The kernel's part is smaller than over TCP, so that the interpreter's weighs more. Passed descriptors end a read without"
-        " the stream being drained, which only recvmsg tells; it costs more than the floor's recv"
+        "The kernel's part is smaller than over TCP, so the interpreter's weighs more. Passed descriptors end a read before the stream is drained, which only recvmsg shows; it costs more than the floor's recv"
     ),
-    "udp_echo": "The figure is the floor's within what the runs differ by; the floor takes and sends batches in one call too",
+    "udp_echo": "The figure equals the floor's within the noise of the runs; the floor too receives and sends batches in one call",
     "connect": (
         "Two thirds of the time is the kernel's, a fifth the interpreter's: the protocol, the transport and the calls of a"
-        " connection's life. The epoll_ctl that takes a socket out before it is closed would save less than it risks: a"
-        " descriptor that a child shares would stay registered"
+        " connection's life. Leaving out the epoll_ctl that removes a socket before it is closed would save little and risk more: a descriptor that a child shares would stay registered"
     ),
     "http": "Three quarters of the time is the kernel's; most of the rest is httptools and the Python code it calls back",
     "tls_echo": (
-        "OpenSSL's part and the kernel's are the same for all who use it; in calm runs the target is reached, and aiofastnet is"
-        " behind"
+        "OpenSSL's part and the kernel's are the same for all loops; in quiet runs the target is reached, and aiofastnet is behind"
     ),
-    "tls_echo_64k": "OpenSSL's part and the kernel's are the same for all who use it",
-    "tls_echo_64k_rustls": "Both libraries spend their time in AES, which is as fast in one as in the other",
-    "subprocess_spawn": "Nearly all of the time is the kernel's, which makes the child; other runs have the order turned round",
-    "threadsafe_burst_apart": "Level within what the runs differ by",
-    "pool_1ms": "A job of a millisecond is the row's own work: all loops are within what the runs differ by",
+    "tls_echo_64k": "OpenSSL's part and the kernel's are the same for all loops",
+    "tls_echo_64k_rustls": "Both libraries spend their time in AES, which is equally fast in both",
+    "subprocess_spawn": "Nearly all of the time is the kernel's, which makes the child; other runs show the opposite order",
+    "threadsafe_burst_apart": "Equal within the noise of the runs",
+    "pool_1ms": "A job of a millisecond is the row's own work: all loops are equal within the noise of the runs",
     "call_soon_burst": (
-        "Four fifths of the time is the interpreter's: the row's own loop, the call of the method, contexts, the callback. With"
-        " tokioloop's part gone altogether the target would still be missed"
+        "Four fifths of the time is the interpreter's: the row's own loop, the call of the method, contexts, the callback. Even without tokioloop's part the target would be missed"
     ),
     "timer_cancel": (
-        "Two thirds of the time is the interpreter's, a tenth the clock's; most of tokioloop's part is memory that many handles"
-        " take"
+        "Two thirds of the time is the interpreter's, a tenth the clock's; most of tokioloop's part is the memory of many handles"
     ),
     "timer_fire": "Seven tenths of the time is the interpreter's; a third of tokioloop's part is the heap",
-    "sleep0_1": "All but a twentieth of the time is the interpreter's: the coroutine of `asyncio.sleep` and the task's own",
-    "sleep0_100": "All but a twentieth of the time is the interpreter's: the coroutine of `asyncio.sleep` and the task's own",
+    "sleep0_1": "Nineteen twentieths of the time is the interpreter's: the coroutine of `asyncio.sleep` and the task's own",
+    "sleep0_100": "Nineteen twentieths of the time is the interpreter's: the coroutine of `asyncio.sleep` and the task's own",
     "threadsafe_latency": "Most of the time is the kernel's: a write to an eventfd, a switch of threads, the end of an epoll_wait",
     "threadsafe_latency_apart": (
         "Most of the time is the kernel's: a write to an eventfd, a sleeping core that is woken, the end of an epoll_wait"
@@ -87,10 +77,10 @@ WHY = {
     "timer_fire@2": _SECOND_CORE,
     "threadsafe_burst": (
         "Seven tenths of the time is the interpreter's: two calls, a Handle, a context and another one where it runs. uvloop's"
-        " callbacks take twice as much altogether, so that five times is out of reach while the interpreter's part is the same"
+        " callbacks take twice as much altogether, so five times is out of reach while the interpreter's part stays the same"
     ),
     "pool_10us": "The producer needs the same two cores as the workers",
-    "pool_await_1ms": "A job of a millisecond is the row's own work: all loops are within what the runs differ by",
+    "pool_await_1ms": "A job of a millisecond is the row's own work: all loops are equal within the noise of the runs",
     "echo_protocol@2": _LOAD_GENERATOR,
     "http@2": _LOAD_GENERATOR,
     "tls_echo@2": _LOAD_GENERATOR,
@@ -98,5 +88,5 @@ WHY = {
 
 
 def why(variant: str) -> str:
-    """What stands in the way of a variant, as far as it is known."""
+    """Why a variant falls short, as far as it is known."""
     return WHY.get(variant, UNKNOWN)

@@ -1,4 +1,4 @@
-"""More connections than descriptors: accept meets EMFILE, the server lives on, and serves all who come or wait afterwards."""
+"""More connections than descriptors: accept meets EMFILE, the server survives, and serves all clients that wait or come later."""
 
 import asyncio
 import errno
@@ -11,10 +11,10 @@ from typing import Any
 
 from ..run import PATIENCE, Run
 
-# Descriptors the server's process may have beyond those it has, and clients that come at once.
+# How many more descriptors the server's process may open, and how many clients come at once.
 ROOM, CLIENTS = 30, 100
-# Serves nobody: the clients' process, so that their descriptors are no part of the server's. A line "port count hold" is answered
-# by "served dropped". All connect at once; who is served goes away if others still wait.
+# The clients' process: it is separate so that their descriptors do not count against the server's limit. It answers a line "port count hold"
+# with "served dropped". All connect at once; a client that is served leaves if others still wait.
 STORM = """
 import selectors, socket, sys, time
 for line in sys.stdin:
@@ -43,7 +43,7 @@ for line in sys.stdin:
 
 
 class Echo(asyncio.Protocol):
-    """Answers, and waits for the client to go."""
+    """Answers, and waits for the client to leave."""
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
@@ -61,7 +61,7 @@ class Clients:
         )
 
     def come(self, port: int, count: int) -> tuple[int, int]:
-        """How many of *count* were served, and how many were dropped; the rest waited in vain."""
+        """How many of *count* were served, and how many were dropped; the rest got no answer."""
         assert self.process.stdin and self.process.stdout
         self.process.stdin.write(f"{port} {count} {PATIENCE:.0f}\n")
         self.process.stdin.flush()

@@ -1,4 +1,4 @@
-"""Descriptors that somebody makes blocking at any moment, beside collections: nobody stands still, and every byte arrives."""
+"""Descriptors that another thread makes blocking at any moment, beside collections: no loop stops, and every byte arrives."""
 
 import asyncio
 import gc
@@ -17,7 +17,7 @@ SIZES = [1, 100, 5_000, 70_000, 600_000]
 
 
 class Sink(asyncio.Protocol):
-    """Counts what comes, and says when it is enough."""
+    """Counts the bytes that come, and sets an event when they are enough."""
 
     def __init__(self) -> None:
         self.size = self.want = 0
@@ -35,7 +35,7 @@ class Sink(asyncio.Protocol):
 
 
 class Meddler:
-    """Makes the descriptors that it knows blocking, and not, from a thread of its own."""
+    """Makes its descriptors blocking and non-blocking, from a thread of its own."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()

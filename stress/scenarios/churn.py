@@ -60,14 +60,14 @@ def scenario(run: Run) -> dict[str, int]:
             loop.close()
             tally.took(began)
 
-    # The interpreter's default leaves ResourceWarnings unsaid; loops that are dropped give one each.
+    # The interpreter ignores ResourceWarnings by default; each loop that is dropped gives one.
     run.in_threads(*(partial(work, n) for n in range(run.threads)))
     gc.collect()
     return {"loops": sum(counts)}
 
 
 def _contest(loop: asyncio.AbstractEventLoop) -> None:
-    """One thread begins to run while another closes: one of them is told no, neither hangs."""
+    """One thread begins to run while another closes: one of them is refused, neither hangs."""
     barrier = threading.Barrier(2)
 
     def run() -> None:

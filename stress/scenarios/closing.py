@@ -13,9 +13,9 @@ from ..run import PATIENCE, Run
 
 
 class Argument(Counted):
-    """An argument of posts. Some of these collect garbage when they go, which stops all threads, those too that wait for the loop."""
+    """An argument of posts. Some collect garbage when they are freed, which stops all threads, including those that wait for the loop."""
 
-    #: An item for each collection that is still allowed: threads that collect all the time leave the others no time at all.
+    #: An item for each collection that is still allowed: threads that collect all the time leave no time for the others.
     permits: ClassVar[list[None]] = []
 
     def __init__(self, collects: bool) -> None:
@@ -73,7 +73,7 @@ def scenario(run: Run) -> dict[str, int]:
                         loop.call_later(chance.random() / 500, loop.stop)
                         loop.run_forever()
                     if chance.random() < 0.3:
-                        with contextlib.suppress(RuntimeError):  # It was stopped before.
+                        with contextlib.suppress(RuntimeError):  # The loop had been stopped before it ran.
                             loop.run_until_complete(asyncio.sleep(0))
                     ran = time.monotonic()
                     loop.close()

@@ -1,4 +1,4 @@
-"""Collections beside all that waits for a thread or a loop: an object that is on its way is never taken for garbage, and is freed after it."""
+"""Collections beside everything that waits for a thread or a loop: an object in transit is never taken for garbage, and is freed later."""
 
 import asyncio
 import gc
@@ -12,7 +12,7 @@ from ..run import Run, Tally
 
 
 class Door:
-    """Closed by its finaliser. In a cycle, so that it is the collector's to decide on."""
+    """Its finaliser closes it. It is in a cycle, so that only the collector frees it."""
 
     closed = 0
     counting = threading.Lock()
@@ -38,7 +38,7 @@ Way = Callable[[], Awaitable[bool]]
 
 
 def ways(loop: asyncio.AbstractEventLoop, other: asyncio.AbstractEventLoop, pool: Any) -> list[Way]:
-    """How an object gets into another thread, each with one that nobody else has."""
+    """The ways to send an object to another thread, each time one without other references."""
 
     def answered() -> asyncio.Future[bool]:
         future = loop.create_future()
@@ -88,7 +88,7 @@ async def give(run: Run, chance: random.Random, tally: Tally, found: list[Way]) 
 
 
 def scenario(run: Run) -> dict[str, int]:
-    # So much that a collection takes a while between its looks at one object.
+    # So many that a collection takes a while between its two visits of one object.
     heap = [([number],) + (None,) * 20 for number in range(40_000)]
     collected = given = 0
     pool_class = run.native("WorkerPool")
@@ -112,7 +112,7 @@ def scenario(run: Run) -> dict[str, int]:
         while not run.over():
             gc.collect()
             collected += 1
-            # Without a pause nobody else would come to run.
+            # Without a pause no other thread would run.
             pause.wait(chance.random() / 50)
 
     before = Door.closed

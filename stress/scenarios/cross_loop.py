@@ -18,7 +18,7 @@ class Refused(Exception):
 
 
 class Place:
-    """One loop: what was begun and ended on it. Its own thread writes it."""
+    """One loop, and how many coroutines began and ended on it. Its own thread writes them."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -38,7 +38,7 @@ class World:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coro, place.loop))
 
     async def visit(self, place: Place, chance: random.Random, depth: int, value: int) -> int:
-        """Runs on *place*: goes on to another loop, or answers, fails or waits to be cancelled."""
+        """Runs on *place*: calls another loop, or answers, fails or waits to be cancelled."""
         assert asyncio.get_running_loop() is place.loop, "a coroutine runs on another loop than was asked for"
         place.began += 1
         try:
@@ -72,7 +72,7 @@ async def _trip(world: World, chance: random.Random, tally: Tally, ends: list[in
     began = time.perf_counter()
     depth, value = chance.randrange(DEPTH), chance.randrange(1 << 30)
     inner = random.Random(chance.random())
-    # Ways that wait for a cancellation are found out beforehand by the limit.
+    # Calls that wait for a cancellation are known beforehand by their limit.
     limit = chance.choice([0.0, 0.0005, 0.002, 0.02])
     try:
         async with asyncio.timeout(limit):
@@ -115,7 +115,7 @@ def scenario(run: Run) -> dict[str, int]:
                 for me, running in enumerate(loops)
             )
         )
-        # Each pass lets a cancellation go on by one loop at least.
+        # Each pass moves a cancellation on by one loop at least.
         for _ in range(DEPTH + 1):
             for running in loops:
                 running.wait(drain())

@@ -14,7 +14,7 @@ LINGER_ZERO = struct.pack("ii", 1, 0)
 
 
 class Echo(asyncio.Protocol):
-    """Sends back what comes; keeps its side open after the peer's end until all is sent."""
+    """Sends back what it receives; keeps its side open after the peer's end until all is sent."""
 
     def __init__(self, ends: "Ends") -> None:
         self.ends = ends
@@ -40,7 +40,7 @@ class Echo(asyncio.Protocol):
 
 
 class Ends:
-    """How many connections of one server began and were told of their end; its loop's thread only."""
+    """How many connections of one server began and got connection_lost(); touched on its loop's thread only."""
 
     def __init__(self) -> None:
         self.made = self.lost = 0
@@ -148,7 +148,7 @@ def scenario(run: Run) -> dict[str, int]:
 
     async def close(server: asyncio.Server) -> None:
         server.close()
-        # All clients have gone; what is still on its way to the server is cut short, where the loop's server can.
+        # All clients have left; what is still on its way to the server is cut short, where the loop's server can.
         if hasattr(server, "abort_clients"):
             server.abort_clients()
         await asyncio.wait_for(server.wait_closed(), 60)
@@ -166,5 +166,5 @@ def scenario(run: Run) -> dict[str, int]:
             plain.wait(close(servers[0]))
             buffered.wait(close(servers[1]))
     assert not problems, problems[:3]
-    assert all(it.made == it.lost for it in ends), "a connection was never told of its end"
+    assert all(it.made == it.lost for it in ends), "a connection never got connection_lost()"
     return {"connections": sum(connections), "bytes": sum(echoed)}

@@ -20,7 +20,7 @@ from . import (
     tls_churn,
 )
 
-# Left out are those that change what the whole process has: its limits (accept_storm), its warnings and logs (misuse), its locks at
+# Excluded are those that change the whole process: its limits (accept_storm), its warnings and logs (misuse), its locks at
 # any moment in a copy (fork_storm); and exit_storm, which happens elsewhere anyway.
 PARTS = (tasks, timers, inbox, cross_loop, echo, tls_churn, slow_readers, executor, churn, subprocesses, pool)
 

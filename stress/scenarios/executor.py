@@ -19,7 +19,7 @@ class Refused(Exception):
 
 
 class Account:
-    """Jobs by number: how often each ran. Jobs run in any thread, so a lock keeps it."""
+    """How often each job ran, by number. Jobs run in any thread, so a lock protects it."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -74,7 +74,7 @@ class Client:
             assert error.args == (number,), "another job's error came"
             self.failed += 1
         except asyncio.CancelledError:
-            assert cancel, "a job was cancelled by nobody"
+            assert cancel, "a job that was not cancelled ended as cancelled"
             self.cancelled += 1
         self.tally.ops += 1
 

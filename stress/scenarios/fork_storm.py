@@ -15,7 +15,7 @@ from ..run import Run
 
 # Seconds a child may take before the kernel ends it: far above what it takes.
 CHILD = 30
-# How far a child came, told by one byte each.
+# How far a child came; it sends one byte for each step.
 STAGES = {
     b"": "before any of its Python code",
     b"f": "making a loop",
@@ -40,7 +40,7 @@ async def _talk() -> None:
 
 
 def _child(run: Run, tell: int) -> NoReturn:
-    """What happens in the child; it leaves by _exit, so that nothing of the parent's is run twice."""
+    """The child's part; it ends with _exit, so that none of the parent's exit handlers runs twice."""
     status = 1
     try:
         signal.alarm(CHILD)
@@ -52,7 +52,7 @@ def _child(run: Run, tell: int) -> NoReturn:
         loop.close()
         os.write(tell, b"c")
         status = 0
-    except BaseException:  # the child's only way to be heard
+    except BaseException:  # the child's only way to report
         traceback.print_exc()
     finally:
         os._exit(status)
@@ -71,7 +71,7 @@ def scenario(run: Run) -> dict[str, int]:
 
     def fork(me: int) -> None:
         tally = run.tally()
-        # Some forks happen in a thread that has a loop, which is of no use in the child.
+        # Some forks happen in a thread that has a loop, which the child can't use.
         own = run.new_loop()
         own.run_until_complete(asyncio.sleep(0))
         while not run.over():
@@ -82,7 +82,7 @@ def scenario(run: Run) -> dict[str, int]:
                 _child(run, tell)
             os.close(tell)
             _, status = os.waitpid(pid, 0)
-            # Other children of this process may have inherited the writing end, so what is there is all.
+            # Other children of this process may have inherited the writing end, so there is no end of file to wait for.
             os.set_blocking(hear, False)
             try:
                 stage = os.read(hear, 10)[-1:]

@@ -34,7 +34,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "write": (b"x",),
     "writelines": ([b"x", b"y"],),
 }
-# Inspected by their own wish, or ending what the scenario needs.
+# Left out: stop() would end the scenario's loops, and the handlers would report errors that did not happen.
 LEFT_OUT = {"stop", "__class__", "call_exception_handler", "default_exception_handler"}
 
 # What a refusal looks like; anything else is a finding.
@@ -73,7 +73,7 @@ def attack(target: Any, extra: list[Callable[[], Any]]) -> int:
 
 
 class Received(asyncio.Protocol):
-    """Counts. No class made by the run itself: 3.13t keeps those for ever once there are threads, and all they refer to."""
+    """Counts. The run itself must not make classes: 3.13t keeps those forever once there are threads, and all they refer to."""
 
     def __init__(self, victim: "Victim") -> None:
         self.victim = victim
@@ -83,7 +83,7 @@ class Received(asyncio.Protocol):
 
 
 class Victim:
-    """A loop that works in its own thread, and what it gives away to be attacked."""
+    """A loop that works in its own thread, and the objects that it exposes to the attackers."""
 
     def __init__(self, loop: Any, sock: socket.socket) -> None:
         self.loop, self.sock = loop, sock
@@ -98,7 +98,7 @@ class Victim:
         self.turn()
 
     def turn(self) -> None:
-        """Makes, cancels and runs handles of every age, all of them within the attackers' reach."""
+        """Makes, cancels and runs handles of every age, all of which the attackers can reach."""
         self.turns += 1
         loop = self.loop
         made = [loop.call_soon(object), loop.call_later(0, object), loop.call_later(10, object, 1, 2, 3)]
@@ -114,7 +114,7 @@ class Victim:
 def scenario(run: Run) -> dict[str, int]:
     if run.settings.loop != "tokioloop":
         raise NotOffered("calls from other threads are promised to be refused by tokioloop only")
-    # Debug mode is switched on in passing; what it logs is not looked at.
+    # Some calls switch debug mode on; its logs are ignored.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     near, far = socket.socketpair()
     near.setblocking(False)
@@ -177,7 +177,7 @@ def scenario(run: Run) -> dict[str, int]:
 
 
 def stopped_loop(run: Run) -> int:
-    """Several threads on a loop that nobody runs: each call is claimed for its length, so they may interleave freely."""
+    """Several threads on a loop that is not running: each call claims it for its length, so they may interleave freely."""
     rounds = [0] * run.threads
     loop: Any = run.new_loop()
     loop.set_exception_handler(lambda loop, context: None)

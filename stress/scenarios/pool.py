@@ -1,6 +1,6 @@
 """A pool of workers with loops, given jobs of every kind that return, fail and are cancelled: each ends in exactly one way.
 
-For the other loops the nearest thing stands in: threads that run loops, and ``run_coroutine_threadsafe``.
+Other loops use the nearest equivalent: threads that run loops, and ``run_coroutine_threadsafe``.
 """
 
 import asyncio
@@ -54,7 +54,7 @@ class Ledger:
         self._begin(number)
         try:
             await asyncio.get_running_loop().create_future()
-            raise AssertionError("nobody sets it")
+            raise AssertionError("never set")
         finally:
             self._end(number)
 
@@ -220,7 +220,7 @@ async def _loops_jobs(pool: Any, ledger: Ledger, ends: Ends, numbers: Iterable[i
 
 
 def _shut_down(pool: Any, ledger: Ledger, ends: Ends, numbers: Iterable[int]) -> None:
-    """End the pool with work in every state: what can't end by itself is cancelled, and nothing is forgotten."""
+    """End the pool with work in every state: jobs that can't end by themselves are cancelled, and none is lost."""
     jobs = []
     for number in itertools.islice(numbers, 60):
         fn = ledger.endless if number % 3 == 0 else ledger.coroutine if number % 3 == 1 else ledger.plain

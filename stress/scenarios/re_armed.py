@@ -13,14 +13,14 @@ from functools import partial
 
 from ..run import PATIENCE, Run, Tally
 
-# How many turns a loop may take before it hears of what was there before the first of them.
+# How many turns a loop may take before it reports an event that happened before the first of them.
 TURNS = 100_000
 
 Way = Callable[[], Awaitable[object]]
 
 
 class Busy:
-    """Keeps a loop from ever resting, in ways that change: each has been an early way out of the step that asks the kernel."""
+    """Keeps a loop from ever sleeping, in changing ways: each has been an early return from the step that polls the kernel."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, chance: random.Random, run: Run) -> None:
         self.loop, self.chance, self.run = loop, chance, run
@@ -38,7 +38,7 @@ class Busy:
         delays = [0.0, 1e-6, 0.001, 10.0, 1e6]
         count = self.chance.choice([1, 1, 2, 8])
         self.timers = [self.loop.call_later(self.chance.choice(delays), _nothing) for _ in range(count)]
-        # The next turn comes by the ready queue, by a timer that is due, or by both.
+        # The next turn is due to the ready queue, to a timer that is due, or to both.
         way = self.chance.randrange(4)
         if way == 0:
             self.loop.call_later(0, self.again)
@@ -53,7 +53,7 @@ def _nothing(*_: object) -> None:
 
 
 class Heard(asyncio.Protocol, asyncio.DatagramProtocol):
-    """Tells of whatever comes."""
+    """Calls back for everything it receives."""
 
     def __init__(self) -> None:
         self.waiter: asyncio.Future[None] | None = None
@@ -66,7 +66,7 @@ class Heard(asyncio.Protocol, asyncio.DatagramProtocol):
 
 
 class Ways:
-    """How a loop hears of something. All of it is ready at once, so that turns can be counted."""
+    """Sources of events. Each event is ready at once, so that turns can be counted."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -145,7 +145,7 @@ class Ways:
 
 
 def others(loop: asyncio.AbstractEventLoop, number: int) -> dict[str, Way]:
-    """Ways in which another thread or process is waited for, so that turns say nothing."""
+    """Sources that depend on another thread or process, so that turns can't be counted."""
 
     async def posted() -> None:
         waiter = loop.create_future()
@@ -174,7 +174,7 @@ async def hear(
         async with asyncio.timeout(PATIENCE):
             await way()
         turns = busy.turns - before
-        assert not exact or turns < TURNS, f"{name} was heard of after {turns} turns"
+        assert not exact or turns < TURNS, f"{name} was reported after {turns} turns"
         counts[name] = counts.get(name, 0) + 1
         tally.took(began)
         await asyncio.sleep(0)
@@ -201,7 +201,7 @@ def scenario(run: Run) -> dict[str, int]:
             busy.ended = True
             for end in ways.ends:
                 end()
-        assert counts.keys() == exact.keys() | loose.keys(), f"never heard of: {exact.keys() - counts.keys()}"
+        assert counts.keys() == exact.keys() | loose.keys(), f"never reported: {exact.keys() - counts.keys()}"
         with totalling:
             for name, count in counts.items():
                 totals[name] = totals.get(name, 0) + count
@@ -225,7 +225,7 @@ def scenario(run: Run) -> dict[str, int]:
             async with asyncio.timeout(PATIENCE):
                 await came.wait()
             came.clear()
-            assert busy.turns - before < TURNS, "a signal was heard of too late"
+            assert busy.turns - before < TURNS, "a signal was reported too late"
             signals[0] += 1
             tally.ops += 1
         busy.ended = True

@@ -1,4 +1,4 @@
-"""A storm of signals to loops in several threads: after each signal sent, every loop that asked for it is told, soon enough."""
+"""A storm of signals to loops in several threads: after each signal sent, every loop with a handler for it calls that handler, soon enough."""
 
 import asyncio
 import os
@@ -11,12 +11,12 @@ from functools import partial
 from ..run import PATIENCE, Run, Running
 
 NUMBERS = [signal.SIGUSR1, signal.SIGUSR2, signal.SIGRTMIN, signal.SIGRTMIN + 1]
-# Ignored by the system where nobody asks for it, so that its handlers may come and go.
+# The system ignores this signal by default, so its handlers may come and go.
 PASSING = signal.SIGURG
 
 
 class Ear:
-    """One loop's handlers: how often each signal was told. Senders wait for more."""
+    """One loop's handlers, and how often each was called. Senders wait for more."""
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
@@ -57,7 +57,7 @@ def scenario(run: Run) -> dict[str, int]:
             heard = [ear.heard[number] for ear in ears]
             began = time.perf_counter()
             for _ in range(chance.choice([1, 1, 1, 20])):
-                # Counted before it is sent, so that no more may be heard than was counted.
+                # Counted before it is sent, so that handlers can't be called more often than was counted.
                 sent[me][number] += 1
                 os.kill(os.getpid(), number)
                 tally.ops += 1
@@ -66,7 +66,7 @@ def scenario(run: Run) -> dict[str, int]:
             tally.took(began)
 
     async def come_and_go() -> None:
-        """Handlers made, told and removed over and over, beside the others."""
+        """Handlers added, called and removed over and over, beside the others."""
         loop, chance = asyncio.get_running_loop(), run.random("passing")
         while not run.over():
             told = asyncio.Event()
@@ -95,7 +95,7 @@ def scenario(run: Run) -> dict[str, int]:
                 running.wait(_leave(ear))
         finally:
             for number in NUMBERS:
-                # What is still on its way must not end the process, so they stay ignored.
+                # A signal that is still pending must not end the process, so they stay ignored.
                 signal.signal(number, signal.SIG_IGN)
             main.run_until_complete(main.shutdown_default_executor())
             main.close()
@@ -119,7 +119,7 @@ async def _leave(ear: Ear) -> None:
 
 
 def _others(run: Run, stack: ExitStack, ears: list[Ear]) -> list[Running]:
-    """Loops in other threads that listen too, where the loop offers that."""
+    """Loops in other threads with handlers of their own, where the loop offers that."""
     found: list[Running] = []
 
     async def listen(ear: Ear) -> str | None:

@@ -17,13 +17,13 @@ CHUNK = 16_384
 
 
 def expected(start: int, size: int) -> bytes:
-    """What stands at *start* of every stream."""
+    """The bytes at *start* of every stream."""
     first = start % len(PATTERN)
     return (PATTERN[first:] + PATTERN * (size // len(PATTERN) + 1))[:size]
 
 
 class Fast(asyncio.Protocol):
-    """Told how many bytes to send, writes whenever it may."""
+    """Sends as many bytes as it is asked to, whenever it may write."""
 
     def __init__(self, book: "Book") -> None:
         self.book = book
@@ -146,7 +146,7 @@ def scenario(run: Run) -> dict[str, int]:
     assert book.ended == connections, f"{connections} connections, {book.ended} ended"
     assert book.cut <= left, f"{book.cut} streams were cut, {left} readers left"
     # Some streams are so short that they fit into the kernel's buffers.
-    assert book.pauses or connections < 50, "nobody was ever slow"
+    assert book.pauses or connections < 50, "no writer was ever paused"
     # A connection that is lost stays paused, so these need not be equal.
     assert 0 <= book.pauses - book.resumes <= left
     assert book.most <= HIGH + CHUNK, f"{book.most} bytes waited, the high mark is {HIGH}"

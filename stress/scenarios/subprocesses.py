@@ -14,7 +14,7 @@ PIPE = asyncio.subprocess.PIPE
 
 
 async def _cat(chance: random.Random, pids: list[int]) -> None:
-    """Goes in at one end, comes out at the other, more than a pipe holds."""
+    """More than a pipe holds, sent through a child and compared."""
     data = chance.randbytes(chance.choice([0, 1, 4096, 200_000]))
     child = await asyncio.create_subprocess_exec("cat", stdin=PIPE, stdout=PIPE)
     pids.append(child.pid)
@@ -64,7 +64,7 @@ async def _unread(chance: random.Random, pids: list[int]) -> None:
     assert await child.stdout.readexactly(2000) == b"y\n" * 1000
     child.kill()
     assert await child.wait() == -signal.SIGKILL, child.returncode
-    # What it had written is still to be read.
+    # What it had written can still be read.
     rest = await child.stdout.read()
     assert rest.replace(b"y\n", b"") in (b"", b"y"), "wrong bytes were left"
 
@@ -79,7 +79,7 @@ async def _one(chance: random.Random, pids: list[int], tally: Tally) -> None:
 
 
 def _works_off_the_main_thread(run: Run) -> bool:
-    """Whether the loop starts children from threads that are not the main one at all."""
+    """Whether the loop can start children from other threads than the main one."""
     refused: list[str] = []
 
     async def attempt() -> None:

@@ -88,7 +88,7 @@ def _begin(target: Any) -> None:
 
 
 def _show_waiter(target: Any) -> None:
-    """A native task may wait for a future of asyncio's own type, gather()'s: that one promises nothing."""
+    """A native task may wait for gather()'s future, of asyncio's own type: that one is not safe from other threads."""
     waiter = target._fut_waiter
     if type(waiter).__module__ == type(target).__module__:
         repr(waiter)
@@ -173,7 +173,7 @@ def _look_safely(target: Any) -> None:
 
 
 class Victim:
-    """A loop that works in its own thread by callbacks, and what it gives away to be attacked."""
+    """A loop that works in its own thread by callbacks, and the objects that it exposes to the attackers."""
 
     def __init__(self, loop: Any, chance: random.Random) -> None:
         self.loop, self.chance = loop, chance
@@ -191,7 +191,7 @@ class Victim:
         for coro in (_wait(future), _fail(future), _steps(3), _stubborn(), _nest(2), _idle()):
             yield loop.create_task(coro)
         done = loop.create_future()
-        done.set_exception(LookupError("retrieved by somebody"))
+        done.set_exception(LookupError("retrieved by the attackers"))
         yield done
         yield loop.create_task(_wait(done), name="waits for a failure", context=copy_context())
 
@@ -216,7 +216,7 @@ class Victim:
         (self.loop.call_soon if chance.random() < 0.9 else partial(self.loop.call_later, 0.0005))(self.turn)
 
     def settle(self) -> None:
-        """What is left is cancelled, until nothing is: a task that can't be ended is a finding."""
+        """Cancels tasks until none is left: a task that can't be ended is a finding."""
         for _ in range(10):
             tasks = asyncio.all_tasks(self.loop)
             if not tasks:
@@ -231,7 +231,7 @@ class Victim:
         self.loop.call_soon(self.turn)
         while not self.ending:
             if in_pieces:
-                # Between the pieces nobody runs the loop, and any thread may change what belongs to it.
+                # Between the pieces the loop does not run, and any thread may change its objects.
                 self.loop.call_later(self.chance.random() / 100, self.loop.stop)
             self.loop.run_forever()
         self.settle()
@@ -248,7 +248,7 @@ def _new_loop(run: Run, route: bool) -> Any:
 
 
 def scenario(run: Run) -> dict[str, int]:
-    # What ends in the middle of things says so; that is not looked at.
+    # Tasks and coroutines that end unfinished warn; the warnings are ignored.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     warnings.simplefilter("ignore", RuntimeWarning)
     victims = [Victim(_new_loop(run, n == 1), run.random(f"victim {n}")) for n in range(3)]
@@ -271,7 +271,7 @@ def scenario(run: Run) -> dict[str, int]:
     seen: list[str] = []
 
     def attack_from_a_loop() -> None:
-        """Awaits what belongs to other loops, in every way there is."""
+        """Awaits objects of other loops, in every possible way."""
         chance = run.random("loop")
 
         async def main() -> None:
@@ -290,7 +290,7 @@ def scenario(run: Run) -> dict[str, int]:
         loop.close()
 
     def make_loops() -> None:
-        """Loops that live for some turns, with targets that outlive them."""
+        """Loops that live for a few turns, with targets that outlive them."""
         chance = run.random("loops")
         while not run.over():
             victim = Victim(_new_loop(run, chance.random() < 0.5), chance)
@@ -330,7 +330,7 @@ def scenario(run: Run) -> dict[str, int]:
             thread.join()
     passing.clear()
     for text in dict.fromkeys(seen):
-        print(f"task_misuse: told in the attacking loop: {text[:500]}")
+        print(f"task_misuse: reported in the attacking loop: {text[:500]}")
     return {
         "foreign calls": sum(calls),
         "turns": sum(victim.turns for victim in victims),

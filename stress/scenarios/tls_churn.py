@@ -40,7 +40,7 @@ async def _echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 async def _upgrade(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """The same, after one line in the clear."""
+    """The same, after one line in plain text."""
     try:
         if not await reader.readline():
             writer.close()
@@ -85,8 +85,8 @@ async def _client(addresses: list[Address], chance: random.Random, tally: Tally)
     received = await reader.readexactly(part)
     assert received == data[:part], "bytes came back changed"
     if way == "half-close":
-        # Below TLS, without its goodbye: the server must end the connection, and nobody may hang.
-        # By a descriptor of its own, since not every loop's transport lends a socket that has shutdown().
+        # An end below TLS, without close_notify: the server must end the connection, and neither side may hang.
+        # By a descriptor of its own, since not every loop's transport gives a socket that has shutdown().
         with socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno())) as sock:
             sock.shutdown(socket.SHUT_WR)
         try:
@@ -150,14 +150,14 @@ def scenario(run: Run) -> dict[str, int]:
             while others := asyncio.all_tasks() - {asyncio.current_task()}:
                 await asyncio.wait(others)
             await server.wait_closed()
-        # What is told of garbage is told now.
+        # Warnings about garbage come now.
         gc.collect()
 
     with run.serve(loops[0]) as first, run.serve(loops[1]) as second:
         servers = [first.wait(listen(True)), second.wait(listen(False))]
         addresses = [server.sockets[0].getsockname() for server in servers]
         run.in_threads(*(partial(work, n, addresses) for n in range(run.threads)))
-        # Whoever was served has ended its connection, so all that is left ends now, without help.
+        # Each served client has ended its connection, so all that is left ends now, without help.
         first.wait(close(servers[0]))
         second.wait(close(servers[1]))
     assert not problems, problems[:3]

@@ -15,7 +15,7 @@ from typing import Any
 from ..counted import Counted
 from ..run import NotOffered, Run
 
-# What a call is answered with that comes from elsewhere, too late, or meets another.
+# The errors of a call that comes from another thread, too late, or during another call.
 ANSWERS = (
     RuntimeError,
     ValueError,
@@ -74,7 +74,7 @@ CHANGES: list[Callable[[Any], object]] = [
 
 
 class Batch:
-    """Objects of a loop that rests, so that every thread may change them."""
+    """Objects of a loop that does not run, so that every thread may change them."""
 
     def __init__(self, run: Run, chance: random.Random, never: socket.socket) -> None:
         self.loop = loop = run.new_loop()
@@ -112,7 +112,7 @@ class Batch:
 
 
 def _circle(run: Run, chance: random.Random, links: int) -> None:
-    """A circle that nobody can end. The collector frees it."""
+    """A circle that can't end. The collector frees it."""
     loop, circle = run.new_loop(), list[Any]()
     loop.set_exception_handler(lambda loop, context: None)
     circle += [loop.create_task(_await_each_other(circle, me)) for me in range(links)]
@@ -133,7 +133,7 @@ def _circle(run: Run, chance: random.Random, links: int) -> None:
 
 
 async def _chains(run: Run, chance: random.Random, tally: Any) -> int:
-    """Chains of every length are cancelled at one end, circles too: an error says that those have none."""
+    """Chains of every length are cancelled at one end; circles too, where an error says that they have no end."""
     loop, cancelled = asyncio.get_running_loop(), 0
     while not run.over():
         future: Any = loop.create_future()
@@ -155,7 +155,7 @@ async def _chains(run: Run, chance: random.Random, tally: Any) -> int:
 
 def scenario(run: Run) -> dict[str, int]:
     if run.settings.loop != "tokioloop":
-        raise NotOffered("asyncio's own tasks take no lock and call themselves for each link of a chain")
+        raise NotOffered("asyncio's own tasks take no lock and recurse for each link of a chain")
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     warnings.simplefilter("ignore")
     never, peer = socket.socketpair()

@@ -1,7 +1,7 @@
-//! One thread's share of the UDP sockets: each keeps so many datagrams under way and checks every echo.
+//! One thread's share of the UDP sockets: each keeps a number of datagrams under way and checks every echo.
 //!
-//! A datagram may be lost; it is counted, and another goes in its place. What comes back after that is counted as
-//! nothing. A socket that hears nothing for long, or hears what it never sent, is an error and is left alone.
+//! A lost datagram is counted and replaced by another; its echo does not count if it still comes. A socket that
+//! receives nothing for long, or receives what it never sent, is an error and is not used any more.
 
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -13,9 +13,9 @@ use mio::{Events, Interest, Poll, Token};
 
 use crate::shared::{MEASURE, STOP, Seen, Shared};
 
-/// A datagram without a reply for so long is lost.
+/// A datagram without a reply for this long is lost.
 const LOST: Duration = Duration::from_millis(200);
-/// A socket without any reply for so long is an error.
+/// A socket without any reply for this long is an error.
 const SILENT: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_millis(50);
 /// Each datagram begins with its number.
@@ -29,9 +29,9 @@ pub struct Plan {
     pub under_way: usize,
 }
 
-/// What one socket has sent and not heard of yet.
+/// The datagrams of one socket that have no reply yet.
 struct Flight {
-    /// Number and time of sending; `None` is a place to fill.
+    /// Number and time of sending; `None` is a free place.
     places: Vec<Option<(u64, Instant)>>,
     next: u64,
     bytes: Vec<u8>,
@@ -39,7 +39,7 @@ struct Flight {
 
 impl Flight {
     fn new(plan: &Plan, seed: u64) -> Flight {
-        // No two sockets send alike: a reply that went to the wrong one is seen.
+        // No two sockets send the same, so that a reply to the wrong one is noticed.
         let bytes = (0..plan.size).map(|i| (i as u64 * 31 + seed * 97) as u8).collect();
         Flight { places: vec![None; plan.under_way], next: 0, bytes }
     }
@@ -74,7 +74,7 @@ impl Flight {
         Ok(mine.and_then(Option::take).map(|(_, at)| at))
     }
 
-    /// Gives up what has waited too long.
+    /// Gives up datagrams that have waited too long.
     fn expire(&mut self, now: Instant) -> u64 {
         let mut lost = 0;
         for place in &mut self.places {
@@ -107,7 +107,7 @@ pub struct Worker<'a> {
 }
 
 impl<'a> Worker<'a> {
-    /// `numbers` are those of its sockets among all sockets of the run.
+    /// `numbers` number its sockets among all sockets of the run.
     pub fn new(
         plan: &Plan,
         numbers: impl Iterator<Item = usize>,
@@ -122,18 +122,18 @@ impl<'a> Worker<'a> {
         let mut sockets = Vec::new();
         for (index, number) in numbers.enumerate() {
             let mut udp = UdpSocket::bind(own)?;
-            // Connected, so that the kernel lets nobody else's datagrams through.
+            // Connected, so that the kernel drops datagrams from other addresses.
             udp.connect(plan.server)?;
             poll.registry().register(&mut udp, Token(index), Interest::READABLE | Interest::WRITABLE)?;
             let flight = Flight::new(plan, number as u64 + 1);
             sockets.push(Socket { udp: Some(udp), flight, heard: Instant::now(), warm: false });
         }
-        // One byte more than is sent: a longer reply shows.
+        // One byte more than is sent, so that a longer reply is noticed.
         let buffer = vec![0; plan.size + 1];
         Ok(Worker { quota, shared, poll, sockets, buffer, seen: Seen::default(), done: 0 })
     }
 
-    /// Runs until the coordinator says stop, the quota is made, or no socket is left.
+    /// Runs until the coordinator stops it, the quota is reached, or no socket is left.
     pub fn run(mut self) -> Seen {
         for index in 0..self.sockets.len() {
             self.sockets[index].heard = Instant::now();
@@ -165,7 +165,7 @@ impl<'a> Worker<'a> {
         self.seen
     }
 
-    /// Receives what there is and sends what there is a place for.
+    /// Receives all that has come and fills the free places.
     fn advance(&mut self, index: usize) {
         let exchanged = self.receive(index).and_then(|()| self.sockets[index].send());
         if let Err(why) = exchanged {
@@ -286,7 +286,7 @@ mod tests {
         assert_eq!(flight.reply(&other), Ok(None), "a second copy counts for nothing");
     }
 
-    /// Has one socket take `replies` replies from a server that answers datagram `i` with what `answer(i, it)` gives.
+    /// One socket receives `replies` replies from a server that answers datagram `i` with `answer(i, it)`.
     fn run(replies: u64, answer: impl Fn(u64, &[u8]) -> Option<Vec<u8>> + Send + 'static) -> Seen {
         let server = std::net::UdpSocket::bind("127.0.0.1:0").expect("loopback");
         let plan = Plan { server: server.local_addr().expect("bound"), size: 20, under_way: 1 };

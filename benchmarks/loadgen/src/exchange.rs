@@ -1,4 +1,4 @@
-//! What is said on a connection: one request at a time, and the check of its reply.
+//! The exchanges on a connection: one request at a time, and the check of its reply.
 
 /// One side of a request and reply. An exchange belongs to one connection at a time.
 pub trait Exchange: Send {
@@ -6,7 +6,7 @@ pub trait Exchange: Send {
     fn next(&mut self);
     /// The bytes of the request under way.
     fn request(&self) -> &[u8];
-    /// Takes received bytes. Ok(true) when they end the reply; bytes beyond its end are an error.
+    /// Checks received bytes. Ok(true) when they end the reply; bytes beyond its end are an error.
     fn reply(&mut self, bytes: &[u8]) -> Result<bool, String>;
 }
 
@@ -23,7 +23,7 @@ const SHIFTS: usize = 509;
 
 impl Echo {
     pub fn new(size: usize, seed: u64) -> Echo {
-        // xorshift64*: cheap, never zero, and no two connections start alike.
+        // xorshift64*: cheap, never zero, and no two connections start with the same value.
         let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
         let bytes = std::iter::repeat_with(|| {
             state ^= state >> 12;
@@ -58,7 +58,7 @@ impl Exchange for Echo {
     }
 }
 
-/// What the body of an HTTP reply must be.
+/// The expected body of an HTTP reply.
 #[derive(Clone)]
 pub enum Body {
     Bytes(Vec<u8>),
@@ -72,7 +72,7 @@ pub struct Http {
     buffer: Vec<u8>,
 }
 
-/// A head longer than this is taken for garbage.
+/// A longer head is treated as garbage.
 const MAX_HEAD: usize = 64 * 1024;
 
 impl Http {
@@ -81,7 +81,7 @@ impl Http {
         Http { request: request.into_bytes(), body, buffer: Vec::new() }
     }
 
-    /// Whether `data` is a whole and right reply; Ok(false) when it goes on.
+    /// Whether `data` is a whole and right reply; Ok(false) when more must come.
     fn check(&self, data: &[u8]) -> Result<bool, String> {
         let Some(end) = data.windows(4).position(|w| w == b"\r\n\r\n") else {
             return if data.len() > MAX_HEAD { Err("no end of the reply's head".into()) } else { Ok(false) };
@@ -124,7 +124,7 @@ impl Exchange for Http {
     }
 
     fn reply(&mut self, bytes: &[u8]) -> Result<bool, String> {
-        // A reply mostly comes whole: then it is checked where it was received.
+        // A reply mostly comes whole; then it is checked in the buffer that received it.
         if self.buffer.is_empty() {
             let whole = self.check(bytes)?;
             if !whole {

@@ -1,7 +1,7 @@
 //! The floor: an echo server in plain Rust, the least a server on this kernel can spend.
 //!
 //! Edge-triggered epoll, one receive into one hot buffer, one send straight back. What the kernel does not take
-//! waits in the connection's own buffer, and nothing more is read from that connection until it is gone. With
+//! waits in the connection's own buffer, and nothing more is read from that connection until it is sent. With
 //! `Manner::Once` the server closes a connection after its first echo, as the row for short connections wants it; with
 //! `Manner::Http` it answers each request's end with one fixed reply and looks at nothing else in it.
 
@@ -27,7 +27,7 @@ pub enum Listen {
     Datagrams(u16),
 }
 
-/// What a server does with what it receives.
+/// How a server treats received bytes.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Manner {
     Echo,
@@ -35,7 +35,7 @@ pub enum Manner {
     Http,
 }
 
-/// What ends a request without a body, and the answer; the same as the row `http` gives.
+/// The end of a request without a body, and the reply, which is that of the row `http`.
 const HEAD_END: &[u8; 4] = b"\r\n\r\n";
 const RESPONSE: &[u8] =
     b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 14\r\n\r\nHello, World!\n";
@@ -86,7 +86,7 @@ pub fn serve(listen: &Listen, manner: Manner, limit: Duration) -> io::Result<()>
     }
 }
 
-/// Echoes datagrams one by one. What the kernel does not take at once is dropped, as UDP may.
+/// Echoes datagrams one by one. A datagram that the kernel does not take at once is dropped, as UDP allows.
 fn echo_datagrams(mut poll: Poll, socket: &UdpSocket, limit: Duration) -> io::Result<()> {
     let begun = Instant::now();
     let mut buffer = vec![0; 64 * 1024];
@@ -107,7 +107,7 @@ fn echo_datagrams(mut poll: Poll, socket: &UdpSocket, limit: Duration) -> io::Re
                     let _sent_or_dropped = socket.send_to(&buffer[..n], from);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                // A client that went away shows as a refused send.
+                // A send to a client that has left is refused.
                 Err(error) if error.kind() == ErrorKind::ConnectionRefused => continue,
                 Err(error) => return Err(error),
             }
@@ -116,7 +116,7 @@ fn echo_datagrams(mut poll: Poll, socket: &UdpSocket, limit: Duration) -> io::Re
     end(received)
 }
 
-/// What the floor needs of a stream.
+/// The operations that the floor needs of a stream.
 trait Stream: Read + Write + Source + Into<OwnedFd> {}
 impl Stream for TcpStream {}
 impl Stream for UnixStream {}
@@ -125,7 +125,7 @@ struct Connection<S> {
     stream: S,
     unsent: Vec<u8>,
     sent: usize,
-    /// How much of `HEAD_END` the last bytes received were.
+    /// How many bytes of `HEAD_END` the last received bytes match.
     ending: usize,
 }
 
@@ -186,7 +186,7 @@ fn run<S: Stream>(
                 }
             }
         }
-        // A slot is given anew only in the next turn: the rest of this one's events may still name it.
+        // A slot is reused only in the next turn: later events of this turn may still name it.
         free.append(&mut closed);
     }
     end(requests)
@@ -198,7 +198,7 @@ fn end(receives: u64) -> io::Result<()> {
 }
 
 impl<S: Stream> Connection<S> {
-    /// Sends what waits, then echoes until the kernel has no more. The value is the number of receives.
+    /// Sends waiting bytes, then echoes until the kernel has no more. Returns the number of receives.
     fn serve(&mut self, buffer: &mut [u8], readable: bool, manner: Manner) -> io::Result<u64> {
         let waited = !self.unsent.is_empty();
         while self.sent < self.unsent.len() {
@@ -211,7 +211,7 @@ impl<S: Stream> Connection<S> {
         self.unsent.clear();
         self.sent = 0;
         let mut received = 0;
-        // Reading was left alone while bytes waited, so an edge may have passed unseen.
+        // There was no read while bytes waited, so an edge may have been missed.
         if !readable && !waited {
             return Ok(0);
         }
@@ -239,7 +239,7 @@ impl<S: Stream> Connection<S> {
                 self.unsent.extend_from_slice(&out[sent..]);
                 break;
             }
-            // A short read has drained the socket: what comes later is a new edge.
+            // A short read has drained the socket: later bytes cause a new edge.
             if n < buffer.len() {
                 break;
             }
@@ -248,7 +248,7 @@ impl<S: Stream> Connection<S> {
     }
 }
 
-/// How many requests end within `received`; `ending` carries over an end that comes in pieces.
+/// How many requests end within `received`; `ending` keeps the state of an end that comes in pieces.
 fn heads(received: &[u8], ending: &mut usize) -> usize {
     let mut found = 0;
     for byte in received {

@@ -1,10 +1,10 @@
 //! Load generator and plain-Rust floor. Every reply is checked; any wrong one makes the exit status 1.
 //!
-//! - `cpu` the only calls of libc: CPU clocks, waiting for an ending signal
-//! - `target` where to connect, `tls` what makes a TCP stream a TLS one
-//! - `exchange` what is said and how it is checked
+//! - `cpu` the only calls of libc: CPU clocks, waiting for a signal to end
+//! - `target` where to connect, `tls` the TLS layer over a TCP stream
+//! - `exchange` requests and the checks of their replies
 //! - `worker` one thread's connections, `datagrams` one thread's UDP sockets
-//! - `shared` what they and the coordinator tell each other; `run` the coordinator and the report
+//! - `shared` the state that workers share with the coordinator; `run` the coordinator and the report
 //! - `floor` the echo server to compare with
 
 mod cpu;

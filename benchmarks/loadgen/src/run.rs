@@ -13,7 +13,7 @@ use crate::target::Target;
 use crate::worker::{self, After};
 use crate::{cpu, datagrams};
 
-/// What bounds the measured window.
+/// The bound of the measured window.
 #[derive(Clone, Copy)]
 pub enum Bound {
     Time(Duration),
@@ -21,9 +21,9 @@ pub enum Bound {
     Requests(u64),
 }
 
-/// What goes over the connections.
+/// The traffic on the connections.
 pub enum Traffic<'a> {
-    /// `exchange(i)` makes what connection `i` says.
+    /// `exchange(i)` makes the exchange of connection `i`.
     Streams {
         target: Target,
         after: After,
@@ -51,7 +51,7 @@ const WARM_LIMIT: Duration = Duration::from_secs(10);
 const STEP: Duration = Duration::from_millis(2);
 const PROGRESS: Duration = Duration::from_millis(500);
 
-/// Runs `plan`. The value is the report.
+/// Runs `plan` and returns the report.
 pub fn run(plan: &Plan) -> Result<Value, String> {
     let shared = Shared::default();
     let timed = matches!(plan.bound, Bound::Time(_));
@@ -88,7 +88,7 @@ pub fn run(plan: &Plan) -> Result<Value, String> {
         }
         let length = if let Bound::Time(length) = plan.bound { length } else { LIMIT };
         watch(plan, &shared, first, length, &alive);
-        // A server that got no core in a short window is waited for; one that is stuck loses its connections.
+        // A server that got no core in a short window gets more time; one that is stuck loses its connections.
         while alive() && shared.replies.load(Ordering::Relaxed) == 0 && first.elapsed() < length + WARM_LIMIT
         {
             thread::sleep(STEP);
@@ -113,7 +113,7 @@ pub fn run(plan: &Plan) -> Result<Value, String> {
 
 type Job<'a> = Box<dyn FnOnce() -> Seen + Send + 'a>;
 
-/// What one worker will do.
+/// The work of one worker.
 fn job<'a>(
     traffic: &'a Traffic,
     share: impl Iterator<Item = usize>,

@@ -1,4 +1,4 @@
-//! What workers and the coordinator tell each other.
+//! The state that workers and the coordinator share.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize};
 
@@ -8,7 +8,7 @@ pub const WARM_UP: u8 = 0;
 pub const MEASURE: u8 = 1;
 pub const STOP: u8 = 2;
 
-/// What the workers share with the coordinator. All counters are only ever read for progress or after join.
+/// Counters of the workers for the coordinator, which reads them only for progress or after join.
 #[derive(Default)]
 pub struct Shared {
     pub phase: AtomicU8,
@@ -16,11 +16,11 @@ pub struct Shared {
     pub replies: AtomicU64,
     /// Connections that had a first reply, or died.
     pub warm: AtomicUsize,
-    /// Workers that have nothing left to do.
+    /// Workers that are done.
     pub finished: AtomicUsize,
 }
 
-/// What one worker saw in the measured window.
+/// The results of one worker in the measured window.
 pub struct Seen {
     pub latency_ns: Histogram<u64>,
     pub errors: u64,

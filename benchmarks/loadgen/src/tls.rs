@@ -1,6 +1,6 @@
 //! TLS 1.3 as a client, on a non-blocking stream: rustls with ring, the server's certificate checked.
 //!
-//! Sessions are never resumed, so that every connection costs the server a whole handshake.
+//! Sessions are never resumed, so every connection costs the server a whole handshake.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::Path;
@@ -13,10 +13,10 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
-/// The name that the server's certificate must bear.
+/// The name that the server's certificate must contain.
 const NAME: &str = "localhost";
 
-/// Trusts the authorities of the PEM file `roots`, and nobody else.
+/// Trusts only the authorities of the PEM file `roots`.
 pub fn config(roots: &Path) -> Result<Arc<ClientConfig>, String> {
     let at = |error: &dyn std::fmt::Display| format!("--tls {}: {error}", roots.display());
     let mut store = RootCertStore::empty();
@@ -35,7 +35,7 @@ pub fn config(roots: &Path) -> Result<Arc<ClientConfig>, String> {
     Ok(Arc::new(config))
 }
 
-/// Plain bytes in and out. `write` drives the handshake, `flush` what the kernel did not take yet.
+/// Plain bytes in and out. `write` drives the handshake; `flush` sends what the kernel did not take yet.
 pub struct TlsStream {
     tcp: TcpStream,
     session: ClientConnection,
@@ -56,11 +56,11 @@ impl TlsStream {
         &mut self.tcp
     }
 
-    /// Takes what the kernel has: Ok(false) at the end of the stream.
+    /// Reads what the kernel has: Ok(false) at the end of the stream.
     fn receive(&mut self) -> io::Result<bool> {
         let received = self.session.read_tls(&mut self.tcp)?;
         if let Err(error) = self.session.process_new_packets() {
-            // The alert that tells the server why; the error counts, not whether the alert was sent.
+            // The alert tells the server the reason; the error counts, whether or not the alert was sent.
             self.flush().ok();
             return Err(io::Error::new(ErrorKind::InvalidData, error));
         }
@@ -69,7 +69,7 @@ impl TlsStream {
 
     fn close(&mut self) {
         self.session.send_close_notify();
-        // A server that does not read any more is not waited for.
+        // Does not wait for a server that has stopped reading.
         self.flush().ok();
     }
 }
@@ -141,8 +141,8 @@ mod tests {
         Path::new(CERTIFICATES).join(name)
     }
 
-    /// Echoes on one blocking connection until it ends. The value is the number of bytes and whether the client
-    /// said that it would close.
+    /// Echoes on one blocking connection until it ends. Returns the number of bytes and whether the client
+    /// sent close_notify.
     fn server() -> (std::net::SocketAddr, JoinHandle<io::Result<(usize, bool)>>) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
         let addr = listener.local_addr().expect("bound");
@@ -181,7 +181,7 @@ mod tests {
         TlsStream::new(TcpStream::from_std(tcp), &config).expect("valid")
     }
 
-    /// Repeats `step` until the kernel has what it waits for.
+    /// Repeats `step` until it does not have to wait.
     fn blocking<T>(mut step: impl FnMut() -> io::Result<T>) -> io::Result<T> {
         loop {
             match step() {
@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn a_certificate_of_another_authority_is_refused() {
         let (addr, server) = server();
-        // The server's own certificate is no authority.
+        // The server's own certificate is not an authority.
         let mut stream = connect(addr, "server.pem");
         let error = blocking(|| stream.write(b"x")).expect_err("not trusted");
         assert_eq!(error.kind(), ErrorKind::InvalidData, "{error}");

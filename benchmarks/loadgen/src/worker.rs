@@ -17,9 +17,9 @@ use crate::target::{Stream, Target};
 #[derive(Clone, Copy, PartialEq)]
 pub enum After {
     Keep,
-    /// Closes and connects anew.
+    /// Closes and connects again.
     Close,
-    /// Waits for the server to close, then connects anew.
+    /// Waits for the server to close, then connects again.
     AwaitClose,
 }
 
@@ -37,7 +37,7 @@ struct Connection {
 enum Step {
     /// It waits for the kernel.
     Waits,
-    /// The reply is whole (and the server has closed, where that is awaited).
+    /// The reply is whole (and the server has closed, where the connection waits for that).
     Done,
 }
 
@@ -96,7 +96,7 @@ impl<'a> Worker<'a> {
         })
     }
 
-    /// Runs until the coordinator says stop, the quota is made, or no connection is left.
+    /// Runs until the coordinator stops it, the quota is reached, or no connection is left.
     pub fn run(mut self) -> Seen {
         for index in 0..self.connections.len() {
             self.live += 1;
@@ -150,7 +150,7 @@ impl<'a> Worker<'a> {
             });
             match opened {
                 Ok(stream) => connection.stream = Some(stream),
-                // The first event of a stream says that it is connected, so there is nothing to write yet.
+                // The first event of a stream means that it is connected, so there is nothing to write yet.
                 Err(error) => self.lose(index, &format!("connect: {error}")),
             }
         } else if let Err(error) = connection.write() {
@@ -237,11 +237,11 @@ impl Connection {
                         if after != After::AwaitClose {
                             return Ok(Step::Done);
                         }
-                        // Its end of stream may have come with it, so read on until the kernel has no more.
+                        // The end of the stream may have come with it, so read until the kernel has no more.
                         continue;
                     }
                     self.write()?;
-                    // A short read has drained the socket: what comes later is a new edge.
+                    // A short read has drained the socket: later bytes cause a new edge.
                     if n < buffer.len() {
                         return Ok(Step::Waits);
                     }
@@ -257,7 +257,7 @@ impl Connection {
         let stream = self.stream.as_mut().ok_or("no stream")?;
         let request = self.exchange.request();
         loop {
-            // All of it written, TLS may still hold some back.
+            // Even when all of it is written, TLS may still hold some of it.
             let rest = &request[self.sent..];
             let wrote = if rest.is_empty() { stream.flush().map(|()| 0) } else { stream.write(rest) };
             match wrote {
