@@ -13,7 +13,7 @@ use pyo3::types::PyTuple;
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::event_loop::post::Post;
-use crate::event_loop::task::begin::{self, End};
+use crate::event_loop::task::outside::{self, End};
 use crate::event_loop::{EventLoop, task};
 use crate::inbox::InboxSender;
 use crate::py::pyclass::{BaseClass, Functions};
@@ -187,7 +187,7 @@ impl Job {
     fn answer(self, _py: Python<'_>, end: End) {
         let Self { future, inbox, .. } = self;
         drop(
-            inbox.post(Post::Finished(Box::new(move |event_loop| begin::pass_on(event_loop, &future, &end)))),
+            inbox.post(Post::Finished(Box::new(move |event_loop| outside::pass_on(event_loop, &future, &end)))),
         );
     }
 }

@@ -8,7 +8,7 @@ use super::job::{Watcher, Work};
 use super::{job_type, start};
 use crate::event_loop::core::PendingKey;
 use crate::event_loop::post::Post;
-use crate::event_loop::task::begin::{self, End};
+use crate::event_loop::task::outside::{self, End};
 use crate::event_loop::{EventLoop, binding, closed, task};
 use crate::inbox::InboxSender;
 use crate::py::{Owned, context};
@@ -26,7 +26,7 @@ impl Answer {
         let _ = self.inbox.post(Post::Finished(Box::new(move |event_loop| {
             // SAFETY: owned while running; the borrow ends with the statement.
             match unsafe { event_loop.get().core_mut() }.pending.remove(key) {
-                Some(waiting) => begin::pass_on(event_loop, &waiting, &end),
+                Some(waiting) => outside::pass_on(event_loop, &waiting, &end),
                 None => Ok(()),
             }
         })));
@@ -40,7 +40,7 @@ pub fn _outcome_of<'py>(job: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, P
     let Some(event_loop) = binding::running(py) else { return Ok(None) };
     let waiting = task::create_future(&event_loop)?;
     if let Some(end) = job_type::checked_state_of(job)?.end_of(py) {
-        begin::pass_on(&event_loop, &waiting, &end)?;
+        outside::pass_on(&event_loop, &waiting, &end)?;
         return Ok(Some(waiting.into_bound(py)));
     }
     let lp = event_loop.get();

@@ -11,7 +11,7 @@ use super::job::{Begun, Condition, Inner, Job, State, Watcher, Work};
 use super::job_type;
 use crate::event_loop::endpoint::Native;
 use crate::event_loop::post::Post;
-use crate::event_loop::task::begin::{self, End};
+use crate::event_loop::task::outside::{self, End};
 use crate::inbox::InboxSender;
 use crate::py::fatal::Fatal;
 use crate::py::{Owned, context, imports, raw};
@@ -99,7 +99,7 @@ pub fn ask_to_cancel(job: &Bound<'_, PyAny>) -> PyResult<bool> {
 fn post_cancel(py: Python<'_>, inbox: &InboxSender<Post>, task: Owned) -> PyResult<()> {
     let context = context::copy_current(py)?;
     // A loop that is closed runs the task no further anyway.
-    drop(inbox.post(Post::Finished(Box::new(move |event_loop| begin::cancel(event_loop, &task, &context)))));
+    drop(inbox.post(Post::Finished(Box::new(move |event_loop| outside::cancel(event_loop, &task, &context)))));
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 
 use super::across::Answer;
 use crate::event_loop::post::{Post, RemoteCall};
-use crate::event_loop::task::begin::End;
+use crate::event_loop::task::outside::End;
 use crate::inbox::InboxSender;
 use crate::py::{Attached, Owned};
 

@@ -11,7 +11,7 @@ use pyo3::types::{PyList, PyString};
 
 use super::end;
 use super::job::{Condition, Job, State, Watcher, Work};
-use crate::event_loop::task::begin::End;
+use crate::event_loop::task::outside::End;
 use crate::py::class::{Class, InPlace, Object, Visit};
 use crate::py::method::{IntoResult, arguments, getter, method};
 use crate::py::{Owned, imports, raw};

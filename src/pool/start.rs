@@ -10,7 +10,7 @@ use super::job_type;
 use super::worker;
 use crate::event_loop::core::KeptKey;
 use crate::event_loop::report::{OrReport, Report};
-use crate::event_loop::task::begin::{self, End};
+use crate::event_loop::task::outside::{self, End};
 use crate::event_loop::{EventLoop, binding, turn};
 use crate::py::fatal::{Fatal, OrFatal};
 use crate::py::{Attached, Owned, context, imports};
@@ -86,7 +86,7 @@ fn perform(
 }
 
 fn end_of_error(py: Python<'_>, error: PyErr) -> PyResult<End> {
-    if begin::is_cancellation(py, &error)? {
+    if outside::is_cancellation(py, &error)? {
         return Ok(End::Cancelled);
     }
     Ok(End::Error(Owned::for_another_thread(error.value(py))))
@@ -124,17 +124,17 @@ fn run(
         return coro.call_method0("close").map(drop);
     }
     let (again, inside) = (context.clone_ref(py), context.clone_ref(py));
-    let task = match begin::begin(event_loop, coro, context) {
+    let task = match outside::begin(event_loop, coro, context) {
         Ok(task) => task,
         Err(error) => return end::end(job, end_of_error(py, error)?).map(drop),
     };
-    if let Some(end) = begin::end_of(py, &task)? {
+    if let Some(end) = outside::end_of(py, &task)? {
         return end::end(job, shared(py, end)).map(drop);
     }
     let kept = keep(event_loop, job)?;
     let Some(pledge) = pledge.take() else { return Ok(()) };
     let ending = Bound::new(py, Ending(Attached::new(Some(Begun { pledge, kept }))))?;
-    if let Err(error) = begin::when_ended(py, &task, ending.as_any(), again) {
+    if let Err(error) = outside::when_ended(py, &task, ending.as_any(), again) {
         // The error's traceback may keep `ending`. What is in it goes, but after the job's end, which it would make one of its own.
         let begun = ending.get().0.lock(py).take();
         let failed = fail(event_loop, job, error);
@@ -142,7 +142,7 @@ fn run(
         return Ok(failed?);
     }
     if state.note_task(py, task.clone_ref(py)) {
-        begin::cancel(event_loop, &task, &inside)?;
+        outside::cancel(event_loop, &task, &inside)?;
     }
     Ok(())
 }
@@ -201,7 +201,7 @@ impl Ending {
             }
         };
         let job = pledge.job(py);
-        match begin::end_of(py, &task.into()) {
+        match outside::end_of(py, &task.into()) {
             Ok(Some(end)) => end::end(&job, shared(py, end)).map(drop),
             Ok(None) => Ok(()),
             // A task of another type may raise when it is asked.

@@ -14,7 +14,7 @@ use super::{job_type, start};
 use crate::event_loop::EventLoop;
 use crate::event_loop::feed::{Fed, Feed};
 use crate::event_loop::report::OrReport;
-use crate::event_loop::task::begin::{self, End};
+use crate::event_loop::task::outside::{self, End};
 use crate::py::fatal::OrFatal;
 use crate::py::{Attached, Owned, panic};
 use crate::sys::clock::monotonic_ns;
@@ -161,7 +161,7 @@ pub fn _is_of_job(error: &Bound<'_, PyAny>) -> PyResult<bool> {
     let jobs: Vec<_> = worker.begun().lock(py).running.values().map(|job| job.clone_ref(py)).collect();
     for job in jobs {
         let Some(task) = job_type::state_of(&job.bind(py)).task(py) else { continue };
-        if let Some(End::Error(raised)) = begin::end_of(py, &task)?
+        if let Some(End::Error(raised)) = outside::end_of(py, &task)?
             && raised.bind(py).is(error)
         {
             return Ok(true);

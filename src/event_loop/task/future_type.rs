@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyFrozenSet, PySet, PyTuple};
 
 use super::{
-    BLOCKING, FAILED, Future, FutureKind, Kind, LOG_TRACEBACK, State, cancel, create, future, iter, object,
+    BLOCKING, FAILED, Future, FutureKind, Kind, LOG_TRACEBACK, State, cancel, create, future, iter, life,
     peek,
 };
 use crate::event_loop::EventLoop;
@@ -43,7 +43,7 @@ pub(super) fn spec() -> raw::TypeSpec {
 pub(super) fn slots<K: Kind>(doc: &'static std::ffi::CStr) -> Vec<(c_int, *mut c_void)> {
     let init = if K::IS_TASK { create::task_init as *mut c_void } else { create::future_init as *mut c_void };
     vec![
-        (ffi::Py_tp_new, object::new::<K> as *mut c_void),
+        (ffi::Py_tp_new, life::new::<K> as *mut c_void),
         (ffi::Py_tp_init, init),
         (ffi::Py_tp_repr, repr::<K> as *mut c_void),
         (ffi::Py_tp_iter, iter::get_iter as *mut c_void),

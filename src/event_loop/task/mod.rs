@@ -7,9 +7,8 @@
 //! | `cancel`      | cancellation of futures and tasks                                           |
 //! | `registry`    | the tasks of a loop, and which one runs                                     |
 //! | `create`      | `create_future`, `create_task` and the types' `__init__`                    |
-//! | `begin`       | what starts coroutines for others: begin, be told of the end, ask how it ended |
-//! | `object`      | life of the objects: allocation, collection, finalisers                     |
-//! | `wake`        | futures that others make for coroutines to wait for                          |
+//! | `outside`     | what starts coroutines for others: begin, be told of the end, ask how it ended |
+//! | `life`        | life of the objects: allocation, collection, finalisers                     |
 //! | `unseen`      | exceptions that nobody has retrieved, in garbage                            |
 //! | `iter`        | what `await` sees                                                           |
 //! | `future_type`, `task_type` | the Python faces                                               |
@@ -33,18 +32,17 @@
 //! reference counting and makes no object.
 
 mod asyncio;
-pub mod begin;
 mod cancel;
 mod create;
 mod future;
 mod future_type;
 mod iter;
-mod object;
+mod life;
+pub mod outside;
 pub mod registry;
 pub(super) mod step;
 mod task_type;
 mod unseen;
-mod wake;
 
 use std::cell::Cell;
 use std::ptr;
@@ -63,7 +61,7 @@ use crate::sync::quiet::{Quiet, Under};
 use crate::sys::thread;
 
 pub use create::{add_methods, create_future};
-pub use wake::{give_back, is_cancelled, is_done, renewed_future, wake};
+pub use outside::{give_back, is_cancelled, is_done, renewed_future, wake};
 
 /// A future's lifecycle, as in asyncio.
 #[derive(Clone, Copy, PartialEq, Eq)]
