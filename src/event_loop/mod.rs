@@ -5,6 +5,7 @@
 //! | `shared`         | what every thread may see; the ownership claim                          |
 //! | `core`           | what the loop's thread owns                                             |
 //! | `schedule`       | `call_soon`, `call_later` and kin: from Python onto a queue             |
+//! | `queue`          | callbacks onto the ready queue                                          |
 //! | `handle`         | the queue's items; `handle_type` is their Python face                   |
 //! | `reuse`          | what is used again: the rule for handles, timers, futures               |
 //! | `turn`           | one turn: poll, dispatch, inbox, timers, ready queue                    |
@@ -32,6 +33,7 @@ pub mod handle;
 mod handle_type;
 mod methods;
 pub mod post;
+pub mod queue;
 pub mod record;
 pub mod registry;
 pub mod report;

@@ -4,14 +4,14 @@ use std::slice;
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
 use pyo3::{Borrowed, ffi};
 
 use super::core::Ready;
 use super::handle::HandleRef;
 use super::post::{Post, RemoteCall};
+use super::queue::{self, loop_of};
 use super::record::Record;
-use super::{EventLoop, handle_type, turn};
+use super::{EventLoop, handle_type};
 use crate::py::names::names;
 use crate::py::{Owned, context, imports, raw};
 use crate::timer::deadline_from_seconds;
@@ -194,14 +194,6 @@ fn check_callback(callback: &Bound<'_, PyAny>, method: &str) -> PyResult<()> {
     Ok(())
 }
 
-/// # Safety
-/// `object` is an EventLoop (a method of the type is called with nothing else) and outlives the result.
-#[inline]
-unsafe fn loop_of<'a>(py: Python<'a>, object: *mut ffi::PyObject) -> Borrowed<'a, 'a, EventLoop> {
-    // SAFETY: promised.
-    unsafe { Borrowed::from_ptr(py, object).cast_unchecked() }
-}
-
 /// Queues the callback; returns the Handle.
 unsafe fn soon(py: Python<'_>, object: *mut ffi::PyObject, method: &str, call: &Call<'_>) -> PyResult<Owned> {
     // SAFETY: as for the callers: an EventLoop and live arguments.
@@ -216,7 +208,7 @@ unsafe fn soon(py: Python<'_>, object: *mut ffi::PyObject, method: &str, call: &
     }
     let context = call.context(py)?;
     // SAFETY: as for the callers.
-    unsafe { soon_in(py, object, call.callback, call.args, context) }
+    unsafe { queue::soon_in(py, object, call.callback, call.args, context) }
 }
 
 /// Notes whether the callback is a step of a task of asyncio's own type: then looking for such tasks is worth it.
@@ -230,72 +222,6 @@ fn note_asyncio_task(event_loop: &EventLoop, callback: *mut ffi::PyObject) {
     if kind == c"_asyncio.TaskStepMethWrapper" || kind == c"TaskStepMethWrapper" || kind == c"method" {
         event_loop.shared.note_asyncio_task();
     }
-}
-
-/// As [`soon_in`], by the loop's own `call_soon` where a derived class has one.
-///
-/// # Safety
-/// As for [`soon_in`].
-#[inline]
-pub(super) unsafe fn soon_seen(
-    py: Python<'_>,
-    object: *mut ffi::PyObject,
-    callback: *mut ffi::PyObject,
-    args: &[*mut ffi::PyObject],
-    context: Owned,
-) -> PyResult<Owned> {
-    // SAFETY: promised.
-    unsafe {
-        if !loop_of(py, object).get().shared.is_call_soon_overridden() {
-            return soon_in(py, object, callback, args, context);
-        }
-        raw::check_stack()?;
-        let event_loop = Bound::<PyAny>::from_borrowed_ptr(py, object);
-        let all = std::iter::once(&callback).chain(args);
-        let all = PyTuple::new(
-            py,
-            all.map(|&item| Bound::<PyAny>::from_borrowed_ptr(py, item)).collect::<Vec<_>>(),
-        )?;
-        let options = PyDict::new(py);
-        options.set_item(names().context.bind(py), context.bind(py))?;
-        Ok(event_loop.call_method(names().call_soon.bind(py), all, Some(&options))?.into())
-    }
-}
-
-/// Queues a callback to be run in a context; returns the Handle.
-///
-/// # Safety
-/// `object` is an EventLoop; all are alive.
-#[inline]
-pub(super) unsafe fn soon_in(
-    py: Python<'_>,
-    object: *mut ffi::PyObject,
-    callback: *mut ffi::PyObject,
-    args: &[*mut ffi::PyObject],
-    context: Owned,
-) -> PyResult<Owned> {
-    // SAFETY: promised.
-    let borrowed = unsafe { loop_of(py, object) };
-    let event_loop = borrowed.get();
-    event_loop.check_open()?;
-    let mine = event_loop.shared.is_mine();
-    // SAFETY: the loop's own thread; the borrow ends with the statement.
-    let spare = if mine { unsafe { event_loop.core_mut().free.pop() } } else { None };
-    // SAFETY: one of the loop's free handles.
-    let reuse = unsafe { HandleRef::again(py, spare) };
-    // SAFETY: all alive; `reuse` is this loop's.
-    let handle = unsafe { HandleRef::make(py, reuse, object, callback, args, context)? };
-    if event_loop.shared.is_debug() {
-        handle.set_traceback(handle_type::source_traceback(py)?);
-    }
-    let result = handle.as_object().clone_ref(py);
-    if mine {
-        // SAFETY: as above.
-        unsafe { event_loop.core_mut().ready.push_back(Ready::Handle(handle)) };
-    } else {
-        turn::schedule(py, event_loop, handle)?;
-    }
-    Ok(result)
 }
 
 pub unsafe extern "C" fn call_soon(

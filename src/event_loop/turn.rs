@@ -24,6 +24,9 @@ use crate::py::{Owned, panic};
 use crate::sys::clock::monotonic_ns;
 use crate::sys::detached::Detached;
 
+// Transports schedule what they have to do in a turn of its own.
+pub(crate) use super::queue::schedule;
+
 /// While callbacks keep the loop busy the driver is asked no more often than this: an empty `epoll_wait` costs as
 /// much as half a short turn.
 const POLL_INTERVAL_NS: u64 = 10_000;
@@ -442,13 +445,4 @@ pub(crate) fn log_if_slow(
     let name = names()._log_slow_callback.bind(py);
     let log = || event_loop.call_method1(name, (who()?.bind(py), seconds));
     log().or_report(event_loop, || Report::new("Exception while a slow callback was logged")).map(drop)
-}
-
-/// Schedules a handle made elsewhere; cancelled ones are left out.
-pub(crate) fn schedule(py: Python<'_>, lp: &EventLoop, handle: HandleRef) -> PyResult<()> {
-    if handle.is_cancelled() {
-        return Ok(());
-    }
-    let pushed = lp.with(py, move |core| core.push(Ready::Handle(handle)))?;
-    pushed.map_err(|_| lp.refusal())
 }

@@ -11,7 +11,7 @@ use super::{BLOCKING, Callback, FAILED, Future, Kind, LOG_TRACEBACK, State, peek
 use crate::event_loop::core::{Core, Ready};
 use crate::event_loop::post::{Post, RemoteCall};
 use crate::event_loop::record::Record;
-use crate::event_loop::{EventLoop, schedule};
+use crate::event_loop::{EventLoop, queue};
 use crate::py::names::names;
 use crate::py::{Owned, context, imports};
 use crate::sync::ownership::Foreign;
@@ -170,7 +170,7 @@ unsafe fn call(
         match callback.context {
             None => step::push(py, event_loop, callback.callback),
             Some(context) => {
-                schedule::soon_seen(py, event_loop, callback.callback.as_ptr(), &[object], context).map(drop)
+                queue::soon_seen(py, event_loop, callback.callback.as_ptr(), &[object], context).map(drop)
             }
         }
     }
@@ -197,7 +197,7 @@ unsafe fn call_from_outside(
         };
         let args: &[*mut ffi::PyObject] = if is_wakeup { &[] } else { &[object] };
         let again = context.clone_ref(py);
-        let refused = match schedule::soon_in(py, event_loop.as_ptr(), callback.as_ptr(), args, context) {
+        let refused = match queue::soon_in(py, event_loop.as_ptr(), callback.as_ptr(), args, context) {
             Err(refused) if shared.is_running() && !shared.is_mine() => refused,
             scheduled => return scheduled.map(drop),
         };

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::event_loop::core::Ready;
 use crate::event_loop::report::Report;
-use crate::event_loop::{EventLoop, schedule};
+use crate::event_loop::{EventLoop, queue};
 use crate::py::context::{self, Entered};
 use crate::py::fatal::{Fatal, OrFatal};
 use crate::py::names::names;
@@ -470,8 +470,7 @@ pub(super) fn push(py: Python<'_>, event_loop: *mut ffi::PyObject, task: Owned) 
     if lp.shared.steps_by_handle() {
         let (wakeup, context) = wakeup_with_context(py, task)?;
         // SAFETY: all alive.
-        return unsafe { schedule::soon_seen(py, event_loop, wakeup.as_ptr(), &[], context.into()) }
-            .map(drop);
+        return unsafe { queue::soon_seen(py, event_loop, wakeup.as_ptr(), &[], context.into()) }.map(drop);
     }
     let pushed = lp
         .with_claim(move |core| core.push(Ready::Task(task)))
