@@ -32,7 +32,7 @@ impl<T> Source<T> {
         match &mut self.kind {
             Kind::Stream(stream) => stream.notice(ready),
             Kind::Datagram(datagram) => datagram.notice(ready),
-            Kind::Listener(listener) => listener.ready = true,
+            Kind::Listener(listener) => listener.notice(),
             Kind::Watch(watch) => watch.notice(ready),
         }
         self.has_more()
@@ -238,6 +238,8 @@ impl Stream {
 pub struct Listener {
     shared: bool,
     ready: bool,
+    /// Found out since the last event: it costs a system call, which connections that come together share.
+    non_blocking: bool,
     /// The owner resumes: the system is out of descriptors or memory, or nothing but errors came.
     suspended: bool,
     /// Connections in a row that failed while they were accepted.
@@ -289,16 +291,21 @@ impl Listener {
 
     /// Whether it was suspended.
     pub fn resume(&mut self) -> bool {
-        self.ready = true;
+        self.notice();
         self.failed = 0;
         std::mem::replace(&mut self.suspended, false)
+    }
+
+    fn notice(&mut self) {
+        self.ready = true;
+        self.non_blocking = false;
     }
 
     fn complete(&mut self, fd: RawFd) -> Option<Completion> {
         if self.suspended || !self.ready {
             return None;
         }
-        match sys::socket::accept(fd) {
+        match sys::socket::accept(fd, &mut self.non_blocking) {
             Ok((socket, address)) => {
                 // The next wait tells whether there is more, if nobody else took it.
                 self.ready = !self.shared;

@@ -103,8 +103,14 @@ pub fn send_to(fd: RawFd, data: &[u8], address: &SockAddr) -> io::Result<usize> 
 ///
 /// There is no flag that would keep this call from waiting. So it is made detached, and on a blocking descriptor only where a connection
 /// is there; it waits for the next if that goes meanwhile.
-pub fn accept(fd: RawFd) -> io::Result<(Connection, SockAddr)> {
-    if super::is_blocking(fd)? && !super::is_ready(fd, libc::POLLIN)? {
+///
+/// `non_blocking` says that the descriptor was non-blocking a moment ago, and is set where that was found out. A program that changes
+/// it in that moment makes the calling thread wait for a connection, and no other thread.
+pub fn accept(fd: RawFd, non_blocking: &mut bool) -> io::Result<(Connection, SockAddr)> {
+    if !*non_blocking {
+        *non_blocking = !super::is_blocking(fd)?;
+    }
+    if !*non_blocking && !super::is_ready(fd, libc::POLLIN)? {
         // The number may be another descriptor's by now.
         return Err(match borrow(fd).is_listener()? {
             true => io::ErrorKind::WouldBlock.into(),

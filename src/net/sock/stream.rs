@@ -69,7 +69,7 @@ pub fn receive_bytes<T>(
 }
 
 pub fn accept(py: Python<'_>, fd: RawFd) -> PyResult<Attempt<'_>> {
-    Attempt::of(sys::socket::accept(fd), |(connection, peer)| {
+    Attempt::of(sys::socket::accept(fd, &mut false), |(connection, peer)| {
         let object = python_socket(py, connection.as_raw_fd())?;
         let _ = connection.into_raw_fd(); // The Python object owns the descriptor now.
         // The module's default timeout may have been applied to it; ours never block.
