@@ -13,15 +13,6 @@ BEING_REWRITTEN: tuple[str, ...] = (
 
 # Files that still use a phrase. One that is clean is struck off.
 UNCLEAN: set[str] = {
-    "CHANGELOG.md",
-    "README.md",
-    "docs/compatibility.md",
-    "docs/debugging.md",
-    "docs/pools.md",
-    "docs/reliability.md",
-    "docs/servers.md",
-    "docs/tasks.md",
-    "docs/threads.md",
     "plans/sound.md",
     "tests/api/conftest.py",
     "tests/api/test_collector.py",
