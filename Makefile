@@ -79,7 +79,7 @@ stress: ## threads against loops for about five minutes: every byte and job acco
 	@$(ENVIRONMENT) --group test --extension release
 	@$(PY) -m stress run --threads 4 --seconds 12 --scenario all --report stress/report $(ARGS)
 
-lint: ## rustfmt, clippy, ruff and mypy, all warnings denied
+lint: ## rustfmt, clippy, ruff and mypy, all warnings denied; and what imports what
 	@$(ENVIRONMENT) --group lint --group test
 	cargo fmt --check
 	cargo fmt --check --manifest-path $(LOADGEN_DIR)/Cargo.toml
@@ -89,6 +89,7 @@ lint: ## rustfmt, clippy, ruff and mypy, all warnings denied
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
 	$(PY) -m mypy
+	$(PY) -m pytest tests/test_layers.py tests/house/test_rooms.py --quiet
 
 format: ## rewrite the sources as the formatters want them
 	@$(ENVIRONMENT) --group lint

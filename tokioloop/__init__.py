@@ -18,17 +18,10 @@ if (
         f"{_sys.implementation.name} {_sys.version_info.major}.{_sys.version_info.minor} on {_sys.platform}"
     )
 
-from . import _exit as _exit
 from . import runtime, tls
-from ._across import run_on
-from ._crew import Worker, current_worker
-from ._install import install, is_installed, uninstall
-from ._policy import EventLoopPolicy
-from ._pool import PoolStats, WorkerPool, WorkerStats
-from ._pool_server import LoopStats, PoolServer, ServerStats
-from ._run import run
-from ._spread import serve
-from ._streams import (
+from ._loop import exit as _exit  # noqa: F401 - stops loops when the interpreter ends
+from ._loop.tasks import format_call_graph, print_tasks
+from ._net.streams import (
     StreamReader,
     StreamReaderProtocol,
     StreamWriter,
@@ -37,7 +30,14 @@ from ._streams import (
     start_server,
     start_unix_server,
 )
-from ._tasks import format_call_graph, print_tasks
+from ._pool.across import run_on
+from ._pool.crew import Worker, current_worker
+from ._pool.pool import PoolStats, WorkerPool, WorkerStats
+from ._serving.server import LoopStats, PoolServer, ServerStats
+from ._serving.spread import serve
+from ._setup.install import install, is_installed, uninstall
+from ._setup.policy import EventLoopPolicy
+from ._setup.run import run
 from ._tokioloop import Future, Task, __version__
 from .loop import TokioLoop, loops, new_event_loop
 
@@ -75,3 +75,6 @@ __all__ = (
     "tls",
     "uninstall",
 )
+
+# Pickles made before the modules stood in folders name modules that are found there.
+__path__.append(f"{__path__[0]}/_former")

@@ -19,7 +19,7 @@ from ssl import SSLContext, TLSVersion
 from threading import Condition
 from typing import Any, Literal, Protocol, Self, final, overload
 
-from ._job import JobFuture
+from ._pool.job import JobFuture
 
 type _Address = tuple[Any, ...] | str | Buffer
 type _SockAddr = tuple[str, int] | tuple[str, int, int, int]

@@ -4,11 +4,11 @@ import asyncio
 from typing import cast
 
 from . import _tokioloop
-from ._datagram import Datagram
-from ._lifecycle import Lifecycle
-from ._process import Processes
-from ._sendfile import Sendfile
-from ._serve import Serve
+from ._loop.lifecycle import Lifecycle
+from ._net.datagram import Datagram
+from ._net.sendfile import Sendfile
+from ._net.serve import Serve
+from ._process.spawn import Processes
 
 
 class TokioLoop(Datagram, Serve, Sendfile, Processes, Lifecycle, asyncio.AbstractEventLoop):  # type: ignore[misc]

@@ -1,4 +1,4 @@
-//! The interpreter's end: what the loops are told of it. `tokioloop/_exit.py` says when.
+//! The interpreter's end: what the loops are told of it. `tokioloop/_loop/exit.py` says when.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -1,5 +1,5 @@
 //! The Python face of a job: with `tokioloop`'s `JobFuture`, a class over it and `concurrent.futures.Future`, all that
-//! users of futures know. What blocks is in Python (`tokioloop/_job.py`).
+//! users of futures know. What blocks is in Python (`tokioloop/_pool/job.py`).
 
 use std::ffi::{c_int, c_void};
 use std::mem::MaybeUninit;
@@ -23,7 +23,7 @@ struct JobObject {
     job: MaybeUninit<Job>,
 }
 
-/// `Job`, over which the package makes `tokioloop._job.JobFuture`.
+/// `Job`, over which the package makes `tokioloop._pool.job.JobFuture`.
 static CLASS: Class<JobObject> = Class::new();
 
 // SAFETY: the struct begins with the header.

@@ -10,7 +10,7 @@
 //! | `protocol`  | the protocol: bytes go from the driver to the reader without Python           |
 //! | `object`    | what the three types have in common as Python objects                         |
 //!
-//! Each type is the native half of a class in `tokioloop/_streams.py`, which also derives from asyncio's: what is called
+//! Each type is the native half of a class in `tokioloop/_net/streams.py`, which also derives from asyncio's: what is called
 //! seldom is asyncio's own code.
 
 mod buffer;

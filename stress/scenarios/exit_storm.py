@@ -4,7 +4,6 @@ import subprocess
 import sys
 import time
 from functools import partial
-from importlib.util import find_spec
 
 from ..run import PATIENCE, Run
 
@@ -49,7 +48,7 @@ FATAL = ("Fatal Python error", "panicked at", "Segmentation fault", "Traceback (
 
 def scenario(run: Run) -> dict[str, int]:
     kinds = ["daemon"]
-    if run.settings.loop == "tokioloop" and find_spec("tokioloop._exit"):
+    if run.settings.loop == "tokioloop":
         kinds.append("plain")
     else:
         run.note("loops in daemon threads only: nothing stops those in other threads at the end")

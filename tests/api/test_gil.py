@@ -14,7 +14,7 @@ FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 WATCH = """
 import sys, warnings
 import tokioloop
-from tokioloop._gil import warn_if_gil_is_on
+from tokioloop._loop.gil import warn_if_gil_is_on
 
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")

@@ -11,16 +11,19 @@ from typing import Any
 
 PLACES: dict[str, dict[tuple[str, str], tuple[tuple[str, str], ...]]] = {
     "tokioloop.TokioLoop": {
-        ("asyncio.base_events", "logger"): (("tokioloop._errors", "logger"),),
+        ("asyncio.base_events", "logger"): (("tokioloop._loop.errors", "logger"),),
         ("asyncio.base_events", "socket"): (
-            ("tokioloop._serve", "socket"),
-            ("tokioloop._connect", "socket"),
-            ("tokioloop._names", "socket"),
-            ("tokioloop._datagram", "socket"),
+            ("tokioloop._net.serve", "socket"),
+            ("tokioloop._net.connect", "socket"),
+            ("tokioloop._net.names", "socket"),
+            ("tokioloop._net.datagram", "socket"),
         ),
-        ("asyncio.unix_events", "socket"): (("tokioloop._serve", "socket"), ("tokioloop._connect", "socket")),
-        ("asyncio.unix_events", "signal"): (("tokioloop._signals", "signal"),),
-        ("asyncio.unix_events", "sys"): (("tokioloop._signals", "sys"),),
+        ("asyncio.unix_events", "socket"): (
+            ("tokioloop._net.serve", "socket"),
+            ("tokioloop._net.connect", "socket"),
+        ),
+        ("asyncio.unix_events", "signal"): (("tokioloop._loop.signals", "signal"),),
+        ("asyncio.unix_events", "sys"): (("tokioloop._loop.signals", "sys"),),
     },
 }
 """By subject: the module and name that tests patch, and where the subject holds the same object."""

@@ -19,6 +19,10 @@ from typing import Any
 import tokioloop
 from tokioloop import _tokioloop
 
+# Modules that only types of the extension name, and those of its types that name the package.
+NATIVE = ("tokioloop._tokioloop", "tokioloop.tls")
+PUBLIC = (_tokioloop.Future, _tokioloop.Task)
+
 Maker = Callable[[Any, Any], Any]
 
 
@@ -280,7 +284,7 @@ def native_types() -> set[type]:
                 found[id(kind)] = kind
                 left.append(kind)
     module = type.__dict__["__module__"].__get__
-    return {kind for kind in found.values() if module(kind) in ("tokioloop._tokioloop", "tokioloop.tls")}
+    return {kind for kind in found.values() if module(kind) in NATIVE or kind in PUBLIC}
 
 
 class DerivedFuture(_tokioloop.Future):  # type: ignore[misc]

@@ -205,7 +205,7 @@ class World:
         self.add(self.pool.submit(wait))
         for protocol in (Protocol(self), Buffered(), asyncio.StreamReaderProtocol(asyncio.StreamReader())):
             self.attempt(lambda protocol=protocol: self.transports(protocol))  # type: ignore[misc]
-        reader = tokioloop._streams.StreamReader(loop=event_loop)
+        reader = tokioloop.StreamReader(loop=event_loop)
         self.add(reader)
         for call in (reader.read, reader.readline, lambda: reader.readexactly(4)):
             self.add(call())

@@ -35,7 +35,7 @@ def test_the_argument_is_stronger_than_the_environment(monkeypatch):
 
 @pytest.mark.parametrize(
     ("value", "kind"),
-    [("asyncio", "_asyncio"), ("native", "tokioloop._tokioloop"), ("", "tokioloop._tokioloop")],
+    [("asyncio", "_asyncio"), ("native", "tokioloop"), ("", "tokioloop")],
 )
 def test_the_environment_variable(value, kind):
     done = python(

@@ -9,7 +9,7 @@ from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION, 
 import pytest
 
 import tokioloop
-from tokioloop._job import JobFuture
+from tokioloop._pool.job import JobFuture
 
 from ..loop.support import PATIENCE
 from .support import Patient

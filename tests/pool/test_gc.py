@@ -8,7 +8,7 @@ import weakref
 import pytest
 
 import tokioloop
-from tokioloop._job import JobFuture
+from tokioloop._pool.job import JobFuture
 
 from ..loop.support import PATIENCE, collected
 from .support import Patient

@@ -120,7 +120,7 @@ def test_the_report_of_a_long_run_is_bounded(monkeypatch: pytest.MonkeyPatch):
     ("name", "said"),
     [
         ("leaks_descriptors", "descriptors grew from"),
-        ("leaks_a_future", "live objects of tokioloop._tokioloop.Future grew from 1 to 2"),
+        ("leaks_a_future", "live objects of tokioloop.Future grew from 1 to 2"),
         ("leaks_a_thread", "threads grew from"),
     ],
 )

@@ -3,7 +3,7 @@
 //! Programs hold these functions by imports made before tokioloop's, so replacing the modules' attributes is not enough. The
 //! builtin function object itself is given another definition, which asks the loop and hands everything else on to the
 //! original. It has the same calling convention, so one pointer changes, and a thread that is calling it at that moment sees
-//! the one or the other. (3.13's `all_tasks` is Python: `tokioloop/_tasks.py` does the same by its code.)
+//! the one or the other. (3.13's `all_tasks` is Python: `tokioloop/_loop/tasks.py` does the same by its code.)
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, Ordering};

@@ -26,7 +26,7 @@ pub(super) const FLAGS: std::ffi::c_ulong = ffi::Py_TPFLAGS_DEFAULT
 
 pub(super) fn spec() -> raw::TypeSpec {
     raw::TypeSpec {
-        name: c"tokioloop._tokioloop.Future",
+        name: c"tokioloop.Future",
         // Negative: so much behind the base's fields.
         basicsize: -(size_of::<Future>() as c_int),
         flags: FLAGS,

@@ -47,7 +47,7 @@ pub(super) fn spec() -> raw::TypeSpec {
         ),
     ]);
     raw::TypeSpec {
-        name: c"tokioloop._tokioloop.Task",
+        name: c"tokioloop.Task",
         // Negative: so much behind the base's fields.
         basicsize: -(size_of::<Task>() as c_int),
         flags: future_type::FLAGS,

@@ -1,0 +1,1 @@
+from tokioloop import run_on as run_on

@@ -1,0 +1,1 @@
+from tokioloop import run as run

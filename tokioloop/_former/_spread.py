@@ -1,0 +1,1 @@
+from tokioloop import serve as serve

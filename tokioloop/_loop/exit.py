@@ -1,0 +1,47 @@
+"""The interpreter's end: loops of other threads are stopped before it waits for their threads.
+
+Else a thread that is not a daemon and runs ``run_forever()`` would keep the process alive for ever, and a daemon thread would
+be cut off in the middle of a callback. ``atexit`` is too late for both: its functions run after the threads were joined.
+"""
+
+import threading
+import time
+from contextlib import suppress
+
+from .._tokioloop import _begin_exit
+from .joining import before_joining
+from .lifecycle import Lifecycle
+
+# In seconds: how long all loops together may take to leave their runs. One in a callback that blocks is left behind.
+PATIENCE = 1.0
+
+
+def _stop_loops() -> None:
+    """Stop every run in another thread that nothing else ends, and wait until they have ended. On the main thread."""
+    stopped = [loop for loop in _begin_exit() if isinstance(loop, Lifecycle) and _is_to_be_stopped(loop)]
+    for loop in stopped:
+        loop._ended_by_exit = True
+        loop.stop()
+    deadline = time.monotonic() + PATIENCE
+    pause = 0.0001
+    while any(loop.is_running() for loop in stopped) and time.monotonic() < deadline:
+        time.sleep(pause)
+        pause = min(2 * pause, 0.01)
+    for loop in stopped:
+        # Whoever waits for them in a thread that goes on would keep the interpreter for ever. Refused by one that still runs, or
+        # that its thread runs again to tidy up.
+        with suppress(RuntimeError):
+            loop._break_off()
+            loop._tell_of_close()
+
+
+def _is_to_be_stopped(loop: Lifecycle) -> bool:
+    ident = loop._thread()
+    if not loop.is_running() or ident == threading.get_ident():
+        return False
+    thread = threading._active.get(ident)  # type: ignore[attr-defined]
+    # A thread that `threading` does not know is not waited for either.
+    return thread is None or thread.daemon or not loop._has_goal()
+
+
+before_joining(_stop_loops)

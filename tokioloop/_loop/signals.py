@@ -1,0 +1,165 @@
+"""Signal handlers of a loop, in whichever thread it runs.
+
+Native has one handler for the process, which it installs for the numbers that loops ask for; every loop that asked for one
+gets it as ``_on_signal``. Python's own table of handlers is the main thread's: there a number that a loop asked for gets a
+``_Shared`` entry, so that ``signal.getsignal`` shows that somebody has it and ``asyncio.Runner`` leaves it alone.
+"""
+
+import errno
+import os
+import signal
+import sys
+import warnings
+from asyncio import iscoroutine
+from collections.abc import Callable
+from inspect import iscoroutinefunction
+from threading import RLock, current_thread, main_thread
+from types import FrameType
+from typing import Any
+
+from .._tokioloop import EventLoop, Handle, _insist_on_signal, _is_signal_wanted, _raise_signal
+
+# Orders changes of Python's table and of native's dispositions. A handler written in Python may come in between, in the same
+# thread, and add or remove one.
+_lock = RLock()
+
+
+class _Shared:
+    """What Python's table has for a number that loops asked for on the main thread."""
+
+    def __init__(self, former: Any) -> None:
+        self.former = former
+
+    def __call__(self, sig: int, frame: FrameType | None) -> None:
+        # Called where Python's C handler came back: for a moment in add_signal_handler, and where a program puts back what
+        # getsignal() gave it.
+        if _raise_signal(sig):
+            _insist_on_signal(sig)
+        elif callable(self.former):
+            self.former(sig, frame)
+
+
+class Signals(EventLoop):
+    """add_signal_handler and remove_signal_handler."""
+
+    _signal_handlers: dict[int, Handle] | None = None
+
+    def add_signal_handler[*Ts](self, sig: int, callback: Callable[[*Ts], object], *args: *Ts) -> None:
+        """Call ``callback(*args)`` on the loop whenever signal *sig* arrives, in whichever thread the loop runs.
+
+        Several loops may ask for a number, and each gets it. What handled it before (a Python handler, KeyboardInterrupt)
+        does so no more while a loop asks for it. Raises ValueError for an invalid number, TypeError for a coroutine function,
+        and RuntimeError on a closed loop, from another thread than the running loop's, or for a signal that cannot be caught.
+        """
+        if iscoroutine(callback) or iscoroutinefunction(callback):
+            raise TypeError("coroutines cannot be used with add_signal_handler()")
+        self._check_signal(sig)
+        self._check_closed()
+        self._check_thread()
+        handle = self._make_handle(callback, args)
+        handlers = self._signal_handlers
+        if handlers is None:
+            handlers = self._signal_handlers = {}
+        with _lock:
+            try:
+                self._want_signal(sig)
+            except OSError as exc:
+                if exc.errno == errno.EINVAL:
+                    raise RuntimeError(f"sig {sig} cannot be caught") from None
+                raise
+            # From here on the signal comes here: nothing may fail.
+            handlers[sig] = handle
+            _show(sig)
+
+    def remove_signal_handler(self, sig: int) -> bool:
+        """Ask for signal *sig* no more. Return whether a handler was there.
+
+        Where no other loop asks for it, what handled it before does so again; but on the main thread, as in asyncio, the
+        default action (KeyboardInterrupt for SIGINT) takes its place.
+        """
+        self._check_signal(sig)
+        self._check_thread()
+        handlers = self._signal_handlers
+        if not handlers or handlers.pop(sig, None) is None:
+            return False
+        with _lock:
+            if self._unwant_signal(sig) or _is_left_over(sig):
+                _set_default(sig)
+        return True
+
+    def _on_signal(self, sig: int) -> None:
+        """Run what was registered for *sig*. On the loop's thread."""
+        handlers = self._signal_handlers
+        handle = handlers.get(sig) if handlers else None
+        if handle is None:
+            # It was on its way when its handler went.
+            return
+        if handle.cancelled():
+            self.remove_signal_handler(sig)
+        else:
+            self._schedule(handle)
+
+    def _drop_signal_handlers(self) -> None:
+        """For ``close``, after native has closed and with it asks for nothing more."""
+        handlers = self._signal_handlers
+        if not handlers:
+            return
+        if sys.is_finalizing():
+            warnings.warn(
+                f"Closing the loop {self!r} on interpreter shutdown stage, skipping signal handlers removal",
+                ResourceWarning,
+                stacklevel=1,
+                source=self,
+            )
+            handlers.clear()
+            return
+        numbers = list(handlers)
+        handlers.clear()
+        with _lock:
+            for sig in numbers:
+                if _is_left_over(sig):
+                    _set_default(sig)
+
+    def _check_signal(self, sig: int) -> None:
+        if not isinstance(sig, int):
+            raise TypeError(f"sig must be an int, not {sig!r}")
+        if sig not in signal.valid_signals():
+            raise ValueError(f"invalid signal number {sig}")
+
+
+def _show(sig: int) -> None:
+    """Put a number that loops ask for into Python's table, which only the main thread may. Under the lock."""
+    if current_thread() is main_thread() and not isinstance(former := signal.getsignal(sig), _Shared):
+        signal.signal(sig, _Shared(former))
+        # That was Python's C handler in the place of ours.
+        _insist_on_signal(sig)
+
+
+def _is_left_over(sig: int) -> bool:
+    """Whether Python's table has our entry for a number that nobody asks for any more. Under the lock."""
+    return isinstance(signal.getsignal(sig), _Shared) and not _is_signal_wanted(sig)
+
+
+def _set_default(sig: int) -> None:
+    """Put the default action into Python's table, which only the main thread may. Under the lock."""
+    if current_thread() is not main_thread():
+        return
+    try:
+        signal.signal(sig, signal.default_int_handler if sig == signal.SIGINT else signal.SIG_DFL)
+    except OSError as exc:
+        if exc.errno == errno.EINVAL:
+            raise RuntimeError(f"sig {sig} cannot be caught") from None
+        raise
+
+
+def _after_fork_in_child() -> None:
+    """Put back what the parent's loops replaced. Native has done so for the dispositions."""
+    global _lock
+    # Another thread may have had it, which is not here.
+    _lock = RLock()
+    for sig in signal.valid_signals():
+        if isinstance(shared := signal.getsignal(sig), _Shared):
+            signal.signal(sig, signal.SIG_DFL if shared.former is None else shared.former)
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

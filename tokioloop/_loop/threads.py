@@ -1,0 +1,94 @@
+"""The threads of a loop's default executor, which call what would block the loop."""
+
+import os
+from itertools import count
+from threading import Lock, Thread
+from typing import TYPE_CHECKING, Any, Self
+from weakref import WeakSet
+
+from .. import _tokioloop
+from .joining import before_joining
+
+if TYPE_CHECKING:
+    from asyncio import Future
+    from collections.abc import Callable
+
+
+class LoopThreads(_tokioloop.ThreadQueue):
+    """Up to as many threads as ``ThreadPoolExecutor`` has, started when nobody is free, each for as long as this lives.
+
+    They are waited for when the interpreter ends, with all that was submitted.
+    """
+
+    def __new__(cls) -> Self:
+        return super().__new__(cls, min(32, (os.process_cpu_count() or 1) + 4))
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._started: list[Thread] = []
+        self._numbers = count()
+        with _lock:
+            _alive.add(self)
+
+    def call(
+        self, loop: _tokioloop.EventLoop, function: "Callable[..., Any]", args: tuple[Any, ...]
+    ) -> "Future[Any]":
+        """Have a thread call ``function(*args)``; the future of its end. Cancelled before it begins, it is not called.
+
+        On the loop's thread. RuntimeError after ``shutdown``, or when the interpreter ends.
+        """
+        if _ended:
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+        future, wants_thread = self._submit(loop, function, args)
+        if wants_thread:
+            self._start_thread()
+        return future
+
+    def _start_thread(self) -> None:
+        thread = Thread(target=self._work, name=f"asyncio_{next(self._numbers)}")
+        try:
+            thread.start()
+        except RuntimeError:
+            self._lost_thread()
+            raise
+        with self._lock:
+            self._started.append(thread)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more; what was submitted is done, or with *cancel_futures* cancelled unless it has begun. Any thread.
+
+        With *wait* it returns when the threads have ended.
+        """
+        self._close(cancel_futures)
+        if wait:
+            with self._lock:
+                started = list(self._started)
+            for thread in started:
+                thread.join()
+
+
+_lock = Lock()
+_alive: WeakSet[LoopThreads] = WeakSet()
+_ended = False
+
+
+def _end_all() -> None:
+    """What ``concurrent.futures`` does for its own when the interpreter ends."""
+    global _ended
+    _ended = True
+    with _lock:
+        alive = list(_alive)
+    for threads in alive:
+        threads.shutdown(wait=False)
+    for threads in alive:
+        threads.shutdown()
+
+
+def _forget_parents() -> None:
+    # The parent's threads are not here, and its loops are dead.
+    global _lock, _alive
+    _lock, _alive = Lock(), WeakSet()
+
+
+before_joining(_end_all)
+os.register_at_fork(after_in_child=_forget_parents)

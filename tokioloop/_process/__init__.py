@@ -1,0 +1,1 @@
+"""Children of the process. Uses `_net` and `_loop`."""

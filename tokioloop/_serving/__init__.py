@@ -1,0 +1,1 @@
+"""Servers over several loops. Uses all but `_pool` and `_setup`."""
