@@ -1,11 +1,11 @@
 """Life and death of every native type: no code gets at an object that goes, chains of any length go on any stack."""
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from ..children import finish
 from .lives import MAKERS, OTHERS, SCENARIOS, native_types
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,7 +21,7 @@ def test_every_native_type_is_tried():
 )
 def test_life(scenario, name, number):
     command = [sys.executable, "-X", "faulthandler", "-m", "tests.house.lives", scenario, name, str(number)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    done = finish(command)
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -390,7 +390,7 @@ def keywords_of(function: Any) -> list[str]:
 
 def main(seed: int, steps: int) -> None:
     faulthandler.enable()
-    faulthandler.dump_traceback_later(120, exit=True)
+    faulthandler.dump_traceback_later(100, exit=True)
     logging.disable()
     warnings.simplefilter("ignore")
     sys.unraisablehook = lambda unraisable: None

@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import os
 import socket
 import struct
 import subprocess
@@ -12,6 +11,8 @@ import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from ..children import finish
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -160,24 +161,7 @@ NO_GIL_WARNING = "ignore:this build of Python has the GIL"
 
 def python(code: str, *args: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run *code* in a fresh interpreter that must end by itself, with exit code 0."""
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-X",
-            "faulthandler",
-            "-W",
-            "error",
-            "-W",
-            NO_GIL_WARNING,
-            "-c",
-            textwrap.dedent(code),
-            *args,
-        ],
-        env=os.environ | {"PYTHONPATH": str(ROOT)} | environ,
-        capture_output=True,
-        text=True,
-        timeout=4 * PATIENCE,
-        check=False,
-    )
+    options = ["-X", "faulthandler", "-W", "error", "-W", NO_GIL_WARNING]
+    done = finish([sys.executable, *options, "-c", textwrap.dedent(code), *args], environ=environ)
     assert done.returncode == 0, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done

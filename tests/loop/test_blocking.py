@@ -11,20 +11,14 @@ import pytest
 
 import tokioloop
 
+from ..children import finish
 from .blocking_cases import CASES
 from .support import PATIENCE, ROOT, python
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_others_go_on(name: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.loop.blocking_cases", name],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=2 * PATIENCE,
-        check=False,
-    )
+    done = finish([sys.executable, "-X", "faulthandler", "-m", "tests.loop.blocking_cases", name])
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
 
 

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from ..children import finish
 from .support import PATIENCE, ROOT
 
 
@@ -123,21 +124,14 @@ loop.close()
         env=clean | environ,
         capture_output=True,
         text=True,
-        timeout=4 * PATIENCE,
+        timeout=3 * PATIENCE,
         check=False,
     )
     assert (done.returncode, done.stdout.split(), done.stderr) == (0, [str(debug)] * 2, "")
 
 
 def test_development_mode_shows_what_was_left_open():
-    done = subprocess.run(
-        [sys.executable, "-X", "dev", "-c", LEFT_OPEN],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=4 * PATIENCE,
-        check=False,
-    )
+    done = finish([sys.executable, "-X", "dev", "-c", LEFT_OPEN])
     assert done.returncode == 0, done.stderr
     assert "ResourceWarning: unclosed transport <StreamTransport" in done.stderr
     assert "ResourceWarning: unclosed event loop <TokioLoop" in done.stderr

@@ -1,13 +1,12 @@
 """The interpreter's end while loops live in other threads: it always comes, with the exit code that the program meant."""
 
-import os
-import subprocess
 import sys
 import textwrap
 
 import pytest
 
-from .support import PATIENCE, ROOT
+from ..children import finish
+from .support import ROOT
 
 PROGRAM = """
 import asyncio, os, signal, socket, ssl, sys, threading, time
@@ -128,14 +127,8 @@ ENDS = {"normal": 0, "exit": 3, "error": 1, "interrupt": -2}
 
 
 def interpreter(*args, code=PROGRAM):
-    return subprocess.run(
-        [sys.executable, "-X", "faulthandler", "-W", "ignore", "-c", textwrap.dedent(code), *args],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+    options = ["-X", "faulthandler", "-W", "ignore"]
+    return finish([sys.executable, *options, "-c", textwrap.dedent(code), *args])
 
 
 def check(kind, state, end):

@@ -8,7 +8,6 @@ import asyncio
 import gc
 import signal
 import socket
-import subprocess
 import sys
 from functools import partial
 
@@ -16,7 +15,8 @@ import pytest
 
 from tokioloop import TokioLoop, WorkerPool, _tokioloop
 
-from .support import PATIENCE, ROOT, python
+from ..children import finish
+from .support import PATIENCE, python
 
 panic_at = getattr(_tokioloop, "_panic_at", None)
 #: Where a panic cuts the run short.
@@ -205,14 +205,7 @@ def test_nonsense_in_callbacks(loop, turn, contexts):
 def test_nonsense_makes_nothing_panic(seed):
     """Every method and function, with odd arguments, in odd orders."""
     gc.collect()
-    answer = subprocess.run(
-        [sys.executable, "-m", "tests.loop.nonsense", str(seed), "8000"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=10 * PATIENCE,
-        check=False,
-    )
+    answer = finish([sys.executable, "-m", "tests.loop.nonsense", str(seed), "8000"], patience=110)
     assert answer.returncode == 0 and answer.stdout.endswith("nothing\n"), answer.stdout + answer.stderr
 
 
