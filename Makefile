@@ -44,7 +44,7 @@ test: venv test-rust test-loom test-python test-compat conformance ## from nothi
 
 test-rust: ## the Rust layers below Python, and the load generator
 	@echo '==> cargo test of the layers below Python (a minute the first time)'
-	@cargo test --quiet --no-default-features
+	@cargo test --quiet --no-default-features -p tokioloop -p tokioloop-rawthread
 	@echo '==> cargo test of the load generator'
 	@cargo test --quiet --manifest-path $(LOADGEN_DIR)/Cargo.toml --target-dir $(LOADGEN_DIR)/target
 
@@ -81,9 +81,9 @@ stress: ## threads against loops for about five minutes: every byte and job acco
 
 lint: ## rustfmt, clippy, ruff and mypy, all warnings denied; and what imports what
 	@$(ENVIRONMENT) --group lint --group test
-	cargo fmt --check
+	cargo fmt --all --check
 	cargo fmt --check --manifest-path $(LOADGEN_DIR)/Cargo.toml
-	cargo clippy --quiet --all-targets --no-default-features -- -D warnings
+	cargo clippy --quiet --all-targets --no-default-features -p tokioloop -p tokioloop-rawthread -- -D warnings
 	PYO3_PYTHON=$(abspath $(PY)) cargo clippy --quiet --lib --features extension-module -- -D warnings
 	cargo clippy --quiet --all-targets --manifest-path $(LOADGEN_DIR)/Cargo.toml --target-dir $(LOADGEN_DIR)/target -- -D warnings
 	$(PY) -m ruff check
@@ -93,7 +93,7 @@ lint: ## rustfmt, clippy, ruff and mypy, all warnings denied; and what imports w
 
 format: ## rewrite the sources as the formatters want them
 	@$(ENVIRONMENT) --group lint
-	cargo fmt
+	cargo fmt --all
 	cargo fmt --manifest-path $(LOADGEN_DIR)/Cargo.toml
 	$(PY) -m ruff check --fix
 	$(PY) -m ruff format

@@ -30,7 +30,15 @@ from provision import named, provide
 from steps import ROOT, Failure, locked, note, run, say
 
 STATE = "tokioloop-setup.json"
-EXTENSION_SOURCES = ("src", "Cargo.toml", "Cargo.lock", ".cargo/config.toml", "pyproject.toml", "build.rs")
+EXTENSION_SOURCES = (
+    "src",
+    "crates",
+    "Cargo.toml",
+    "Cargo.lock",
+    ".cargo/config.toml",
+    "pyproject.toml",
+    "build.rs",
+)
 
 
 class Environment:
@@ -167,7 +175,10 @@ def _fingerprint() -> str:
     digest = hashlib.sha256()
     for name in EXTENSION_SOURCES:
         path = ROOT / name
-        files = sorted(path.rglob("*.rs")) if path.is_dir() else [path] if path.exists() else []
+        if path.is_dir():
+            files = sorted([*path.rglob("*.rs"), *path.rglob("Cargo.toml")])
+        else:
+            files = [path] if path.exists() else []
         for file in files:
             digest.update(f"{file.relative_to(ROOT)}\0".encode())
             digest.update(hashlib.sha256(file.read_bytes()).digest())

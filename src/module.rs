@@ -4,15 +4,15 @@ use pyo3::exceptions::PyImportError;
 use pyo3::prelude::*;
 
 use crate::event_loop::{self, binding};
-use crate::{executor, net, pool, py, streams};
+use crate::{executor, net, pool, py, streams, sys};
 
 #[pymodule(gil_used = false)]
 fn _tokioloop(module: &Bound<'_, PyModule>) -> PyResult<()> {
     // Before anything static is touched: all of it is the main interpreter's.
     refuse_subinterpreters(module.py())?;
     crate::observe::init();
-    py::panic::init(module)?;
-    py::attached::init();
+    py::panic::init(module, "tokioloop")?;
+    sys::detached::set_hook(py::away::detach);
     py::raw::init(module.py());
     py::names::init(module.py())?;
     binding::init(module.py())?;
@@ -52,7 +52,7 @@ fn _tokioloop(module: &Bound<'_, PyModule>) -> PyResult<()> {
 /// Types, names and registries are static and hold the objects of one interpreter. The interpreter itself asks whether the
 /// module may be loaded only where a subinterpreter is an isolated one.
 fn refuse_subinterpreters(py: Python<'_>) -> PyResult<()> {
-    if py::raw::is_main_interpreter(py) {
+    if py::interpreter::is_main_interpreter(py) {
         return Ok(());
     }
     Err(PyImportError::new_err("tokioloop works in the main interpreter only, and this is a subinterpreter"))

@@ -4,17 +4,22 @@ A rule that has to change is changed here, in the same commit and with its reaso
 """
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).resolve().parents[1] / "src"
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = ROOT / "src"
+CRATES = ROOT / "crates"
 
-# From the bottom; a module may use its own layer and those below.
+# From the bottom; a module of `src`, or a crate of `crates`, may use its own layer and those below.
 LAYERS = [
+    {"rawthread"},
     {"sync", "sys", "metrics"},
     {"driver", "timer", "inbox", "runtime"},
     {"proto"},
+    {"pyraw"},
     {"py"},
     {"event_loop"},
     {"net"},
@@ -22,9 +27,21 @@ LAYERS = [
     {"observe"},
     {"module"},
 ]
-WITHOUT_PYTHON = {"sync", "sys", "driver", "proto", "inbox", "timer", "runtime", "metrics"}
-UNSAFE = {"sync", "sys", "driver", "py", "event_loop", "net", "pool", "streams", "executor"}
-RAW_FFI = {"py", "event_loop", "net", "pool", "streams", "executor"}
+WITHOUT_PYTHON = {"rawthread", "sync", "sys", "driver", "proto", "inbox", "timer", "runtime", "metrics"}
+UNSAFE = {
+    "rawthread",
+    "sync",
+    "sys",
+    "driver",
+    "pyraw",
+    "py",
+    "event_loop",
+    "net",
+    "pool",
+    "streams",
+    "executor",
+}
+RAW_FFI = {"pyraw", "py", "event_loop", "net", "pool", "streams", "executor"}
 
 LIBC_CALL = re.compile(r"\blibc::[a-z_0-9]+\s*\(")
 
@@ -36,15 +53,20 @@ def strip(text: str) -> str:
     return re.sub(r"#\[cfg\((?:all\()?test\b.*", "", text, flags=re.S)
 
 
-def files() -> dict[str, str]:
-    return {
-        str(path.relative_to(SOURCE)): strip(path.read_text())
-        for path in sorted(SOURCE.rglob("*.rs"))
-        if path.name != "tests.rs"
-    }
+def sources() -> dict[str, Path]:
+    """Every file: those of `src` by their path in it, those of a crate by the crate's name and their path in its `src`."""
+    found = {str(path.relative_to(SOURCE)): path for path in sorted(SOURCE.rglob("*.rs"))}
+    for path in sorted(CRATES.glob("*/src/**/*.rs")):
+        crate, _, *inside = path.relative_to(CRATES).parts
+        found["/".join([crate, *inside])] = path
+    return found
 
 
-FILES = files()
+SOURCES = sources()
+FILES = {name: strip(path.read_text()) for name, path in SOURCES.items() if path.name != "tests.rs"}
+
+
+IN_CRATES = {name for name, path in SOURCES.items() if path.is_relative_to(CRATES)}
 
 
 def module_of(name: str) -> str:
@@ -56,9 +78,12 @@ def level(module: str) -> int:
 
 
 def uses(name: str) -> set[str]:
-    """The crate's top-level modules that a file names."""
+    """The crate's top-level modules that a file names, and the crates beside it."""
     text = FILES[name]
-    found = set(re.findall(r"\bcrate::([a-z_]+)", text))
+    found = set(re.findall(r"\b(pyraw|rawthread)\b", text)) - {module_of(name)}
+    if name in IN_CRATES:
+        return found
+    found |= set(re.findall(r"\bcrate::([a-z_]+)", text))
     for group in re.findall(r"\bcrate::\{([^;]*)\}", text):
         depth = 0
         for token in re.findall(r"[a-z_]+|[{}]", group):
@@ -107,9 +132,44 @@ def test_pythons_c_api_has_its_rooms():
     assert offenders(r"(?<!std::)\bffi::", RAW_FFI) == []
 
 
+def test_pyraw_knows_no_loop():
+    """Any extension may be built with it: of tokioloop it names its package and the crate below."""
+    loop = re.compile(
+        r"event_loop|TokioLoop|tokioloop|\basyncio\b|\bnet::|\bpool::|\bstreams::", re.IGNORECASE
+    )
+    found = {name: loop.findall(SOURCES[name].read_text()) for name in IN_CRATES}
+    assert {name: words for name, words in found.items() if words} == {}
+    manifests = {
+        path.parent.name: tomllib.loads(path.read_text()) for path in sorted(CRATES.glob("*/Cargo.toml"))
+    }
+    assert {name: set(manifest["dependencies"]) for name, manifest in manifests.items()} == {
+        "pyraw": {"parking_lot", "pyo3", "tokioloop-rawthread"},
+        "rawthread": {"libc"},
+    }
+
+
+def test_the_workspace_has_one_version_and_one_set_of_lints():
+    manifests = [
+        tomllib.loads(path.read_text())
+        for path in [ROOT / "Cargo.toml", *sorted(CRATES.glob("*/Cargo.toml"))]
+    ]
+    for manifest in manifests:
+        package = manifest["package"]
+        assert package["name"].startswith("tokioloop")
+        assert package["version"] == package["edition"] == package["license"] == {"workspace": True}
+        assert manifest["lints"] == {"workspace": True}
+    shared = manifests[0]["workspace"]
+    ours = {name: given for name, given in shared["dependencies"].items() if name.startswith("tokioloop-")}
+    assert {given["version"] for given in ours.values()} == {shared["package"]["version"]}
+    assert not list(CRATES.rglob("Cargo.lock"))
+
+
 def test_only_sys_calls_libc():
-    """Constants of libc may be named anywhere; calls are made in `sys`, where they get safe types and errors."""
-    assert [name for name, text in FILES.items() if module_of(name) != "sys" and LIBC_CALL.search(text)] == []
+    """Constants of libc may be named anywhere; calls are made in `sys`, where they get safe types and errors, and in `rawthread`."""
+    rooms = {"sys", "rawthread"}
+    assert [
+        name for name, text in FILES.items() if module_of(name) not in rooms and LIBC_CALL.search(text)
+    ] == []
 
 
 def test_only_the_driver_knows_mio():
@@ -127,23 +187,20 @@ def test_only_the_network_knows_rustls():
 def test_unsafe_blocks_say_who_keeps_the_promise():
     """Every `unsafe` block or impl has a SAFETY comment above it; one comment may stand for a few lines."""
     missing = []
-    for path in sorted(SOURCE.rglob("*.rs")):
+    for name, path in SOURCES.items():
         lines = path.read_text().splitlines()
         for number, line in enumerate(lines):
             code = line.split("//")[0]
             if re.search(r"\bunsafe\s*(\{|impl\b)", code):
                 above = "\n".join(lines[max(0, number - 12) : number + 2])
                 if "SAFETY" not in above:
-                    missing.append(f"{path.relative_to(SOURCE)}:{number + 1}")
+                    missing.append(f"{name}:{number + 1}")
     assert missing == []
 
 
 def test_files_stay_of_readable_size():
-    long = {
-        str(p.relative_to(SOURCE)): n
-        for p in SOURCE.rglob("*.rs")
-        if (n := len(p.read_text().splitlines())) > 800
-    }
+    sizes = {name: len(path.read_text().splitlines()) for name, path in SOURCES.items()}
+    long = {name: size for name, size in sizes.items() if size > 800}
     assert long == {}
 
 
@@ -151,7 +208,7 @@ def test_files_stay_of_readable_size():
 PLAIN_LOCKS = {
     "net/native.rs": "holds functions",
     "pool/queues.rs": "holds inboxes, and the workers' ends of queues until each takes its own; no traverse shows what waits there",
-    "py/attached.rs": "is `Attached`",
+    "pyraw/lock.rs": "is `Attached`",
     "runtime.rs": "holds settings and the runtime",
     "sync/biased.rs": "holds nothing",
     "sync/idle.rs": "holds a count",
@@ -230,10 +287,10 @@ GIVEN = {
 
 
 def calls() -> list[tuple[str, str, str, str]]:
-    """Every call of libc in `sys`: the file, the function around it up to its body, the name, and the call's text."""
+    """Every call of libc in `sys` and `rawthread`: the file, the function around it up to its body, the name, and the call's text."""
     found = []
     for name, text in FILES.items():
-        if module_of(name) != "sys":
+        if module_of(name) not in {"sys", "rawthread"}:
             continue
         heads = [(match.start(), match.group()) for match in re.finditer(r"\bfn \w+[^{]*\{", text)]
         for match in re.finditer(r"\blibc::([a-z_0-9]+)\s*\(", text):

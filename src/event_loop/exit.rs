@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use pyo3::prelude::*;
 
 use super::{EventLoop, registry};
-use crate::py::call;
+use crate::py::interpreter;
 
 /// The main thread is about to wait for the others. Never unset.
 static BEGUN: AtomicBool = AtomicBool::new(false);
@@ -22,7 +22,7 @@ pub fn _begin_exit(py: Python<'_>) -> Vec<Bound<'_, EventLoop>> {
 pub(super) fn forbids(py: Python<'_>, event_loop: &EventLoop) -> bool {
     BEGUN.load(Ordering::Relaxed)
         && !event_loop.shared.has_goal()
-        && call::is_main_thread(py).is_ok_and(|main| !main)
+        && interpreter::is_main_thread(py).is_ok_and(|main| !main)
 }
 
 #[pymethods]

@@ -103,7 +103,8 @@ unsafe impl Object for Handle {
     fn visit(&self, see: &mut Visit) {
         let fields =
             [self.event_loop, self.callback, self.args[0], self.args[1], self.context, self.source_traceback];
-        fields.into_iter().for_each(|field| see.pointer(field));
+        // SAFETY: the handle's own references, or null.
+        fields.into_iter().for_each(|field| unsafe { see.pointer(field) });
         // What was sent to another thread, once that thread is done with it: until then the record is the queue's to show, and
         // each reference may be shown once only.
         if let Some(record) = self.remote.as_ref().filter(|record| !record.is_shared()) {
@@ -132,7 +133,8 @@ pub fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
 
 /// Whether a Handle is a timer.
 pub(super) fn is_timer(object: *mut ffi::PyObject) -> bool {
-    TIMER.is_exact(object)
+    // SAFETY: alive in the caller's hands.
+    unsafe { TIMER.is_exact(object) }
 }
 
 impl Handle {

@@ -12,7 +12,7 @@ use super::{EventLoop, exit, signal, turn};
 use crate::py::errors::both;
 use crate::py::names::names;
 use crate::py::panic;
-use crate::py::{call, imports};
+use crate::py::{imports, interpreter};
 use crate::sys::thread;
 
 /// How deep coroutines note where they were made, in debug mode; asyncio's DEBUG_STACK_DEPTH.
@@ -101,7 +101,7 @@ impl<'a, 'py> Surroundings<'a, 'py> {
     fn change(&mut self) -> PyResult<()> {
         let event_loop = self.event_loop;
         let py = event_loop.py();
-        let main = call::is_main_thread(py)?;
+        let main = interpreter::is_main_thread(py)?;
         if main {
             self.signals = signal::install(event_loop)?;
         }

@@ -16,7 +16,7 @@ use super::report::{OrReport, Report};
 use super::signal::Subscription;
 use super::{EventLoop, handle_type, task};
 use crate::driver::{Completion, Driver};
-use crate::py::attached::Away;
+use crate::py::away::Away;
 use crate::py::errors::OrOsError;
 use crate::py::fatal::{self, Fatal, OrFatal};
 use crate::py::names::names;

@@ -153,8 +153,9 @@ unsafe impl<T: Awaitable> Object for Native<T> {
     }
 
     fn visit(&self, see: &mut Visit) {
-        // SAFETY: the collector has stopped all threads, and no reference to the state lives while Python is called.
-        self.fixed.visit(unsafe { &*self.state.get() }, &mut |reference| see.pointer(reference));
+        // SAFETY: the collector has stopped all threads, and no reference to the state lives while Python is called. A kind shows
+        // what it holds.
+        unsafe { self.fixed.visit(&*self.state.get(), &mut |reference| see.pointer(reference)) };
     }
 
     unsafe fn take(object: *mut ffi::PyObject) -> impl Sized {

@@ -115,7 +115,8 @@ impl<S: State> Class<S> {
     /// Whether an object is of this very type (nothing derives from it).
     #[inline]
     pub fn is_type_of(&self, object: *mut ffi::PyObject) -> bool {
-        self.0.is_exact(object)
+        // SAFETY: alive in the caller's hands.
+        unsafe { self.0.is_exact(object) }
     }
 
     /// Makes an object.

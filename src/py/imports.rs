@@ -17,7 +17,6 @@ macro_rules! imports {
 
 imports! {
     asyncio_future = "asyncio"."Future";
-    main_thread_id = "_thread"."_get_main_thread_ident";
     asyncio_handle = "asyncio"."Handle";
     asyncio_timer_handle = "asyncio"."TimerHandle";
     asyncio_task = "asyncio"."Task";

@@ -1,31 +1,10 @@
-//! Attribute and keyword names, interned once for the process so that look-ups compare pointers.
+//! The names that the layers above look up, interned once.
 
 use std::sync::OnceLock;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
-use pyo3::{Borrowed, ffi};
-
-/// An interned string (or a tuple of them) that lives as long as the process.
-#[derive(Clone, Copy)]
-pub struct Name(*mut ffi::PyObject);
-
-// SAFETY: the object is never freed and immutable.
-unsafe impl Send for Name {}
-// SAFETY: as above.
-unsafe impl Sync for Name {}
-
-impl Name {
-    #[inline]
-    pub fn as_ptr(self) -> *mut ffi::PyObject {
-        self.0
-    }
-
-    pub fn bind(self, py: Python<'_>) -> Borrowed<'_, '_, PyString> {
-        // SAFETY: a live str; names of tuples are never bound.
-        unsafe { Borrowed::from_ptr(py, self.0).cast_unchecked() }
-    }
-}
+pub use pyraw::names::Name;
 
 macro_rules! names {
     ($($name:ident)*) => {
@@ -39,9 +18,9 @@ macro_rules! names {
 
         fn make(py: Python<'_>) -> PyResult<Names> {
             Ok(Names {
-                $($name: Name(PyString::intern(py, stringify!($name).trim_start_matches("r#")).into_ptr()),)*
-                minus_one: Name((-1i32).into_pyobject(py)?.into_ptr()),
-                loop_keyword: Name(PyTuple::new(py, [PyString::intern(py, "loop")])?.into_ptr()),
+                $($name: Name::intern(py, stringify!($name).trim_start_matches("r#")),)*
+                minus_one: Name::keep((-1i32).into_pyobject(py)?),
+                loop_keyword: Name::keep(PyTuple::new(py, [PyString::intern(py, "loop")])?),
             })
         }
     };

@@ -5,7 +5,8 @@ pub mod biased;
 pub mod idle;
 pub mod mailbox;
 pub mod ownership;
-pub mod quiet;
+
+pub use rawthread::quiet;
 
 #[cfg(feature = "loom")]
 pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};

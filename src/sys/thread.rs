@@ -1,72 +1,8 @@
-//! Thread identity, stacks and signal masks.
+//! Thread identity, memory barriers and signal masks.
 
-use std::cell::Cell;
+pub use rawthread::current_id;
 
 use super::clock::monotonic_ns;
-
-/// The calling thread's identity: what Python's `threading.get_ident()` returns. Never 0 for a live thread.
-#[inline]
-pub fn current_id() -> usize {
-    #[cfg(target_arch = "x86_64")]
-    {
-        let id: usize;
-        // SAFETY: reads the thread control block's first word, which the ABI makes its own address: what pthread_self()
-        // returns. Every access to a future asks for it, and a call through the linkage table costs several times as much.
-        unsafe {
-            std::arch::asm!("mov {}, fs:0", out(reg) id, options(nostack, preserves_flags, pure, readonly))
-        };
-        id
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    // SAFETY: always callable.
-    unsafe {
-        libc::pthread_self() as usize
-    }
-}
-
-/// Of a stack that is used up to here, so much is kept for what must still run: a quarter, between these bounds.
-const LEAST_RESERVE: usize = 24 * 1024;
-const MOST_RESERVE: usize = 128 * 1024;
-
-/// Whether so little of the calling thread's stack is left that nothing should be called that may come back here.
-#[inline]
-pub fn is_stack_short() -> bool {
-    thread_local! {
-        /// The address below which it is short; 0 before it was asked for.
-        static LIMIT: Cell<usize> = const { Cell::new(0) };
-    }
-    let limit = match LIMIT.get() {
-        0 => {
-            let limit = stack_limit().unwrap_or(1);
-            LIMIT.set(limit);
-            limit
-        }
-        limit => limit,
-    };
-    // Stacks grow downwards.
-    let here = 0u8;
-    (&raw const here as usize) < limit
-}
-
-/// Where the reserve of the calling thread's stack begins; None where the system does not tell.
-#[cold]
-fn stack_limit() -> Option<usize> {
-    // SAFETY: zeroed is a valid place for the attributes, which are filled in, asked and destroyed; all pointers are valid.
-    let (low, size) = unsafe {
-        let mut attributes: libc::pthread_attr_t = std::mem::zeroed();
-        if libc::pthread_getattr_np(libc::pthread_self(), &mut attributes) != 0 {
-            return None;
-        }
-        let (mut low, mut size) = (std::ptr::null_mut(), 0);
-        let told = libc::pthread_attr_getstack(&attributes, &mut low, &mut size) == 0;
-        libc::pthread_attr_destroy(&mut attributes);
-        if !told {
-            return None;
-        }
-        (low as usize, size)
-    };
-    Some(low + (size / 4).clamp(LEAST_RESERVE, MOST_RESERVE))
-}
 
 /// Lets another thread run on this core first, if one is ready to.
 pub fn yield_now() {
@@ -164,32 +100,5 @@ fn change_a_page() {
         page.cast::<u8>().write_volatile(1);
         libc::mprotect(page, size, libc::PROT_NONE);
         libc::munmap(page, size);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn a_stack_is_short_before_its_end() {
-        fn dive(depth: usize) -> usize {
-            let room = std::hint::black_box([0u8; 512]);
-            if super::is_stack_short() { depth } else { dive(depth + 1) + usize::from(room[depth % 512]) }
-        }
-        for size in [64, 256, 1024] {
-            let thread = std::thread::Builder::new().stack_size(size * 1024).spawn(|| dive(0));
-            let depth = thread.expect("a thread").join().expect("no overflow");
-            assert!(depth >= size / 8, "{depth} of {size} KiB");
-        }
-        assert!(!super::is_stack_short());
-    }
-
-    #[test]
-    fn the_thread_is_known_by_its_pthread_id() {
-        let check = || {
-            // SAFETY: always callable.
-            assert_eq!(super::current_id(), unsafe { libc::pthread_self() } as usize);
-        };
-        check();
-        std::thread::spawn(check).join().expect("no panic");
     }
 }

@@ -60,7 +60,7 @@ def test_pins() -> None:
     """The last releases of pyo3 and maturin that know 3.13t."""
     cargo = tomllib.loads((ROOT / "Cargo.toml").read_text())
     python = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    pyo3 = cargo["dependencies"]["pyo3"]
+    pyo3 = cargo["workspace"]["dependencies"]["pyo3"]
     assert (pyo3 if isinstance(pyo3, str) else pyo3["version"]) == "0.28"
     assert python["build-system"]["requires"] == ["maturin>=1.13.3,<1.14"]
     assert python["dependency-groups"]["build"] == python["build-system"]["requires"]

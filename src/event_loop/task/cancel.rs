@@ -63,7 +63,7 @@ pub(super) unsafe fn cancel_task(
     loop {
         let next = waiter.as_ptr();
         // SAFETY: alive.
-        if !TASK.is_exact(next) {
+        if !unsafe { TASK.is_exact(next) } {
             if cancel_any(py, &waiter, message.as_ref())? {
                 // Its end wakes the task, with CancelledError.
                 return Ok(Ok(true));

@@ -52,7 +52,8 @@ unsafe impl Object for FutureIter {
     }
 
     fn visit(&self, see: &mut Visit) {
-        see.pointer(self.future.get());
+        // SAFETY: its own reference, or null.
+        unsafe { see.pointer(self.future.get()) };
     }
 
     unsafe fn take(object: *mut ffi::PyObject) -> impl Sized {

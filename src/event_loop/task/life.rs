@@ -57,7 +57,8 @@ impl Future {
 
     fn visit_fields(&self, see: &mut Visit) {
         for field in [&self.event_loop, &self.callback, &self.context, &self.value] {
-            see.pointer(field.get());
+            // SAFETY: its own reference, or null.
+            unsafe { see.pointer(field.get()) };
         }
         if let Some(rare) = self.rare() {
             rare.visit(see);
@@ -119,6 +120,24 @@ unsafe impl Object for Future {
     fn saved(&self, _: *mut ffi::PyObject) {
         self.flags.fetch_and(!GOING, Ordering::Relaxed);
     }
+
+    #[inline]
+    unsafe fn base_must_free(object: *mut ffi::PyObject) -> bool {
+        // SAFETY: promised.
+        unsafe { was_initialised_by_asyncio(object) }
+    }
+}
+
+/// Whether asyncio's own deallocation has to free an object: 3.14 keeps lists of asyncio's C tasks, which one of ours is in only if
+/// somebody called asyncio's own `__init__` on it. That sets the base's first field, the loop. For all others that function would
+/// search in vain, and stop every thread for it.
+///
+/// # Safety
+/// A future or task whose base's fields are whole.
+#[inline]
+unsafe fn was_initialised_by_asyncio(object: *mut ffi::PyObject) -> bool {
+    // SAFETY: the base's fields stand behind the header.
+    cfg!(Py_3_14) && !unsafe { *object.add(1).cast::<*mut ffi::PyObject>() }.is_null()
 }
 
 // SAFETY: as above.
@@ -139,7 +158,8 @@ unsafe impl Object for Task {
     fn visit(&self, see: &mut Visit) {
         self.future.visit_fields(see);
         for field in [&self.coro, &self.run_context, &self.waiter] {
-            see.pointer(field.get());
+            // SAFETY: its own reference, or null.
+            unsafe { see.pointer(field.get()) };
         }
     }
 
@@ -188,6 +208,12 @@ unsafe impl Object for Task {
             // SAFETY: under the lock.
             event_loop.look_at_tasks(|| unsafe { event_loop.tasks.link(object) });
         }
+    }
+
+    #[inline]
+    unsafe fn base_must_free(object: *mut ffi::PyObject) -> bool {
+        // SAFETY: promised.
+        unsafe { was_initialised_by_asyncio(object) }
     }
 }
 

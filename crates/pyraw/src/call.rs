@@ -5,9 +5,8 @@ use std::ptr;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use super::names::Name;
-use super::{Owned, imports};
-use crate::sys::thread;
+use crate::Owned;
+use crate::names::Name;
 
 /// `object.name()`; null with an exception set on failure.
 ///
@@ -105,11 +104,4 @@ pub fn advance(py: Python<'_>, steps: &Owned) -> PyResult<Option<Owned>> {
         }
         PyErr::take(py).map_or(Ok(None), Err)
     }
-}
-
-/// Whether the calling thread is the one that Python calls the main thread, which handles signals. In a program that embeds Python
-/// it need not be the process's.
-pub fn is_main_thread(py: Python<'_>) -> PyResult<bool> {
-    let main: usize = imports::main_thread_id(py)?.call0()?.extract()?;
-    Ok(main == thread::current_id())
 }

@@ -5,7 +5,7 @@ use std::{io, ptr, slice};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use super::Owned;
+use crate::Owned;
 
 /// What an object holds.
 ///

@@ -5,7 +5,7 @@
 use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
 use pyo3::prelude::*;
 
-use super::Owned;
+use crate::Owned;
 
 /// An exception that leaves the run. One word, so that a turn's results are returned in a register. There is no `From<PyErr>`.
 #[must_use]

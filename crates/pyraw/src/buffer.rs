@@ -74,10 +74,14 @@ impl BufferView {
         self.view.len as usize
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.view.len == 0
+    }
+
     /// The bytes. Another thread may change them while we look, as with every Python buffer; they are only
     /// ever handed to the kernel or copied.
     pub fn bytes(&self) -> &[u8] {
-        if self.view.len == 0 {
+        if self.is_empty() {
             return &[];
         }
         // SAFETY: the exporter keeps the memory valid until the view is released.

@@ -19,6 +19,12 @@ pub trait BaseClass: PyClass {
 /// The functions that pyo3 gave a class.
 pub struct Functions(OnceLock<(ffi::destructor, Option<ffi::traverseproc>)>);
 
+impl Default for Functions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Functions {
     pub const fn new() -> Self {
         Self(OnceLock::new())

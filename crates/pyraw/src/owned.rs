@@ -127,7 +127,7 @@ impl Owned {
 impl Drop for Owned {
     #[inline]
     fn drop(&mut self) {
-        crate::sync::quiet::check_over();
+        rawthread::quiet::check_over();
         // SAFETY: the invariant: attached, and this is our reference.
         unsafe { ffi::Py_DECREF(self.as_ptr()) };
     }

@@ -1,4 +1,4 @@
-//! What becomes of a panic: a SystemError that says where it was. It is a bug of ours, and the program's loop goes on or ends in order.
+//! What becomes of a panic: a SystemError that says where it was. It is a bug of ours, and the program goes on or ends in order.
 //!
 //! pyo3 makes a `PanicException` of one: a BaseException, which programs do not expect, and which pyo3 itself, when it fetches it
 //! from Python again, turns back into a panic, with output of its own. So that class is taught to make SystemErrors instead; no
@@ -8,8 +8,8 @@
 use std::any::Any;
 use std::cell::RefCell;
 use std::panic;
-use std::sync::Once;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Once, OnceLock};
 
 use pyo3::exceptions::PySystemError;
 use pyo3::ffi;
@@ -23,6 +23,9 @@ thread_local! {
 }
 
 static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+/// The library's name, for messages.
+static LIBRARY: OnceLock<&str> = OnceLock::new();
 
 /// How many panics there were in this process, those included that nobody heard of.
 #[pyfunction]
@@ -40,7 +43,12 @@ pub fn error(payload: &(dyn Any + Send)) -> PyErr {
 fn describe(text: &str) -> PyErr {
     let place = PLACE.try_with(|place| place.try_borrow_mut().ok()?.take()).ok().flatten();
     let place = place.map_or(String::new(), |place| format!(" at {place}"));
-    PySystemError::new_err(format!("tokioloop: a Rust function panicked{place}; this is a bug: {text}"))
+    PySystemError::new_err(format!("{}a Rust function panicked{place}; this is a bug: {text}", library()))
+}
+
+/// The library's name and a colon, once [`init`] has heard it.
+fn library() -> String {
+    LIBRARY.get().map_or(String::new(), |library| format!("{library}: "))
 }
 
 /// `PanicException(text)`.
@@ -93,8 +101,9 @@ pub use request::point;
 #[inline(always)]
 pub fn point(_place: &str) {}
 
-/// Installs both, once for the process.
-pub fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+/// Installs both, once for the process. `library` begins the messages.
+pub fn init(module: &Bound<'_, PyModule>, library: &'static str) -> PyResult<()> {
+    let _ = LIBRARY.set(library);
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let print = panic::take_hook();

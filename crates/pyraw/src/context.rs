@@ -3,7 +3,7 @@
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use super::Owned;
+use crate::Owned;
 
 /// A copy of the current context.
 pub fn copy_current(py: Python<'_>) -> PyResult<Owned> {

@@ -13,10 +13,8 @@ use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
 use parking_lot::{Mutex, MutexGuard};
-use pyo3::{Python, ffi};
-
-use crate::sync::quiet::{self, Quiet, Under};
-use crate::sys::detached;
+use pyo3::Python;
+use rawthread::quiet::{Quiet, Under};
 
 #[derive(Default)]
 pub struct Attached<T>(Mutex<T>);
@@ -63,41 +61,4 @@ impl<T> DerefMut for Guard<'_, '_, T> {
     fn deref_mut(&mut self) -> &mut T {
         &mut self.content
     }
-}
-
-/// While it lives the thread is detached; it is attached again when this is dropped.
-#[must_use]
-pub struct Away(*mut ffi::PyThreadState);
-
-impl Away {
-    /// # Safety
-    /// The thread is attached, and does nothing before the drop that needs it to be.
-    pub unsafe fn begin() -> Self {
-        quiet::check_no_lock();
-        // SAFETY: promised.
-        Self(unsafe { ffi::PyEval_SaveThread() })
-    }
-}
-
-impl Drop for Away {
-    fn drop(&mut self) {
-        // SAFETY: the state that this thread had.
-        unsafe { ffi::PyEval_RestoreThread(self.0) };
-    }
-}
-
-/// Runs `call` with the thread detached, if it is attached: what `sys` does before calls that may block.
-fn detach(call: &mut dyn FnMut()) {
-    // SAFETY: may be asked by any thread.
-    if unsafe { ffi::PyThreadState_GetUnchecked() }.is_null() {
-        return call();
-    }
-    // SAFETY: attached; `call` has only what is `Send`.
-    let _away = unsafe { Away::begin() };
-    call();
-}
-
-/// Has `sys` know how to detach.
-pub fn init() {
-    detached::set_hook(detach);
 }

@@ -17,7 +17,9 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
-use super::{Owned, nesting, raw};
+use crate::enter::enter;
+use crate::spec::TypeSpec;
+use crate::{Owned, counts, nesting, weak};
 
 /// What a type's instances are behind their own fields.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -89,6 +91,16 @@ pub unsafe trait Object: Sized + 'static {
 
     /// The finaliser made somebody refer to it again, when it was about to go.
     fn saved(&self, _object: *mut ffi::PyObject) {}
+
+    /// Whether a [base in C](Base::C) has to free the object by its own deallocation. Otherwise its fields are cleared, and the object
+    /// is freed here.
+    ///
+    /// # Safety
+    /// The state is gone already; the base's fields are whole.
+    #[inline]
+    unsafe fn base_must_free(_object: *mut ffi::PyObject) -> bool {
+        true
+    }
 }
 
 /// For [`Object::take_all`]: state that is dropped where it stands, which saves moving it out.
@@ -119,6 +131,12 @@ pub struct Class<T> {
     of: PhantomData<fn() -> T>,
 }
 
+impl<T: Object> Default for Class<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<T: Object> Class<T> {
     pub const fn new() -> Self {
         Self {
@@ -133,7 +151,7 @@ impl<T: Object> Class<T> {
     pub fn init(
         &self,
         module: &Bound<'_, PyModule>,
-        mut spec: raw::TypeSpec,
+        mut spec: TypeSpec,
         base: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         python::init(module.py())?;
@@ -163,7 +181,7 @@ impl<T: Object> Class<T> {
     pub fn init_and_add(
         &self,
         module: &Bound<'_, PyModule>,
-        spec: raw::TypeSpec,
+        spec: TypeSpec,
         base: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let name = spec.name.to_str().ok().and_then(|name| name.rsplit('.').next());
@@ -201,7 +219,7 @@ impl<T: Object> Class<T> {
             );
             if former.is_ok() {
                 let object = class.clone().into_ptr();
-                raw::share_cheaply(object);
+                counts::share_cheaply(object);
             }
         }
     }
@@ -214,16 +232,22 @@ impl<T: Object> Class<T> {
     }
 
     /// Whether an object is of this very type, and not of one derived from it.
+    ///
+    /// # Safety
+    /// `object` is alive.
     #[inline]
-    pub fn is_exact(&self, object: *mut ffi::PyObject) -> bool {
-        // SAFETY: alive in the caller's hands; only its type pointer is read.
+    pub unsafe fn is_exact(&self, object: *mut ffi::PyObject) -> bool {
+        // SAFETY: promised; only its type pointer is read.
         unsafe { ffi::Py_TYPE(object) == self.native() }
     }
 
     /// Whether an object is of this type or of one derived from it.
+    ///
+    /// # Safety
+    /// Attached; `object` is alive.
     #[inline]
-    pub fn is_instance(&self, object: *mut ffi::PyObject) -> bool {
-        // SAFETY: alive in the caller's hands, and attached.
+    pub unsafe fn is_instance(&self, object: *mut ffi::PyObject) -> bool {
+        // SAFETY: promised.
         unsafe { ffi::PyObject_TypeCheck(object, self.native()) != 0 }
     }
 
@@ -328,17 +352,21 @@ pub struct Visit {
 
 impl Visit {
     /// Shows a reference, or null.
+    ///
+    /// # Safety
+    /// The object that is visited holds the reference.
     #[inline]
-    pub fn pointer(&mut self, object: *mut ffi::PyObject) {
+    pub unsafe fn pointer(&mut self, object: *mut ffi::PyObject) {
         if self.result == 0 && !object.is_null() {
-            // SAFETY: made in `traverse` from the collector's own arguments; the object is alive, since it is referred to.
+            // SAFETY: made in `traverse` from the collector's own arguments; the object is alive, as promised.
             self.result = unsafe { (self.visit)(object, self.argument) };
         }
     }
 
     #[inline]
     pub fn object(&mut self, object: &Owned) {
-        self.pointer(object.as_ptr());
+        // SAFETY: a reference.
+        unsafe { self.pointer(object.as_ptr()) };
     }
 
     /// For those who show what they have to a closure.
@@ -422,7 +450,7 @@ unsafe extern "C" fn finalize<T: Object>(object: *mut ffi::PyObject) {
             return;
         }
         let raised = ffi::PyErr_GetRaisedException();
-        raw::enter(|py| {
+        enter(|py| {
             let object = Bound::from_borrowed_ptr(py, object);
             if let Err(error) = T::finalize(&object) {
                 error.write_unraisable(py, Some(&object));
@@ -437,7 +465,7 @@ unsafe extern "C" fn dealloc<T: Object>(object: *mut ffi::PyObject) {
     // SAFETY: called by Python with the last reference, or by the function of a class over the type, which does nothing after it.
     // A collection that begins from here on must not find the object.
     unsafe { ffi::PyObject_GC_UnTrack(object.cast()) };
-    crate::sync::quiet::check_over();
+    rawthread::quiet::check_over();
     // SAFETY: `go` is the rest of this function, for this object.
     unsafe { nesting::bounded(object, go::<T>) };
 }
@@ -461,7 +489,7 @@ unsafe fn go<T: Object>(object: *mut ffi::PyObject) {
         }
         // The finaliser may have changed it.
         let kind = ffi::Py_TYPE(object);
-        if raw::has_weak_references(object) {
+        if weak::has_weak_references(object) {
             ffi::PyObject_ClearWeakRefs(object);
         }
         // A class that was adopted: its slots, the instance's dict, and then `clear` above.
@@ -473,7 +501,7 @@ unsafe fn go<T: Object>(object: *mut ffi::PyObject) {
             clear_all(object);
         }
         drop(T::take_all(object));
-        if T::BASE == Base::C && base_must_free(object) {
+        if T::BASE == Base::C && T::base_must_free(object) {
             let base = (*native).tp_base;
             let inherited = (*base).tp_dealloc.expect("types in C have one");
             return inherited(object);
@@ -483,13 +511,4 @@ unsafe fn go<T: Object>(object: *mut ffi::PyObject) {
         free(object.cast());
         ffi::Py_DECREF(kind.cast());
     }
-}
-
-/// Whether a base in C has to free an object by its own deallocation: 3.14 keeps lists of asyncio's C tasks, which one of ours is
-/// in only if somebody called asyncio's own `__init__` on it. That sets the base's first field, the loop. For all others that
-/// function would search in vain, and stop every thread for it.
-#[inline]
-unsafe fn base_must_free(object: *mut ffi::PyObject) -> bool {
-    // SAFETY: called with a live object whose base's fields stand behind the header.
-    cfg!(Py_3_14) && !unsafe { *object.add(1).cast::<*mut ffi::PyObject>() }.is_null()
 }
