@@ -187,9 +187,7 @@ impl Job {
     fn answer(self, _py: Python<'_>, end: End) {
         let Self { future, inbox, .. } = self;
         drop(
-            inbox.post(Post::Finished(Box::new(move |event_loop| {
-                outside::pass_on(event_loop, &future, &end)
-            }))),
+            inbox.post(Post::Finished(Box::new(move |on| outside::pass_on(on.event_loop(), &future, &end)))),
         );
     }
 }

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use pyo3::prelude::*;
 use slotmap::{SlotMap, new_key_type};
 
-use super::EventLoop;
+use super::door::OnLoop;
 use super::endpoint::{Endpoint, Native};
 use super::feed::Feed;
 use super::handle::HandleRef;
@@ -56,7 +56,7 @@ impl Ready {
 
 /// Something of an object's that must not outlast the turn: a transport's held writes. On the loop's thread, inside a run.
 pub struct AtEnd {
-    pub call: fn(&Bound<'_, EventLoop>, &Bound<'_, PyAny>) -> OrFatal,
+    pub call: fn(OnLoop<'_, '_>, &Bound<'_, PyAny>) -> OrFatal,
     pub object: Owned,
 }
 

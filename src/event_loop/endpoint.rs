@@ -7,12 +7,13 @@ use std::any::Any;
 use pyo3::prelude::*;
 
 use super::EventLoop;
+use super::door::OnLoop;
 use crate::driver::{Completion, Driver, Token};
 use crate::py::fatal::OrFatal;
 use crate::py::{Owned, raw};
 
 /// Takes a completion to its owner. Called on the loop's thread, inside a run, with no borrow of the core.
-pub type Dispatch = fn(&Bound<'_, EventLoop>, Token, Completion) -> OrFatal;
+pub type Dispatch = fn(OnLoop<'_, '_>, Token, Completion) -> OrFatal;
 
 pub struct Endpoint {
     pub dispatch: Dispatch,

@@ -4,7 +4,7 @@
 
 use pyo3::prelude::*;
 
-use super::EventLoop;
+use super::door::OnLoop;
 use crate::py::Owned;
 use crate::py::fatal::OrFatal;
 
@@ -21,7 +21,7 @@ pub enum Fed {
 /// Called on the loop's thread, inside a run, with no borrow of the core.
 pub trait Feed {
     /// Begins some of what waits, bounded in number and time.
-    fn feed(&self, event_loop: &Bound<'_, EventLoop>) -> OrFatal<Fed>;
+    fn feed(&self, on: OnLoop<'_, '_>) -> OrFatal<Fed>;
 
     /// The loop is about to sleep: false if there is something to do after all. Calls no Python.
     fn may_sleep(&self, py: Python<'_>) -> bool;

@@ -15,13 +15,14 @@ use crate::{sync, sys};
 pub fn _after_fork_in_child(py: Python<'_>) {
     sync::ownership::begin_generation();
     sys::signal::forget_parent();
-    if let Some(running) = binding::forget_running(py) {
-        let core = running.get().core.get();
-        // SAFETY: this thread ran the loop and is in a callback of it (or in a nested run), where no borrow is alive.
-        unsafe { &mut *core }.leave_to_parent();
-    }
-    let inherited = registry::take_all(py);
+    let running = binding::forget_running(py);
+    let mut inherited = registry::take_all(py);
+    // A derived class may not have called `__init__`, which enters a loop into the registry.
+    inherited.extend(running.filter(|running| !inherited.iter().any(|found| found.is(running))));
     for event_loop in &inherited {
+        // This thread may be in a callback of the loop, or in Python that an operation on it has called, and go on with that.
+        // SAFETY: no other thread is left, and no borrow of a core is alive in a call into Python.
+        unsafe { &mut *event_loop.get().core.get() }.leave_to_parent();
         event_loop.get().shared.die();
     }
     // Only now: the last reference to a loop may be among them.

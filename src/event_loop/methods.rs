@@ -8,7 +8,7 @@ use pyo3::types::{PyDict, PyTuple};
 
 use super::handle::{Handle, HandleRef};
 use super::post::Post;
-use super::{EventLoop, binding, handle_type, registry, run, task, turn};
+use super::{EventLoop, binding, door, handle_type, registry, run, task, turn};
 use crate::py::names::names;
 use crate::py::{Owned, context, raw};
 use crate::sys::thread;
@@ -227,7 +227,7 @@ impl EventLoop {
     }
 
     fn _set_coroutine_origin_tracking(slf: &Bound<'_, Self>, enabled: bool) -> PyResult<()> {
-        run::set_origin_tracking(slf, enabled)
+        run::set_origin_tracking(door::enter(slf)?.on(), enabled)
     }
 
     /// Callbacks that run this many seconds or longer are logged, in debug mode.

@@ -4,6 +4,7 @@
 //! |------------------|-------------------------------------------------------------------------|
 //! | `shared`         | what every thread may see; the ownership claim                          |
 //! | `core`           | what the loop's thread owns                                             |
+//! | `door`           | which thread may use the loop: `OnLoop`, the proof                      |
 //! | `schedule`       | `call_soon`, `call_later` and kin: from Python onto a queue             |
 //! | `queue`          | callbacks onto the ready queue                                          |
 //! | `handle`         | the queue's items; `handle_type` is their Python face                   |
@@ -21,10 +22,11 @@
 //! | `binding`        | which loop belongs to a thread; `get_running_loop`, `get_event_loop`    |
 //! | `registry`       | the process's live loops                                                |
 //!
-//! Threads: everything but `shared` needs the claim (see there), which [`EventLoop::with`] takes for each access.
+//! Threads: everything but `shared` is for one thread at a time. `door` says for which, and refuses others.
 
 pub mod binding;
 pub mod core;
+pub mod door;
 pub mod endpoint;
 pub mod exit;
 pub mod feed;
@@ -60,7 +62,6 @@ use crate::py::{imports, raw};
 use crate::sync::ownership::Foreign;
 use crate::sync::quiet::{Quiet, Under};
 use crate::sys::clock::monotonic_ns;
-use crate::sys::thread;
 use shared::Shared;
 use task::registry::Tasks;
 
@@ -92,11 +93,11 @@ impl EventLoop {
         Ok(Self { shared, core: UnsafeCell::new(Core::new(inbox)), tasks: Tasks::new() })
     }
 
-    /// Looks at or changes the core. `f` must not call into Python: everything that may run Python code (a decref
-    /// included) happens outside. RuntimeError when another thread runs the loop.
+    /// Looks at or changes the core, once, where no [`OnLoop`](door::OnLoop) is at hand. `f` must not call into Python: everything that
+    /// may run Python code (a decref included) happens outside. RuntimeError when another thread runs the loop.
     #[inline]
-    pub(crate) fn with<R>(&self, py: Python<'_>, f: impl FnOnce(&mut Core) -> R) -> PyResult<R> {
-        self.with_claim(f).map_err(|foreign| self.wrong_thread(py, foreign))
+    pub(crate) fn with<R>(&self, _py: Python<'_>, f: impl FnOnce(&mut Core) -> R) -> PyResult<R> {
+        self.with_claim(f).map_err(|foreign| door::wrong_thread(foreign, None))
     }
 
     /// As [`with`](Self::with), for callers that have an answer to the core being another thread's.
@@ -138,42 +139,13 @@ impl EventLoop {
 
     /// RuntimeError when another thread runs the loop.
     #[inline]
-    pub(crate) fn check_thread(&self, py: Python<'_>) -> PyResult<()> {
-        match self.shared.claim() {
-            Ok(_) => Ok(()),
-            Err(foreign) => Err(self.wrong_thread(py, foreign)),
-        }
+    pub(crate) fn check_thread(&self, _py: Python<'_>) -> PyResult<()> {
+        door::check(self)
     }
 
     #[cold]
     pub(crate) fn wrong_thread(&self, _py: Python<'_>, foreign: Foreign) -> PyErr {
-        if foreign.forked { forked() } else { PyRuntimeError::new_err(Self::wrong_thread_text(foreign)) }
-    }
-
-    /// Says whose the loop is and who called.
-    fn wrong_thread_text(foreign: Foreign) -> String {
-        // Looking up names may drop errors, for which pyo3 must know that the thread is attached: hot paths end here.
-        let names = Python::try_attach(|py| {
-            [foreign.owner, thread::current_id()].map(|ident| Self::describe_thread(py, ident))
-        });
-        let [owner, caller] =
-            names.unwrap_or_else(|| [foreign.owner, thread::current_id()].map(|id| format!("ident {id}")));
-        format!(
-            "the loop is running in thread {owner}; this call came from thread {caller}: \
-             only call_soon_threadsafe() and stop() may reach it from there",
-        )
-    }
-
-    fn describe_thread(py: Python<'_>, ident: usize) -> String {
-        let name = || -> PyResult<String> {
-            let known = imports::threads_by_ident(py)?.get_item(ident)?;
-            known.getattr("name")?.extract()
-        };
-        match name() {
-            Ok(name) => format!("{name} (ident {ident})"),
-            // Not started by `threading`.
-            Err(_) => format!("ident {ident}"),
-        }
+        door::wrong_thread(foreign, None)
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use pyo3::prelude::*;
 use pyo3::{ffi, types::PyTuple};
 
-use super::EventLoop;
+use super::door::OnLoop;
 use super::record::Record;
 use crate::py::fatal::OrFatal;
 use crate::py::{Owned, context};
@@ -25,7 +25,7 @@ pub enum Post {
 
 /// Tells the loop of finished work: run on the loop's thread, inside a run. Made by a thread that never attaches, so it
 /// carries plain Rust data; the Python objects that wait for it are found through a [`PendingKey`](super::core::PendingKey).
-pub type Finish = Box<dyn FnOnce(&Bound<'_, EventLoop>) -> OrFatal + Send>;
+pub type Finish = Box<dyn FnOnce(OnLoop<'_, '_>) -> OrFatal + Send>;
 
 /// What every post begins with while it is in a mailbox: its link, and whether it is a record or a letter.
 #[repr(C)]

@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use super::binding::{self, RunningScope};
+use super::door::{self, OnLoop, RunGuard};
 use super::{EventLoop, exit, signal, turn};
 use crate::py::errors::both;
 use crate::py::names::names;
@@ -34,22 +35,18 @@ pub(super) fn run_forever(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
     let lp = event_loop.get();
     lp.check_open()?;
     check_not_running(event_loop)?;
-    lp.shared.begin_run().map_err(|foreign| lp.wrong_thread(py, foreign))?;
-    if lp.shared.is_closed() {
-        // Closed between the check and the claim, which `close` takes too.
-        lp.shared.end_run();
-        return lp.check_open();
-    }
-    let owned = OwnedRun(lp);
+    let run = door::run(event_loop)?;
+    // Closed between the check and the run, or while that waited.
+    lp.check_open()?;
+    let owned = OwnedRun(run);
     if exit::forbids(py, lp) {
-        // SAFETY: the owner since just now.
-        unsafe { lp.core_mut() }.stopping = true;
+        owned.0.on().core(|core| core.stopping = true);
     }
     let _running = RunningScope::enter(event_loop);
     tracing::debug!(id = lp.shared.id, thread = thread::current_id(), "loop runs");
 
-    let result = Surroundings::set_up(event_loop).and_then(|mut surroundings| {
-        let result = turn::run(event_loop).map_err(PyErr::from);
+    let result = Surroundings::set_up(owned.0.on()).and_then(|mut surroundings| {
+        let result = turn::run(owned.0.on()).map_err(PyErr::from);
         // The run's own error comes first; one of the taking down must not hide it.
         both(result, surroundings.take_down(), event_loop)
     });
@@ -62,25 +59,22 @@ pub(super) fn run_forever(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
     result
 }
 
-/// The claim of a run; given back when dropped, by a panic too.
-struct OwnedRun<'a>(&'a EventLoop);
+/// A run that leaves the loop as one that nobody has asked to stop.
+struct OwnedRun<'a, 'py>(RunGuard<'a, 'py>);
 
-impl Drop for OwnedRun<'_> {
+impl Drop for OwnedRun<'_, '_> {
     fn drop(&mut self) {
-        if self.0.shared.is_forked() {
-            // The parent's; this process refuses it for ever.
-            return;
+        // A forked child's loop stays as it is: nobody runs it again.
+        if !self.0.on().get().shared.is_forked() {
+            self.0.on().core(|core| core.stopping = false);
         }
-        // SAFETY: still the owner.
-        unsafe { self.0.core_mut() }.stopping = false;
-        self.0.shared.end_run();
     }
 }
 
 /// What a run changes in its thread, and how it was before. Each field is None until its step is done, so that a set-up that
 /// fails half way takes back what it did. So does a panic, which drops it.
 struct Surroundings<'a, 'py> {
-    event_loop: &'a Bound<'py, EventLoop>,
+    on: OnLoop<'a, 'py>,
     signals: Option<signal::Installed>,
     bound_before: Option<Option<Bound<'py, EventLoop>>>,
     asyncgen_hooks: Option<Bound<'py, PyAny>>,
@@ -88,9 +82,9 @@ struct Surroundings<'a, 'py> {
 }
 
 impl<'a, 'py> Surroundings<'a, 'py> {
-    fn set_up(event_loop: &'a Bound<'py, EventLoop>) -> PyResult<Self> {
+    fn set_up(on: OnLoop<'a, 'py>) -> PyResult<Self> {
         let mut surroundings =
-            Self { event_loop, signals: None, bound_before: None, asyncgen_hooks: None, changed: true };
+            Self { on, signals: None, bound_before: None, asyncgen_hooks: None, changed: true };
         match surroundings.change() {
             Ok(()) => Ok(surroundings),
             // The first error is the one to tell; dropping takes back.
@@ -99,11 +93,10 @@ impl<'a, 'py> Surroundings<'a, 'py> {
     }
 
     fn change(&mut self) -> PyResult<()> {
-        let event_loop = self.event_loop;
-        let py = event_loop.py();
+        let (py, event_loop) = (self.on.py(), self.on.event_loop());
         let main = interpreter::is_main_thread(py)?;
         if main {
-            self.signals = signal::install(event_loop)?;
+            self.signals = signal::install(self.on)?;
         }
         self.bound_before = Some(binding::bound(py)?);
         binding::bind(py, Some(event_loop))?;
@@ -116,7 +109,7 @@ impl<'a, 'py> Surroundings<'a, 'py> {
         self.asyncgen_hooks = Some(imports::get_asyncgen_hooks(py)?.call0()?);
         imports::set_asyncgen_hooks(py)?.call((), Some(&hooks))?;
         if event_loop.get().shared.is_debug() {
-            set_origin_tracking(event_loop, true)?;
+            set_origin_tracking(self.on, true)?;
         }
         imports::set_running_loop(py)?.call1((event_loop,))?;
         panic::point("set-up");
@@ -128,11 +121,10 @@ impl<'a, 'py> Surroundings<'a, 'py> {
         if !std::mem::replace(&mut self.changed, false) {
             return Ok(());
         }
-        let event_loop = self.event_loop;
-        let py = event_loop.py();
+        let (py, event_loop) = (self.on.py(), self.on.event_loop());
         let steps = [
             imports::set_running_loop(py).and_then(|set| set.call1((py.None(),))).map(drop),
-            set_origin_tracking(event_loop, false),
+            set_origin_tracking(self.on, false),
             match self.asyncgen_hooks.take() {
                 Some(hooks) => hooks
                     .cast_into::<PyTuple>()
@@ -140,7 +132,7 @@ impl<'a, 'py> Surroundings<'a, 'py> {
                     .and_then(|hooks| imports::set_asyncgen_hooks(py)?.call1(hooks).map(drop)),
                 None => Ok(()),
             },
-            self.signals.take().map_or(Ok(()), |installed| signal::uninstall(event_loop, installed)),
+            self.signals.take().map_or(Ok(()), |installed| signal::uninstall(self.on, installed)),
             match self.bound_before.take() {
                 // A loop that only visits a thread (a Runner inside a bound thread) hands it back.
                 Some(Some(before)) if !before.is(event_loop) => {
@@ -167,7 +159,7 @@ impl Drop for Surroundings<'_, '_> {
         // SAFETY: attached; it is set back.
         let raised = unsafe { ffi::PyErr_GetRaisedException() };
         if let Err(error) = self.take_down() {
-            error.write_unraisable(self.event_loop.py(), Some(self.event_loop));
+            error.write_unraisable(self.on.py(), Some(self.on.event_loop()));
         }
         // SAFETY: as above.
         unsafe { ffi::PyErr_SetRaisedException(raised) };
@@ -175,17 +167,17 @@ impl Drop for Surroundings<'_, '_> {
 }
 
 /// Switches the noting of coroutine origins on or off for this thread, keeping the former depth.
-pub(super) fn set_origin_tracking(event_loop: &Bound<'_, EventLoop>, enabled: bool) -> PyResult<()> {
-    let py = event_loop.py();
-    let saved = event_loop.get().with(py, |core| core.origin_depth)?;
+pub(super) fn set_origin_tracking(on: OnLoop<'_, '_>, enabled: bool) -> PyResult<()> {
+    let py = on.py();
+    let saved = on.core(|core| core.origin_depth);
     let depth = match (enabled, saved) {
         (true, None) => {
             let depth: i32 = imports::get_origin_depth(py)?.call0()?.extract()?;
-            event_loop.get().with(py, |core| core.origin_depth = Some(depth))?;
+            on.core(|core| core.origin_depth = Some(depth));
             DEBUG_STACK_DEPTH
         }
         (false, Some(depth)) => {
-            event_loop.get().with(py, |core| core.origin_depth = None)?;
+            on.core(|core| core.origin_depth = None);
             depth
         }
         _ => return Ok(()),

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::event_loop::post::Post;
 use crate::inbox::InboxSender;
-use crate::sync::ownership::{Claim, Foreign, Ownership};
+use crate::sync::ownership::{Claim, Foreign, Ownership, Running, Visiting};
 use crate::sys::thread;
 
 pub struct Shared {
@@ -55,21 +55,32 @@ impl Shared {
         self.ownership.is_mine()
     }
 
-    /// The right to touch the core, or who has it.
+    /// The right to touch the core for a moment, or the thread that runs the loop.
     #[inline]
     pub fn claim(&self) -> Result<Claim<'_>, Foreign> {
         self.ownership.claim()
     }
 
-    /// Starts running: the claim lasts until [`end_run`](Self::end_run).
-    pub fn begin_run(&self) -> Result<(), Foreign> {
-        self.ownership.begin_run()?;
-        self.bound_thread.store(thread::current_id(), Ordering::Relaxed);
-        Ok(())
+    /// As [`claim`](Self::claim), for whoever nothing can refuse.
+    ///
+    /// # Safety
+    /// The calling thread is inside of a run or a visit of this loop.
+    #[inline]
+    pub unsafe fn claim_inside(&self) -> Claim<'_> {
+        // SAFETY: promised.
+        unsafe { self.ownership.claim_inside() }
     }
 
-    pub fn end_run(&self) {
-        self.ownership.end_run();
+    /// Begins to run the loop. Waits, detached, for other threads' visits.
+    pub fn run(&self) -> Result<Running<'_>, Foreign> {
+        let running = self.ownership.run()?;
+        self.bound_thread.store(thread::current_id(), Ordering::Relaxed);
+        Ok(running)
+    }
+
+    /// Begins an operation on the loop, if no other thread runs it.
+    pub fn visit(&self) -> Result<Visiting<'_>, Foreign> {
+        self.ownership.visit()
     }
 
     pub fn has_goal(&self) -> bool {

@@ -12,7 +12,8 @@ use pyo3::types::PyDict;
 
 use super::EventLoop;
 use super::core::Core;
-use super::endpoint::{Endpoint, with_driver};
+use super::door::OnLoop;
+use super::endpoint::Endpoint;
 use super::report::{OrReport, Report};
 use crate::driver::{Completion, Driver, Interest, Token};
 use crate::py::errors::OrOsError;
@@ -65,11 +66,9 @@ fn slot(core: &mut Core) -> PyResult<&'static Slot> {
 }
 
 /// Tells the loop which signals came.
-fn deliver(event_loop: &Bound<'_, EventLoop>, _: Token, _: Completion) -> OrFatal {
-    let py = event_loop.py();
-    // SAFETY: owned while running; the borrow ends with the statement.
-    let Some(slot) = unsafe { event_loop.get().core_mut() }.signals.as_ref().map(|signals| signals.slot)
-    else {
+fn deliver(on: OnLoop<'_, '_>, _: Token, _: Completion) -> OrFatal {
+    let (py, event_loop) = (on.py(), on.event_loop());
+    let Some(slot) = on.core(|core| core.signals.as_ref().map(|signals| signals.slot)) else {
         return Ok(());
     };
     let mut numbers = slot.take();
@@ -145,18 +144,17 @@ fn set_wakeup_fd(py: Python<'_>, fd: i32) -> PyResult<i32> {
 }
 
 /// Makes signals end the loop's wait. Call on the main thread. None where Python refuses (a subinterpreter).
-pub fn install(event_loop: &Bound<'_, EventLoop>) -> PyResult<Option<Installed>> {
-    let py = event_loop.py();
+pub fn install(on: OnLoop<'_, '_>) -> PyResult<Option<Installed>> {
+    let py = on.py();
     let (read, write) = sys::signal::wakeup_pair().or_os_error()?;
-    let token =
-        with_driver(event_loop, |driver| watch(driver, read, Endpoint::bare(run_handlers)))?.or_os_error()?;
+    let token = on.driver(|driver| watch(driver, read, Endpoint::bare(run_handlers)))?.or_os_error()?;
     match set_wakeup_fd(py, write) {
         Ok(former_fd) => {
-            event_loop.get().with(py, |core| core.signal_watches += 1)?;
+            on.core(|core| core.signal_watches += 1);
             Ok(Some(Installed { token, former_fd }))
         }
         Err(error) => {
-            with_driver(event_loop, |driver| driver.deregister(token))?;
+            drop(on.driver(|driver| driver.deregister(token))?);
             // So it says where it refuses.
             if error.is_instance_of::<PyValueError>(py) { Ok(None) } else { Err(error) }
         }
@@ -164,10 +162,10 @@ pub fn install(event_loop: &Bound<'_, EventLoop>) -> PyResult<Option<Installed>>
 }
 
 /// Gives the wake-up descriptor back to whom it belonged before, unless somebody else took it meanwhile.
-pub fn uninstall(event_loop: &Bound<'_, EventLoop>, installed: Installed) -> PyResult<()> {
-    let py = event_loop.py();
-    with_driver(event_loop, |driver| driver.deregister(installed.token))?;
-    event_loop.get().with(py, |core| core.signal_watches -= 1)?;
+pub fn uninstall(on: OnLoop<'_, '_>, installed: Installed) -> PyResult<()> {
+    let py = on.py();
+    drop(on.driver(|driver| driver.deregister(installed.token))?);
+    on.core(|core| core.signal_watches -= 1);
     let (_, write) = sys::signal::wakeup_pair().or_os_error()?;
     // Whose it is can only be learnt by setting one: ours, so that what comes in the meantime is not lost.
     let current = set_wakeup_fd(py, write)?;
@@ -181,8 +179,8 @@ pub fn uninstall(event_loop: &Bound<'_, EventLoop>, installed: Installed) -> PyR
 }
 
 /// Runs Python's handlers.
-fn run_handlers(event_loop: &Bound<'_, EventLoop>, _: Token, _: Completion) -> OrFatal {
-    let py = event_loop.py();
+fn run_handlers(on: OnLoop<'_, '_>, _: Token, _: Completion) -> OrFatal {
+    let py = on.py();
     let run = || {
         sys::signal::drain_wakeup().or_os_error()?;
         py.check_signals()

@@ -8,14 +8,16 @@ use std::time::Duration;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use super::core::{AtEnd, Ready};
+use super::core::{AtEnd, Core, Ready};
+use super::door::OnLoop;
+use super::endpoint::{Dispatch, Endpoint};
 use super::feed::Fed;
 use super::handle::HandleRef;
 use super::post::RemoteCall;
 use super::report::{OrReport, Report};
 use super::signal::Subscription;
 use super::{EventLoop, handle_type, task};
-use crate::driver::{Completion, Driver};
+use crate::driver::{Completion, Driver, Token};
 use crate::py::away::Away;
 use crate::py::errors::OrOsError;
 use crate::py::fatal::{self, Fatal, OrFatal};
@@ -51,29 +53,27 @@ const LONGEST_BACKOFF: u8 = 32;
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 
 /// Runs turns until the loop is stopped or an error must leave it.
-pub(super) fn run(event_loop: &Bound<'_, EventLoop>) -> OrFatal {
-    let result = repeat(event_loop);
+pub(super) fn run(on: OnLoop<'_, '_>) -> OrFatal {
+    let result = repeat(on);
     // The turn that an error has cut short has its end too.
-    fatal::both(event_loop.py(), result, end(event_loop))
+    fatal::both(on.py(), result, end(on))
 }
 
-fn repeat(event_loop: &Bound<'_, EventLoop>) -> OrFatal {
-    let py = event_loop.py();
-    let lp = event_loop.get();
+fn repeat(on: OnLoop<'_, '_>) -> OrFatal {
+    let py = on.py();
     let mut last_poll = 0;
     loop {
         // SAFETY: attached. Runs Python's signal handlers on the main thread and is a safe point for the collector.
         if unsafe { ffi::PyErr_CheckSignals() } != 0 {
             return Err(Fatal::of_loop(py, PyErr::fetch(py)));
         }
-        poll(event_loop, &mut last_poll)?;
-        drain_inbox(event_loop)?;
-        move_due_timers(lp);
-        run_ready(event_loop)?;
-        feed(event_loop)?;
-        end(event_loop)?;
-        // SAFETY: owned while running.
-        if unsafe { lp.core_mut() }.stopping {
+        poll(on, &mut last_poll)?;
+        drain_inbox(on)?;
+        move_due_timers(on);
+        run_ready(on)?;
+        feed(on)?;
+        end(on)?;
+        if on.core(|core| core.stopping) {
             return Ok(());
         }
     }
@@ -81,43 +81,43 @@ fn repeat(event_loop: &Bound<'_, EventLoop>) -> OrFatal {
 
 /// Waits for I/O if there is nothing else to do, and dispatches what is done. Every turn that does not wait looks instead, if it
 /// is time to: whatever keeps the loop from sleeping, descriptors have their turn.
-fn poll(event_loop: &Bound<'_, EventLoop>, last_poll: &mut u64) -> OrFatal {
-    let lp = event_loop.get();
-    let broken = |error| Fatal::of_loop(event_loop.py(), error);
-    let busy = {
-        // SAFETY: owned while running; the borrow ends with the block.
-        let core = unsafe { lp.core_mut() };
+fn poll(on: OnLoop<'_, '_>, last_poll: &mut u64) -> OrFatal {
+    let broken = |error| Fatal::of_loop(on.py(), error);
+    let (turns, busy) = on.core(|core| {
         core.counters.turns += 1;
-        if core.counters.turns % DETACH_EVERY == 0 {
-            // Callbacks written in C never pass a point where the interpreter can stop this thread or switch to another.
-            detached(|_| ());
-        }
-        core.stopping || core.hungry || !core.ready.is_empty()
-    };
-    let polled = if busy || drop_cancelled(lp) {
-        look(lp, last_poll)
+        (core.counters.turns, core.stopping || core.hungry || !core.ready.is_empty())
+    });
+    if turns.is_multiple_of(DETACH_EVERY) {
+        // Callbacks written in C never pass a point where the interpreter can stop this thread or switch to another.
+        detached(|_| ());
+    }
+    let polled = if busy || drop_cancelled(on) {
+        look(on, last_poll)
     } else {
-        match sleep(event_loop, last_poll) {
-            Ok(false) => look(lp, last_poll),
+        match sleep(on, last_poll) {
+            Ok(false) => look(on, last_poll),
             slept => slept,
         }
     };
     let polled = polled.map_err(broken)?;
-    if polled { dispatch(event_loop) } else { Ok(()) }
+    if polled { dispatch(on) } else { Ok(()) }
 }
 
 /// Asks the driver without waiting, unless it was asked a moment ago. False if it was not asked.
 #[inline]
-fn look(lp: &EventLoop, last_poll: &mut u64) -> PyResult<bool> {
-    // SAFETY: owned while running; no reference outlives this function, which calls no Python.
-    let core = unsafe { lp.core_mut() };
+fn look(on: OnLoop<'_, '_>, last_poll: &mut u64) -> PyResult<bool> {
+    on.core(|core| look_in(core, last_poll))
+}
+
+#[inline]
+fn look_in(core: &mut Core, last_poll: &mut u64) -> PyResult<bool> {
     let Some(driver) = core.driver.as_mut().filter(|driver| !driver.is_empty()) else {
         return Ok(false);
     };
     // Where only signals could be heard of, even the clock is not looked at in every turn.
     let only_signals = driver.len() == core.signal_watches;
     let waits = core.signals.as_ref().is_some_and(Subscription::is_pending);
-    if only_signals && !waits && !core.stopping && core.counters.turns % SIGNAL_TURNS != 0 {
+    if only_signals && !waits && !core.stopping && !core.counters.turns.is_multiple_of(SIGNAL_TURNS) {
         return Ok(false);
     }
     let now = monotonic_ns();
@@ -131,8 +131,8 @@ fn look(lp: &EventLoop, last_poll: &mut u64) -> PyResult<bool> {
 }
 
 /// Waits for I/O until the next deadline. False if something turned up that is to be done first: then the driver was not asked.
-fn sleep(event_loop: &Bound<'_, EventLoop>, last_poll: &mut u64) -> PyResult<bool> {
-    let lp = event_loop.get();
+fn sleep(on: OnLoop<'_, '_>, last_poll: &mut u64) -> PyResult<bool> {
+    let lp = on.get();
     // SAFETY: this thread owns the core while it runs, and no reference outlives this function, which calls no Python; the
     // detached wait below borrows the driver only, which nobody else may touch.
     let core = unsafe { lp.core_mut() };
@@ -151,7 +151,7 @@ fn sleep(event_loop: &Bound<'_, EventLoop>, last_poll: &mut u64) -> PyResult<boo
                 return Ok(false);
             }
             let feed = core.feed.clone();
-            if feed.as_ref().is_some_and(|feed| !feed.may_sleep(event_loop.py())) {
+            if feed.as_ref().is_some_and(|feed| !feed.may_sleep(on.py())) {
                 core.hungry = true;
                 return Ok(false);
             }
@@ -172,21 +172,21 @@ fn sleep(event_loop: &Bound<'_, EventLoop>, last_poll: &mut u64) -> PyResult<boo
 
 /// Lets go of the cancelled timers that come next. True if there were any: releasing them may have run code, which may have left
 /// something to do.
-fn drop_cancelled(lp: &EventLoop) -> bool {
+fn drop_cancelled(on: OnLoop<'_, '_>) -> bool {
     let mut dead = Vec::new();
-    // SAFETY: owned while running; the borrow ends before the timers are dropped.
-    let core = unsafe { lp.core_mut() };
-    while let Some(timer) = core.timers.pop_cancelled(HandleRef::is_cancelled) {
-        timer.set_unscheduled();
-        dead.push(timer);
-    }
+    on.core(|core| {
+        while let Some(timer) = core.timers.pop_cancelled(HandleRef::is_cancelled) {
+            timer.set_unscheduled();
+            dead.push(timer);
+        }
+    });
     !dead.is_empty()
 }
 
 /// After something was posted, lets other threads run before the loop sleeps: who posted is likely to post more, and while
 /// the loop is awake posts cost no system call. So one wake-up serves a burst even where both threads share a core. Where a
 /// yield brings in no more than the sleep would have, more and more of the next ones are skipped. True when there is something to do.
-fn yield_to_producers(core: &mut super::core::Core) -> bool {
+fn yield_to_producers(core: &mut Core) -> bool {
     if core.yields_to_skip > 0 {
         core.yields_to_skip -= 1;
         return false;
@@ -208,88 +208,94 @@ fn detached<R>(wait: impl FnOnce(&Detached) -> R) -> R {
 
 /// Hands out what the driver has done, sources taking turns: each that was ready gets one, and where they are few, some get
 /// more (a listener with a queue of connections, a stream that fills the buffer).
-fn dispatch(event_loop: &Bound<'_, EventLoop>) -> OrFatal {
-    let lp = event_loop.get();
-    // SAFETY: owned while running; each borrow ends with its statement.
-    let driver = || unsafe { lp.core_mut().driver.as_mut() };
-    let Some(count) = driver().map(|driver| {
+fn dispatch(on: OnLoop<'_, '_>) -> OrFatal {
+    let collected = on.core(|core| {
+        let driver = core.driver.as_mut()?;
         driver.collect();
-        driver.pending()
-    }) else {
-        return Ok(());
-    };
-    // SAFETY: owned while running; the borrow ends with the statement.
-    let idle = unsafe { lp.core_mut() }.ready.is_empty();
+        Some((driver.pending(), core.ready.is_empty()))
+    });
+    let Some((count, idle)) = collected else { return Ok(()) };
     let mut received = 0;
     for _ in 0..count.max(LEAST_BATCH) {
-        if idle && received >= MOST_RECEIVED || driver().is_none_or(|driver| driver.pending() == 0) {
+        if idle && received >= MOST_RECEIVED {
             break;
         }
-        let next = driver().and_then(|driver| {
-            let (token, completion) = driver.next_completion()?;
-            Some((driver.data(token)?.dispatch, token, completion))
-        });
+        let (pending, next) =
+            on.core(|core| match core.driver.as_mut().filter(|driver| driver.pending() > 0) {
+                Some(driver) => (true, next_of(driver)),
+                None => (false, None),
+            });
+        if !pending {
+            break;
+        }
         if let Some((dispatch, token, completion)) = next {
             if let Completion::Received(len) | Completion::Large(len) = completion {
                 received += len;
             }
-            dispatch(event_loop, token, completion)?;
+            dispatch(on, token, completion)?;
         }
     }
     Ok(())
+}
+
+/// A completion, and where it goes; None for one of a source that is gone.
+#[inline]
+fn next_of(driver: &mut Driver<Endpoint>) -> Option<(Dispatch, Token, Completion)> {
+    let (token, completion) = driver.next_completion()?;
+    Some((driver.data(token)?.dispatch, token, completion))
 }
 
 /// Takes what other threads sent.
-fn drain_inbox(event_loop: &Bound<'_, EventLoop>) -> OrFatal {
-    let lp = event_loop.get();
-    // SAFETY: owned while running; each borrow ends with its statement.
-    let core = || unsafe { lp.core_mut() };
-    core().take_posts();
+fn drain_inbox(on: OnLoop<'_, '_>) -> OrFatal {
+    let mut next = on.core(|core| {
+        core.take_posts();
+        core.finished.pop_front()
+    });
     panic::point("turn");
-    while let Some(finish) = core().finished.pop_front() {
-        finish(event_loop)?;
+    while let Some(finish) = next {
+        finish(on)?;
+        next = on.core(|core| core.finished.pop_front());
     }
     Ok(())
 }
 
-fn move_due_timers(lp: &EventLoop) {
-    // SAFETY: owned while running; the borrow ends before the cancelled timers are dropped.
-    let core = unsafe { lp.core_mut() };
-    if core.timers.is_empty() {
-        return;
-    }
+fn move_due_timers(on: OnLoop<'_, '_>) {
     let mut dead = Vec::new();
-    let now = monotonic_ns();
-    while let Some(timer) = core.timers.pop_due(now) {
-        timer.set_unscheduled();
-        if timer.is_cancelled() {
-            core.timers.forget_cancelled();
-            dead.push(timer);
-        } else {
-            core.ready.push_back(Ready::Handle(timer));
+    on.core(|core| {
+        if core.timers.is_empty() {
+            return;
         }
-    }
+        let now = monotonic_ns();
+        while let Some(timer) = core.timers.pop_due(now) {
+            timer.set_unscheduled();
+            if timer.is_cancelled() {
+                core.timers.forget_cancelled();
+                dead.push(timer);
+            } else {
+                core.ready.push_back(Ready::Handle(timer));
+            }
+        }
+    });
     drop(dead);
 }
 
 /// Runs what is ready now.
-fn run_ready(event_loop: &Bound<'_, EventLoop>) -> OrFatal {
-    let py = event_loop.py();
-    let lp = event_loop.get();
-    // SAFETY: owned while running; each borrow ends with its statement.
-    let core = || unsafe { lp.core_mut() };
+fn run_ready(on: OnLoop<'_, '_>) -> OrFatal {
+    let (py, event_loop) = (on.py(), on.event_loop());
+    // SAFETY: owned while running, which is not asked again for each item; each borrow ends with its statement.
+    let core = || unsafe { on.get().core_mut() };
     for _ in 0..core().ready.len() {
         match core().ready.pop_front() {
             Some(Ready::Handle(handle)) => {
                 if !handle.is_cancelled() {
-                    run_handle(event_loop, &handle)?;
+                    run_handle(on, &handle)?;
                 }
                 if let Some(handle) = handle.recycle(py) {
                     drop(core().keep(handle));
                 }
             }
             Some(Ready::Task(task)) => task::step::run(event_loop, task)?,
-            Some(Ready::Remote(call)) => run_remote(event_loop, &call)?,
+            Some(Ready::Remote(call)) => run_remote(on, &call)?,
             None => break,
         }
     }
@@ -299,47 +305,45 @@ fn run_ready(event_loop: &Bound<'_, EventLoop>) -> OrFatal {
 /// Does what was put off to the turn's end: all of it, even if something of it has an error that leaves the run. There may be
 /// no turn after that.
 #[inline]
-fn end(event_loop: &Bound<'_, EventLoop>) -> OrFatal {
-    let (py, lp) = (event_loop.py(), event_loop.get());
+fn end(on: OnLoop<'_, '_>) -> OrFatal {
+    let py = on.py();
     let mut result = Ok(());
-    // SAFETY: owned while running; the borrow ends with the statement.
-    while let Some(AtEnd { call, object }) = unsafe { lp.core_mut() }.at_end.pop_front() {
-        result = fatal::both(py, result, call(event_loop, &object.into_bound(py)));
+    while let Some(AtEnd { call, object }) = on.core(|core| core.at_end.pop_front()) {
+        result = fatal::both(py, result, call(on, &object.into_bound(py)));
     }
     result
 }
 
 /// Takes some of what the loop's feed has to give.
 #[inline]
-fn feed(event_loop: &Bound<'_, EventLoop>) -> OrFatal {
-    let lp = event_loop.get();
-    // SAFETY: owned while running; each borrow ends with its statement.
-    let core = || unsafe { lp.core_mut() };
-    let Some(feed) = core().feed.clone() else { return Ok(()) };
-    let fed = feed.feed(event_loop)?;
-    core().hungry = matches!(fed, Fed::Some);
-    match fed {
-        Fed::Nothing => {}
-        // Who brought this is likely to bring more: the loop yields once before it sleeps.
-        Fed::Some => core().posted = true,
-        Fed::End => core().stopping = true,
-    }
+fn feed(on: OnLoop<'_, '_>) -> OrFatal {
+    let Some(feed) = on.core(|core| core.feed.clone()) else { return Ok(()) };
+    let fed = feed.feed(on)?;
+    on.core(|core| {
+        core.hungry = matches!(fed, Fed::Some);
+        match fed {
+            Fed::Nothing => {}
+            // Whoever brought this is likely to bring more: the loop yields once before it sleeps.
+            Fed::Some => core.posted = true,
+            Fed::End => core.stopping = true,
+        }
+    });
     Ok(())
 }
 
 /// Runs one handle; what it raises goes to the exception handler.
 #[inline]
-pub(crate) fn run_handle(event_loop: &Bound<'_, EventLoop>, handle: &HandleRef) -> OrFatal {
-    if event_loop.get().shared.is_debug() {
-        return run_in_debug_mode(event_loop, handle);
+pub(crate) fn run_handle(on: OnLoop<'_, '_>, handle: &HandleRef) -> OrFatal {
+    if on.get().shared.is_debug() {
+        return run_in_debug_mode(on, handle);
     }
     // SAFETY: attached, on the loop's thread, which owns it.
-    finish_call(event_loop, handle, unsafe { handle.call() })
+    finish_call(on.event_loop(), handle, unsafe { handle.call() })
 }
 
 /// Runs a call from another thread. A Handle is made only where one must be seen: in debug mode and for an error.
-fn run_remote(event_loop: &Bound<'_, EventLoop>, call: &RemoteCall) -> OrFatal {
-    let py = event_loop.py();
+fn run_remote(on: OnLoop<'_, '_>, call: &RemoteCall) -> OrFatal {
+    let (py, event_loop) = (on.py(), on.event_loop());
     if call.is_cancelled() {
         return Ok(());
     }
@@ -347,7 +351,7 @@ fn run_remote(event_loop: &Bound<'_, EventLoop>, call: &RemoteCall) -> OrFatal {
     let Some(context) = call.context(py).or_report(event_loop, report)? else { return Ok(()) };
     if event_loop.get().shared.is_debug() {
         return match handle_of(event_loop, call, context).or_report(event_loop, report)? {
-            Some(handle) => run_in_debug_mode(event_loop, &handle),
+            Some(handle) => run_in_debug_mode(on, &handle),
             None => Ok(()),
         };
     }
@@ -357,7 +361,7 @@ fn run_remote(event_loop: &Bound<'_, EventLoop>, call: &RemoteCall) -> OrFatal {
         let error = Fatal::split(py, PyErr::fetch(py))?;
         return match handle_of(event_loop, call, context) {
             Ok(handle) => handle_type::report(event_loop, &handle, error),
-            Err(_) => report().error(error).send(event_loop),
+            Err(_) => on.report(report().error(error)),
         };
     }
     // SAFETY: a new reference.
@@ -394,55 +398,46 @@ fn finish_call(event_loop: &Bound<'_, EventLoop>, handle: &HandleRef, result: *m
 }
 
 /// The handle that `_current_handle` shows, until this is dropped; then the former one again.
-struct Shown<'a> {
-    lp: &'a EventLoop,
+struct Shown<'a, 'py> {
+    on: OnLoop<'a, 'py>,
     former: Option<HandleRef>,
 }
 
-impl<'a> Shown<'a> {
-    fn new(lp: &'a EventLoop, handle: HandleRef) -> Self {
-        // SAFETY: owned while running; the borrow ends with the statement, which drops nothing.
-        let former = unsafe { lp.core_mut() }.current_handle.replace(handle);
-        Self { lp, former }
+impl<'a, 'py> Shown<'a, 'py> {
+    fn new(on: OnLoop<'a, 'py>, handle: HandleRef) -> Self {
+        Self { on, former: on.core(|core| core.current_handle.replace(handle)) }
     }
 }
 
-impl Drop for Shown<'_> {
+impl Drop for Shown<'_, '_> {
     fn drop(&mut self) {
-        // SAFETY: as above; what is dropped is outside by then.
-        let shown = std::mem::replace(&mut unsafe { self.lp.core_mut() }.current_handle, self.former.take());
-        drop(shown);
+        let former = self.former.take();
+        drop(self.on.core(|core| std::mem::replace(&mut core.current_handle, former)));
     }
 }
 
 #[cold]
-fn run_in_debug_mode(event_loop: &Bound<'_, EventLoop>, handle: &HandleRef) -> OrFatal {
-    let py = event_loop.py();
-    let lp = event_loop.get();
-    let shown = Shown::new(lp, handle.clone_ref(py));
+fn run_in_debug_mode(on: OnLoop<'_, '_>, handle: &HandleRef) -> OrFatal {
+    let (py, event_loop) = (on.py(), on.event_loop());
+    let shown = Shown::new(on, handle.clone_ref(py));
     panic::point("handle");
     let start = monotonic_ns();
     // SAFETY: attached, on the loop's thread.
     let result = finish_call(event_loop, handle, unsafe { handle.call() });
     drop(shown);
-    let logged = log_if_slow(event_loop, start, || Ok(handle.as_object().clone_ref(py)));
+    let logged = log_if_slow(on, start, || Ok(handle.as_object().clone_ref(py)));
     fatal::both(py, result, logged)
 }
 
 /// Debug mode: logs what has run since then, if that is long enough. On the loop's thread.
 #[cold]
-pub(crate) fn log_if_slow(
-    event_loop: &Bound<'_, EventLoop>,
-    since: u64,
-    who: impl FnOnce() -> PyResult<Owned>,
-) -> OrFatal {
-    let py = event_loop.py();
+pub(crate) fn log_if_slow(on: OnLoop<'_, '_>, since: u64, slow: impl FnOnce() -> PyResult<Owned>) -> OrFatal {
+    let (py, event_loop) = (on.py(), on.event_loop());
     let seconds = (monotonic_ns() - since) as f64 / 1e9;
-    // SAFETY: owned while running; the borrow ends with the statement.
-    if seconds < unsafe { event_loop.get().core_mut() }.slow_callback_duration {
+    if seconds < on.core(|core| core.slow_callback_duration) {
         return Ok(());
     }
     let name = names()._log_slow_callback.bind(py);
-    let log = || event_loop.call_method1(name, (who()?.bind(py), seconds));
+    let log = || event_loop.call_method1(name, (slow()?.bind(py), seconds));
     log().or_report(event_loop, || Report::new("Exception while a slow callback was logged")).map(drop)
 }

@@ -110,7 +110,7 @@ impl Handed {
     /// Posts it to its loop. A loop that is closed gives it back, and dropping it hands it on.
     fn send(self) {
         let inbox = self.target().shared.inbox.clone();
-        drop(inbox.post(Post::Finished(Box::new(move |event_loop| self.begin(event_loop)))));
+        drop(inbox.post(Post::Finished(Box::new(move |on| self.begin(on.event_loop())))));
     }
 
     /// On the thread of the loop that got it.

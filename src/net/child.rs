@@ -9,6 +9,7 @@ use pyo3::types::PyTuple;
 
 use crate::driver::{Completion, Driver, Interest, Token};
 use crate::event_loop::EventLoop;
+use crate::event_loop::door::OnLoop;
 use crate::event_loop::endpoint::{Endpoint, Native, with_driver};
 use crate::event_loop::handle::HandleRef;
 use crate::event_loop::report::{OrReport, Report};
@@ -55,10 +56,11 @@ fn watch(driver: &mut Driver<Endpoint>, child: Child) -> Result<(), (io::Error, 
     driver.watch(token, ONCE).map(drop).map_err(|error| (error, driver.deregister(token)))
 }
 
-fn dispatch(event_loop: &Bound<'_, EventLoop>, token: Token, _: Completion) -> OrFatal {
+fn dispatch(on: OnLoop<'_, '_>, token: Token, _: Completion) -> OrFatal {
+    let event_loop = on.event_loop();
     let report = || Report::new("Exception at a child's end");
     match ended(event_loop, token).or_report(event_loop, report)? {
-        Some(Some(handle)) => turn::run_handle(event_loop, &handle),
+        Some(Some(handle)) => turn::run_handle(on, &handle),
         _ => Ok(()),
     }
 }

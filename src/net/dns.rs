@@ -9,6 +9,7 @@ use pyo3::types::{PyList, PyTuple};
 use super::address;
 use crate::event_loop::EventLoop;
 use crate::event_loop::core::PendingKey;
+use crate::event_loop::door::OnLoop;
 use crate::event_loop::post::Post;
 use crate::event_loop::report::{OrReport, Report};
 use crate::event_loop::task;
@@ -53,7 +54,7 @@ impl<W: FnOnce() -> Outcome> Question<W> {
         let Some(work) = self.work.take() else { return };
         let (outcome, key) = (work(), self.key);
         // A loop closed meanwhile wants no answer.
-        let _ = self.inbox.post(Post::Finished(Box::new(move |event_loop| finish(event_loop, key, outcome))));
+        let _ = self.inbox.post(Post::Finished(Box::new(move |on| finish(on, key, outcome))));
     }
 }
 
@@ -63,9 +64,8 @@ impl<W: FnOnce() -> Outcome> Drop for Question<W> {
             return;
         }
         let key = self.key;
-        let forget = move |event_loop: &Bound<'_, EventLoop>| {
-            // SAFETY: owned while running; the borrow ends with the statement.
-            let waiting = unsafe { event_loop.get().core_mut() }.pending.remove(key);
+        let forget = move |on: OnLoop<'_, '_>| {
+            let waiting = on.core(|core| core.pending.remove(key));
             drop(waiting);
             Ok(())
         };
@@ -120,12 +120,9 @@ impl EventLoop {
 }
 
 /// Completes the future that waits for an outcome.
-fn finish(event_loop: &Bound<'_, EventLoop>, key: PendingKey, outcome: Outcome) -> OrFatal {
-    let py = event_loop.py();
-    // SAFETY: owned while running; the borrow ends with the statement.
-    let Some(future) = unsafe { event_loop.get().core_mut() }.pending.remove(key) else {
-        return Ok(());
-    };
+fn finish(on: OnLoop<'_, '_>, key: PendingKey, outcome: Outcome) -> OrFatal {
+    let (py, event_loop) = (on.py(), on.event_loop());
+    let Some(future) = on.core(|core| core.pending.remove(key)) else { return Ok(()) };
     let result = match outcome {
         Outcome::Resolved(Ok(answer)) => address_list(py, &answer),
         Outcome::Named(Ok((host, service))) => names_pair(py, &host, &service),

@@ -14,6 +14,7 @@ use super::tls;
 use super::watch;
 use crate::driver::{Completion, Connection, Refused, Token};
 use crate::event_loop::EventLoop;
+use crate::event_loop::door::OnLoop;
 use crate::event_loop::endpoint::{Endpoint, Native, with_driver};
 use crate::event_loop::report::{OrReport, Report};
 use crate::py::errors::{OrOsError, os_error};
@@ -58,7 +59,8 @@ fn with_listener<R>(
 }
 
 /// Hands a completion to the listener.
-fn dispatch(event_loop: &Bound<'_, EventLoop>, token: Token, completion: Completion) -> OrFatal {
+fn dispatch(on: OnLoop<'_, '_>, token: Token, completion: Completion) -> OrFatal {
+    let event_loop = on.event_loop();
     match completion {
         Completion::Accepted(socket, peer) => accepted(event_loop, token, socket, peer),
         Completion::AcceptFailed(error) => failed(event_loop, token, error)

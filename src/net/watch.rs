@@ -14,6 +14,7 @@ use pyo3::types::PyTuple;
 
 use crate::driver::{Completion, Driver, Interest, Token};
 use crate::event_loop::EventLoop;
+use crate::event_loop::door::OnLoop;
 use crate::event_loop::endpoint::{Endpoint, Native, with_driver};
 use crate::event_loop::handle::{self, HandleRef};
 use crate::event_loop::report::{OrReport, Report};
@@ -204,18 +205,19 @@ pub fn forget(
 }
 
 /// A watched descriptor is ready.
-fn dispatch(event_loop: &Bound<'_, EventLoop>, token: Token, completion: Completion) -> OrFatal {
+fn dispatch(on: OnLoop<'_, '_>, token: Token, completion: Completion) -> OrFatal {
+    let event_loop = on.event_loop();
     let Completion::Polled { readable, writable, more } = completion else { return Ok(()) };
     if kept::dispatch(event_loop, token, readable, writable, more)? {
         return Ok(());
     }
     if readable {
-        resume(event_loop, token, Direction::Read)?;
+        resume(on, token, Direction::Read)?;
     }
     if writable {
-        resume(event_loop, token, Direction::Write)?;
+        resume(on, token, Direction::Write)?;
     }
-    rearm(event_loop, token).or_report(event_loop, failed).map(drop)
+    rearm(on, token).or_report(event_loop, failed).map(drop)
 }
 
 /// What the loop itself could not do for a watch.
@@ -224,9 +226,9 @@ fn failed<'py>() -> Report<'py> {
     Report::new("Exception in the watch of a descriptor")
 }
 
-fn resume(event_loop: &Bound<'_, EventLoop>, token: Token, direction: Direction) -> OrFatal {
-    let py = event_loop.py();
-    let waiter = event_loop.get().with(py, |core| {
+fn resume(on: OnLoop<'_, '_>, token: Token, direction: Direction) -> OrFatal {
+    let (py, event_loop) = (on.py(), on.event_loop());
+    let waiter = on.core(|core| {
         let Some(watch) = core.driver.as_mut().and_then(|driver| watch_of(driver, token)) else {
             return Waiter::Nobody;
         };
@@ -236,13 +238,12 @@ fn resume(event_loop: &Bound<'_, EventLoop>, token: Token, direction: Direction)
             Waiter::Nobody => Waiter::Nobody,
         }
     });
-    let Some(waiter) = waiter.or_report(event_loop, failed)? else { return Ok(()) };
     match waiter {
         Waiter::Callback(handle, _) if handle.is_cancelled() => {
-            let taken = with_driver(event_loop, |driver| take(driver, token, direction));
+            let taken = on.driver(|driver| take(driver, token, direction));
             taken.or_report(event_loop, failed).map(drop)
         }
-        Waiter::Callback(handle, _) => turn::run_handle(event_loop, &handle),
+        Waiter::Callback(handle, _) => turn::run_handle(on, &handle),
         // The system call is made when the one who awaits runs again, so that a cancellation in between loses nothing.
         Waiter::Once(future) => forget(event_loop, token, direction, &future)
             .and_then(|()| task::wake(py, &future))
@@ -253,8 +254,8 @@ fn resume(event_loop: &Bound<'_, EventLoop>, token: Token, direction: Direction)
 }
 
 /// After a one-shot event, waits again for whoever is still there.
-fn rearm(event_loop: &Bound<'_, EventLoop>, token: Token) -> PyResult<()> {
-    let failed = with_driver(event_loop, |driver| {
+fn rearm(on: OnLoop<'_, '_>, token: Token) -> PyResult<()> {
+    let failed = on.driver(|driver| {
         let Some(watch) = watch_of(driver, token) else { return Ok(()) };
         let interest = watch.interest();
         if interest.oneshot { driver.watch(token, interest).map(drop) } else { Ok(()) }

@@ -23,10 +23,9 @@ impl Answer {
     /// Posts the end to the loop that waits. Attached. One that is closed wants no answer.
     pub fn send(self, end: End) {
         let key = self.key;
-        let _ = self.inbox.post(Post::Finished(Box::new(move |event_loop| {
-            // SAFETY: owned while running; the borrow ends with the statement.
-            match unsafe { event_loop.get().core_mut() }.pending.remove(key) {
-                Some(waiting) => outside::pass_on(event_loop, &waiting, &end),
+        let _ = self.inbox.post(Post::Finished(Box::new(move |on| {
+            match on.core(|core| core.pending.remove(key)) {
+                Some(waiting) => outside::pass_on(on.event_loop(), &waiting, &end),
                 None => Ok(()),
             }
         })));
@@ -64,11 +63,8 @@ pub fn _run_on<'py>(
     let work = Work::Coroutine { coro: Owned::for_another_thread(coro), context };
     let job = job_type::create(py, work)?.into_bound(py);
     let pledge = Pledge::new(Owned::for_another_thread(&job));
-    let posted = event_loop
-        .get()
-        .shared
-        .inbox
-        .post(Post::Finished(Box::new(move |event_loop| start::start(event_loop, pledge))));
+    let posted =
+        event_loop.get().shared.inbox.post(Post::Finished(Box::new(move |on| start::start(on, pledge))));
     match posted {
         Ok(()) => Ok(job),
         Err(refused) => {

@@ -99,9 +99,7 @@ pub fn ask_to_cancel(job: &Bound<'_, PyAny>) -> PyResult<bool> {
 fn post_cancel(py: Python<'_>, inbox: &InboxSender<Post>, task: Owned) -> PyResult<()> {
     let context = context::copy_current(py)?;
     // A loop that is closed runs the task no further anyway.
-    drop(
-        inbox.post(Post::Finished(Box::new(move |event_loop| outside::cancel(event_loop, &task, &context)))),
-    );
+    drop(inbox.post(Post::Finished(Box::new(move |on| outside::cancel(on.event_loop(), &task, &context)))));
     Ok(())
 }
 

@@ -9,9 +9,10 @@ use super::job::Work;
 use super::job_type;
 use super::worker;
 use crate::event_loop::core::KeptKey;
+use crate::event_loop::door::OnLoop;
 use crate::event_loop::report::{OrReport, Report};
 use crate::event_loop::task::outside::{self, End};
-use crate::event_loop::{EventLoop, binding, turn};
+use crate::event_loop::{binding, turn};
 use crate::py::fatal::{Fatal, OrFatal};
 use crate::py::{Attached, Owned, context, imports};
 use crate::sys::clock::monotonic_ns;
@@ -24,59 +25,57 @@ pub fn failed<'py>() -> Report<'py> {
 
 /// Does a job, or begins it. What the work raises is the job's end, and so is what goes wrong around it before that. On the loop's
 /// thread, inside a run and outside of any task.
-pub fn start(event_loop: &Bound<'_, EventLoop>, pledge: Pledge) -> OrFatal {
-    let py = event_loop.py();
+pub fn start(on: OnLoop<'_, '_>, pledge: Pledge) -> OrFatal {
+    let py = on.py();
     let job = pledge.job(py);
-    let inbox = &event_loop.get().shared.inbox;
+    let inbox = &on.get().shared.inbox;
     // Dropped in this order: what is shown as being called is alive.
     let Some((work, _calling)) = job_type::state_of(&job).take_work(py, inbox) else { return Ok(()) };
-    let since = event_loop.get().shared.is_debug().then(monotonic_ns);
+    let since = on.get().shared.is_debug().then(monotonic_ns);
     // Given to the job's task, if it comes to that; else it goes after the job's end.
     let mut pledge = Some(pledge);
-    if let Err(error) = perform(event_loop, &mut pledge, &job, &work) {
-        fail(event_loop, &job, error)?;
+    if let Err(error) = perform(on, &mut pledge, &job, &work) {
+        fail(on, &job, error)?;
     }
     drop(pledge);
     let Some(since) = since else { return Ok(()) };
-    turn::log_if_slow(event_loop, since, || match &work {
+    turn::log_if_slow(on, since, || match &work {
         Work::Coroutine { coro, .. } => Ok(coro.clone_ref(py)),
         Work::Call(call) => {
-            Ok(turn::handle_of(event_loop, call, call.context(py)?)?.as_object().clone_ref(py))
+            Ok(turn::handle_of(on.event_loop(), call, call.context(py)?)?.as_object().clone_ref(py))
         }
     })
 }
 
 /// An error around a job: its end, unless it has one.
 #[cold]
-fn fail(event_loop: &Bound<'_, EventLoop>, job: &Bound<'_, PyAny>, error: PyErr) -> OrFatal {
-    let py = event_loop.py();
+fn fail(on: OnLoop<'_, '_>, job: &Bound<'_, PyAny>, error: PyErr) -> OrFatal {
+    let py = on.py();
     let error = Fatal::split(py, error)?;
     let value = Owned::for_another_thread(error.value(py));
-    match end::end(job, End::Error(value)).or_report(event_loop, failed)? {
+    match end::end(job, End::Error(value)).or_report(on.event_loop(), failed)? {
         // It had ended: nobody else hears of it.
-        Some(false) => failed().error(error).send(event_loop),
+        Some(false) => on.report(failed().error(error)),
         _ => Ok(()),
     }
 }
 
 fn perform(
-    event_loop: &Bound<'_, EventLoop>,
+    on: OnLoop<'_, '_>,
     pledge: &mut Option<Pledge>,
     job: &Bound<'_, PyAny>,
     work: &Work,
 ) -> PyResult<()> {
-    let py = event_loop.py();
+    let py = on.py();
     match work {
-        Work::Coroutine { coro, context } => {
-            run(event_loop, pledge, job, &coro.bind(py), context.clone_ref(py))
-        }
+        Work::Coroutine { coro, context } => run(on, pledge, job, &coro.bind(py), context.clone_ref(py)),
         Work::Call(call) => {
             let context = call.context(py)?;
             // SAFETY: attached, and alive.
             let result = unsafe { Owned::steal_or_err(py, call.run(context.as_ptr())) };
             match result {
                 Ok(result) if is_coroutine(py, &result, &context)? => {
-                    run(event_loop, pledge, job, &result.into_bound(py), context)
+                    run(on, pledge, job, &result.into_bound(py), context)
                 }
                 Ok(result) => end::end(job, shared(py, End::Result(result))).map(drop),
                 Err(error) => end::end(job, end_of_error(py, error)?).map(drop),
@@ -111,38 +110,38 @@ fn is_coroutine(py: Python<'_>, result: &Owned, context: &Owned) -> PyResult<boo
 
 /// Makes the coroutine's first step; what it leaves undone is a task from then on.
 fn run(
-    event_loop: &Bound<'_, EventLoop>,
+    on: OnLoop<'_, '_>,
     pledge: &mut Option<Pledge>,
     job: &Bound<'_, PyAny>,
     coro: &Bound<'_, PyAny>,
     context: Owned,
 ) -> PyResult<()> {
-    let py = event_loop.py();
+    let py = on.py();
     let state = job_type::state_of(job);
-    if !state.note_begin(py, &event_loop.get().shared.inbox) {
+    if !state.note_begin(py, &on.get().shared.inbox) {
         // Cancelled while the coroutine was made.
         return coro.call_method0("close").map(drop);
     }
     let (again, inside) = (context.clone_ref(py), context.clone_ref(py));
-    let task = match outside::begin(event_loop, coro, context) {
+    let task = match outside::begin(on.event_loop(), coro, context) {
         Ok(task) => task,
         Err(error) => return end::end(job, end_of_error(py, error)?).map(drop),
     };
     if let Some(end) = outside::end_of(py, &task)? {
         return end::end(job, shared(py, end)).map(drop);
     }
-    let kept = keep(event_loop, job)?;
+    let kept = keep(on, job);
     let Some(pledge) = pledge.take() else { return Ok(()) };
     let ending = Bound::new(py, Ending(Attached::new(Some(Begun { pledge, kept }))))?;
     if let Err(error) = outside::when_ended(py, &task, ending.as_any(), again) {
         // The error's traceback may keep `ending`. What is in it goes, but after the job's end, which it would make one of its own.
         let begun = ending.get().0.lock(py).take();
-        let failed = fail(event_loop, job, error);
+        let failed = fail(on, job, error);
         drop(begun);
         return Ok(failed?);
     }
     if state.note_task(py, task.clone_ref(py)) {
-        outside::cancel(event_loop, &task, &inside)?;
+        outside::cancel(on.event_loop(), &task, &inside)?;
     }
     Ok(())
 }
@@ -158,13 +157,12 @@ fn shared(py: Python<'_>, end: End) -> End {
 }
 
 /// Has somebody know that the job runs here: the worker, or else the loop, whose end is then the job's.
-fn keep(event_loop: &Bound<'_, EventLoop>, job: &Bound<'_, PyAny>) -> PyResult<Kept> {
+fn keep(on: OnLoop<'_, '_>, job: &Bound<'_, PyAny>) -> Kept {
     if let Some(noted) = worker::note_running(job) {
-        return Ok(Kept::ByWorker(noted));
+        return Kept::ByWorker(noted);
     }
     let pledge = Box::new(Pledge::new(job.into()));
-    let key = event_loop.get().with(event_loop.py(), |core| core.kept.insert(pledge))?;
-    Ok(Kept::ByLoop(key))
+    Kept::ByLoop(on.core(|core| core.kept.insert(pledge)))
 }
 
 enum Kept {

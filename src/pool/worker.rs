@@ -12,6 +12,7 @@ use super::end::{self, Pledge};
 use super::queues::{Begun, Queues, RunningKey};
 use super::{job_type, start};
 use crate::event_loop::EventLoop;
+use crate::event_loop::door::OnLoop;
 use crate::event_loop::feed::{Fed, Feed};
 use crate::event_loop::report::OrReport;
 use crate::event_loop::task::outside::{self, End};
@@ -184,18 +185,18 @@ impl Worker {
     }
 
     /// Begins a job. Others see meanwhile which it is.
-    fn begin(&self, event_loop: &Bound<'_, EventLoop>, pledge: Pledge) -> OrFatal {
+    fn begin(&self, on: OnLoop<'_, '_>, pledge: Pledge) -> OrFatal {
         if self.queues.is_dropping() {
-            let ended = end::end(&pledge.job(event_loop.py()), End::Cancelled);
-            return ended.or_report(event_loop, start::failed).map(drop);
+            let ended = end::end(&pledge.job(on.py()), End::Cancelled);
+            return ended.or_report(on.event_loop(), start::failed).map(drop);
         }
-        let py = event_loop.py();
+        let py = on.py();
         let doing = Some(pledge.as_object().clone_ref(py));
         let former = std::mem::replace(&mut self.begun().lock(py).doing, doing);
         drop(former);
         let _doing = Doing(self, py);
         panic::point("job");
-        start::start(event_loop, pledge)
+        start::start(on, pledge)
     }
 
     fn next(&self) -> Option<Pledge> {
@@ -223,17 +224,17 @@ impl Drop for Doing<'_, '_> {
 }
 
 impl Feed for Worker {
-    fn feed(&self, event_loop: &Bound<'_, EventLoop>) -> OrFatal<Fed> {
+    fn feed(&self, on: OnLoop<'_, '_>) -> OrFatal<Fed> {
         let mut since = 0;
         for count in 0..MOST {
             let Some(job) = self.next() else {
-                return Ok(match (count, self.is_over(event_loop.py())) {
+                return Ok(match (count, self.is_over(on.py())) {
                     (0, true) => Fed::End,
                     (0, false) => Fed::Nothing,
                     _ => Fed::Some,
                 });
             };
-            self.begin(event_loop, job)?;
+            self.begin(on, job)?;
             let now = monotonic_ns();
             if since == 0 {
                 since = now;

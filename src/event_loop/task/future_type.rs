@@ -129,7 +129,7 @@ pub(super) unsafe fn decide<K: Kind, R>(
     // SAFETY: alive in the caller's hands.
     let event_loop = unsafe { K::future(object) }.alive()?;
     match routed {
-        Some(value) if event_loop.shared.routes() && !foreign.forked => {
+        Some(value) if event_loop.shared.routes() && !foreign.is_forked() => {
             future::route(py, object, method, args)?;
             Ok(value)
         }

@@ -150,7 +150,7 @@ unsafe extern "C" fn own_next<K: Kind>(object: *mut ffi::PyObject) -> *mut ffi::
     // SAFETY: called by Python, attached, with a future of the kind. `enter_hot`: errors alone drop pyo3's references.
     unsafe {
         raw::enter_hot(|py| {
-            advance(py, object, K::future(object), |foreign| match foreign.forked {
+            advance(py, object, K::future(object), |foreign| match foreign.is_forked() {
                 true => Err(crate::event_loop::forked()),
                 // Awaited in its own thread, which is where it may be stepped.
                 false => Err(future::not_awaited()),

@@ -349,11 +349,7 @@ impl EventLoop {
     /// The error of a call that may only be made in the loop's thread: it names the way that is safe.
     #[cold]
     fn wrong_thread_for(foreign: Foreign, what: &str) -> PyErr {
-        if foreign.forked {
-            return crate::event_loop::forked();
-        }
-        let text = Self::wrong_thread_text(foreign);
-        PyRuntimeError::new_err(format!("{text}: use loop.call_soon_threadsafe({what})"))
+        crate::event_loop::door::wrong_thread(foreign, Some(what))
     }
 
     /// Whether the frames of the loop's coroutines can be looked at: it runs in this thread, or stands still and is bound to

@@ -18,7 +18,7 @@ use crate::sync::biased::BiasedLock;
 /// What a loop keeps of its tasks. All but the lock is touched under the lock only.
 pub struct Tasks {
     /// Orders every change of a future or task of the loop, see the module `task`.
-    pub(super) lock: BiasedLock,
+    pub(in crate::event_loop) lock: BiasedLock,
     /// The newest pending task.
     head: Cell<*mut ffi::PyObject>,
     /// The task that runs; whoever runs it keeps it alive.

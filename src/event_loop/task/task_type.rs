@@ -12,7 +12,7 @@ use super::future_type::{self, decide, or_none};
 use super::{Kind, LOG_DESTROY, MUST_CANCEL, Name, Task, TaskKind, cancel, peek, task_of};
 use crate::py::method::{self, function, getter, setter};
 use crate::py::{Owned, imports, raw};
-use crate::sync::ownership::Foreign;
+use crate::sync::ownership::{Foreign, Why};
 
 pub(super) fn spec() -> raw::TypeSpec {
     let mut methods = future_type::methods::<TaskKind>();
@@ -199,8 +199,8 @@ unsafe fn check_frames(py: Python<'_>, object: *mut ffi::PyObject, method: &str)
         return Ok(());
     }
     let owner = event_loop.shared.bound_thread.load(Ordering::Relaxed);
-    let forked = event_loop.shared.is_forked();
-    let claimed = event_loop.shared.claim().map(drop).and(Err(Foreign { owner, forked }));
+    let why = if event_loop.shared.is_forked() { Why::Forked } else { Why::Runs };
+    let claimed = event_loop.shared.claim().map(drop).and(Err(Foreign { owner, why }));
     // SAFETY: as above.
     unsafe { decide::<TaskKind, _>(py, object, claimed, method, &[], None) }
 }

@@ -30,6 +30,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use crate::driver::{Completion, ReadMode, Refused, Token};
+use crate::event_loop::door::OnLoop;
 use crate::event_loop::endpoint::{Endpoint, with_driver};
 use crate::event_loop::report::{OrReport, Report};
 use crate::event_loop::{EventLoop, turn};
@@ -325,7 +326,8 @@ fn start(object: &Bound<'_, PyAny>, waiter: &Bound<'_, PyAny>) -> PyResult<()> {
 }
 
 /// Hands a completion of the driver to its transport.
-fn dispatch(event_loop: &Bound<'_, EventLoop>, token: Token, completion: Completion) -> OrFatal {
+fn dispatch(on: OnLoop<'_, '_>, token: Token, completion: Completion) -> OrFatal {
+    let event_loop = on.event_loop();
     let report = || Report::new("Exception in the delivery to a transport");
     deliver(event_loop, token, completion).or_report(event_loop, report).map(drop)
 }

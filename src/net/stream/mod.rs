@@ -35,6 +35,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use crate::driver::{Completion, Connection, Driver, ReadMode, Refused, Token};
+use crate::event_loop::door::OnLoop;
 use crate::event_loop::endpoint::{Endpoint, with_driver};
 use crate::event_loop::report::{OrReport, Report};
 use crate::event_loop::{EventLoop, turn};
@@ -429,7 +430,8 @@ pub fn start(object: &Bound<'_, PyAny>, waiter: Option<&Bound<'_, PyAny>>) -> Py
 }
 
 /// Hands a completion of the driver to its transport; in debug mode says when that took long, as of any callback.
-fn dispatch(event_loop: &Bound<'_, EventLoop>, token: Token, completion: Completion) -> OrFatal {
+fn dispatch(on: OnLoop<'_, '_>, token: Token, completion: Completion) -> OrFatal {
+    let event_loop = on.event_loop();
     let delivered = match event_loop.get().shared.is_debug() {
         false => deliver(event_loop, token, completion),
         true => deliver_timed(event_loop, token, completion),

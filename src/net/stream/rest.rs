@@ -14,6 +14,7 @@ use pyo3::prelude::*;
 use super::{Phase, Stream, Transport};
 use crate::driver::{ReadMode, Token};
 use crate::event_loop::EventLoop;
+use crate::event_loop::door::OnLoop;
 use crate::event_loop::endpoint::{Endpoint, with_driver};
 use crate::event_loop::post::Post;
 use crate::event_loop::report::{OrReport, Report};
@@ -87,10 +88,10 @@ fn tell_server(event_loop: &Bound<'_, EventLoop>, server: Owned) -> PyResult<()>
 fn forget(event_loop: &Bound<'_, EventLoop>, token: Token) {
     if abandon(event_loop, token).is_err() {
         // Another thread runs the loop. One that closed meanwhile has forgotten everything.
-        let finish = Box::new(move |event_loop: &Bound<'_, EventLoop>| {
+        let finish = Box::new(move |on: OnLoop<'_, '_>| {
             // Cannot fail in the loop's own thread.
             let report = || Report::new("Exception at the end of a transport");
-            abandon(event_loop, token).or_report(event_loop, report).map(drop)
+            abandon(on.event_loop(), token).or_report(on.event_loop(), report).map(drop)
         });
         let _ = event_loop.get().shared.inbox.post(Post::Finished(finish));
     }

@@ -10,8 +10,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
 
 use super::{Chunk, Kind, Phase, Transport};
-use crate::event_loop::EventLoop;
 use crate::event_loop::core::AtEnd;
+use crate::event_loop::door::OnLoop;
 use crate::event_loop::endpoint::{Endpoint, with_driver};
 use crate::event_loop::report::{OrReport, Report};
 use crate::proto::flow::FlowChange;
@@ -154,12 +154,12 @@ enum Gate {
 }
 
 /// The turn is over.
-fn flush_held(event_loop: &Bound<'_, EventLoop>, object: &Bound<'_, PyAny>) -> OrFatal {
+fn flush_held(on: OnLoop<'_, '_>, object: &Bound<'_, PyAny>) -> OrFatal {
     let report = || Report::new("Exception at a turn's end").transport(object);
     let transport = Transport::new(object);
     // Nobody calls any more, so that what it tells the protocol, it tells in the transport's context.
     let flushed = transport.inside(|| transport.flush_held());
-    flushed.or_report(event_loop, report).map(drop)
+    flushed.or_report(on.event_loop(), report).map(drop)
 }
 
 impl<'py> Transport<'_, 'py> {
