@@ -40,7 +40,7 @@ def run(loop: tokioloop.TokioLoop) -> Callable[[Coroutine[Any, Any, Any]], Any]:
 
 @pytest.fixture
 def contexts(loop: tokioloop.TokioLoop) -> list[dict[str, Any]]:
-    """What reaches the loop's exception handler."""
+    """The contexts that reach the loop's exception handler."""
     seen: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda loop, context: seen.append(context))
     return seen
@@ -71,14 +71,14 @@ def blackhole() -> Iterator[tuple[str, int]]:
 
 @pytest.fixture
 def refused() -> Iterator[tuple[str, int]]:
-    """An address that refuses connections: bound, so that nobody else gets it, but not listening."""
+    """An address that refuses connections: bound, so that no other socket gets it, but not listening."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         yield sock.getsockname()
 
 
 class Recorder(asyncio.Protocol):
-    """A protocol that keeps what happens to it; ``made`` and ``lost`` are futures."""
+    """A protocol that records its calls; ``made`` and ``lost`` are futures."""
 
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""What the tests of servers over several loops share: loops in threads, and clients that are plain sockets."""
+"""Helpers of the tests of servers over several loops: loops in threads, and clients that are plain sockets."""
 
 import asyncio
 import contextlib
@@ -58,7 +58,7 @@ def threads(count: int) -> Iterator[list[Thread]]:
 
 
 class Echo(asyncio.Protocol):
-    """Answers with the name of its thread where it is asked, and else with what it got."""
+    """Answers with the name of its thread when asked for it, otherwise echoes."""
 
     transport: asyncio.Transport
 

@@ -1,4 +1,4 @@
-"""What the tests of TLS by rustls share: both kinds of terms, an echo server, a client."""
+"""Helpers of the tests of TLS by rustls: both kinds of configurations, an echo server, a client."""
 
 import asyncio
 import contextlib
@@ -67,7 +67,7 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 
 class Side(asyncio.Protocol):
-    """A server's protocol: what it is told can be awaited."""
+    """A server's protocol, whose calls can be awaited."""
 
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()

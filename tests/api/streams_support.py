@@ -1,4 +1,4 @@
-"""What the tests of native streams share."""
+"""Helpers of the tests of native streams."""
 
 import asyncio
 from typing import Any
@@ -9,7 +9,7 @@ LIMIT = 2**16
 
 
 def at_once(awaitable: Any) -> Any:
-    """The result of what does not have to wait."""
+    """The result of an awaitable that does not have to wait."""
     with pytest.raises(StopIteration) as stop:
         awaitable.send(None)
     return stop.value.value

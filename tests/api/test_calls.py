@@ -1,4 +1,4 @@
-"""How native methods take their arguments and report what the system refused: as asyncio's own do."""
+"""Native methods take their arguments and report errors of the system as asyncio's own do."""
 
 import asyncio
 import errno

@@ -1,4 +1,4 @@
-"""What a loop, an executor or a pool keeps for later is alive for the collector at every moment of its way, in whichever thread."""
+"""Objects that a loop, an executor or a pool keeps for later are alive for the collector at every moment, in every thread."""
 
 import asyncio
 import functools
@@ -25,7 +25,7 @@ AT_ONCE = 8
 
 
 class Door:
-    """Closed by its finaliser. In a cycle, so that the collector alone decides on it."""
+    """Its finaliser closes it. It is in a cycle, so that only the collector frees it."""
 
     def __init__(self) -> None:
         self.open = True
@@ -48,12 +48,12 @@ class Door:
 
 @pytest.fixture(scope="module")
 def heap() -> list[Any]:
-    """So much that a collection takes a while between its looks at an object."""
+    """So many objects that a collection takes a while between its two visits of one."""
     return [([number],) + (None,) * 20 for number in range(60_000)]
 
 
 class Collections:
-    """A thread that collects once each time it is asked to, beside whatever goes on."""
+    """A thread that collects once for each request, beside the test's work."""
 
     def __init__(self) -> None:
         self._asked = threading.Semaphore(0)
@@ -100,7 +100,7 @@ Use = Callable[[], Awaitable[bool]]
 
 
 async def all_open(use: Use, collections: Collections | None = None) -> None:
-    """Many at once, begun before a collection and ended after it: one of this thread, or of another beside this."""
+    """Many at once, begun before a collection and ended after it: a collection by this thread or by another one."""
     for _ in range(ROUNDS):
         if collections is None:
             answers = [asyncio.ensure_future(use()) for _ in range(AT_ONCE)]
@@ -113,7 +113,7 @@ async def all_open(use: Use, collections: Collections | None = None) -> None:
 
 @pytest.fixture
 def slow_core() -> Iterator[int]:
-    """A core that others keep busy: who is woken there comes to run at any moment, in the middle of a collection too."""
+    """A core that other processes keep busy: a thread that is woken there may run at any moment, even in the middle of a collection."""
     core = max(os.sched_getaffinity(0))
     spin = f"import os; os.sched_setaffinity(0, {{{core}}})\nwhile True: pass"
     busy = [subprocess.Popen([sys.executable, "-S", "-c", spin]) for _ in range(2)]
@@ -140,12 +140,12 @@ def test_an_executors_argument(heap: list[Any], slow_core: int, wrap: Any) -> No
         await asyncio.gather(*[loop.run_in_executor(None, slow_down) for _ in range(threads)])
         await all_open(lambda: loop.run_in_executor(None, wrap(Door().use)))
 
-    # What a new thread made is looked at first.
+    # The collector visits objects of a new thread first.
     with ThreadPoolExecutor(1) as thread:
         thread.submit(tokioloop.run, main()).result()
 
 
-def test_what_an_executors_function_returns(collections: Collections) -> None:
+def test_the_result_of_an_executors_function(collections: Collections) -> None:
     async def made() -> bool:
         door = await asyncio.get_running_loop().run_in_executor(None, Door)
         return door.use()
@@ -153,7 +153,7 @@ def test_what_an_executors_function_returns(collections: Collections) -> None:
     tokioloop.run(all_open(made, collections))
 
 
-def test_what_a_pool_is_given(heap: list[Any]) -> None:
+def test_arguments_of_a_pools_job(heap: list[Any]) -> None:
     with tokioloop.WorkerPool(threads=2) as pool:
 
         async def main() -> None:
@@ -168,7 +168,7 @@ def test_what_a_pool_is_given(heap: list[Any]) -> None:
         tokioloop.run(main())
 
 
-def test_what_a_pools_job_returns(collections: Collections) -> None:
+def test_the_result_of_a_pools_job(collections: Collections) -> None:
     with tokioloop.WorkerPool(threads=2) as pool:
 
         async def made() -> bool:
@@ -222,7 +222,7 @@ def test_handlers_of_signals(collections: Collections) -> None:
 
 
 class Greeter(asyncio.Protocol):
-    """Answers whether the door that its factory knows is open."""
+    """Answers whether the object of its factory is still open."""
 
     def __init__(self, door: Door) -> None:
         self.door = door
@@ -279,7 +279,7 @@ def test_connections_handed_to_the_loops_of_a_pool(collections: Collections, acc
     tokioloop.run(main())
 
 
-def test_those_who_wait_for_a_name(collections: Collections) -> None:
+def test_callers_that_wait_for_a_name(collections: Collections) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         await all_open(lambda: Door().use_after(loop.getaddrinfo("127.0.0.1", 80)), collections)
@@ -287,7 +287,7 @@ def test_those_who_wait_for_a_name(collections: Collections) -> None:
     tokioloop.run(main())
 
 
-def test_those_who_send_a_file(collections: Collections, tmp_path: Path) -> None:
+def test_callers_that_send_a_file(collections: Collections, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"x" * 300_000)
 
@@ -306,7 +306,7 @@ def test_those_who_send_a_file(collections: Collections, tmp_path: Path) -> None
     tokioloop.run(all_open(lambda: Door().use_after(send(path)), collections))
 
 
-def test_those_who_wait_for_a_child(collections: Collections) -> None:
+def test_callers_that_wait_for_a_child(collections: Collections) -> None:
     async def child() -> None:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-S", "-c", "print(1)", stdout=asyncio.subprocess.PIPE

@@ -1,4 +1,4 @@
-"""Which addresses create_connection tries, and what it says of those that fail."""
+"""The addresses that create_connection tries, and its errors for those that fail."""
 
 import socket
 
@@ -8,11 +8,11 @@ import tokioloop
 
 
 class Stop(Exception):
-    """Instead of a connection."""
+    """Raised instead of connecting."""
 
 
 class Recording(tokioloop.TokioLoop):
-    """Notes what it is to connect to, and does not."""
+    """Records its address instead of connecting."""
 
     def __init__(self):
         super().__init__()

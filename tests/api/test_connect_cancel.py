@@ -1,4 +1,4 @@
-"""A connect that is cancelled, at whatever point, leaves no socket open; and of several that connect at once, one stays."""
+"""A connect that is cancelled, at any point, leaves no socket open; of several that connect at once, one stays."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ import tokioloop
 
 
 class Several(tokioloop.TokioLoop):
-    """Knows several addresses for each name."""
+    """Resolves each name to several addresses."""
 
     addresses = ()
 
@@ -40,7 +40,7 @@ def loop():
 
 @pytest.fixture
 def addresses():
-    """By their names: those that answer at once, one that refuses, and one that never answers."""
+    """Addresses by name: several that answer at once, one that refuses, and one that never answers."""
     with contextlib.ExitStack() as stack:
 
         def listener(host, backlog=1000):
@@ -49,7 +49,7 @@ def addresses():
 
         with socket.create_server(("127.0.0.4", 0)) as gone:
             refusing = gone.getsockname()
-        # A full queue answers nobody.
+        # A listener with a full queue never answers.
         silent = listener("127.0.0.3", backlog=0)
         for _ in range(4):
             filler = stack.enter_context(socket.socket())
@@ -64,7 +64,7 @@ def addresses():
 
 
 def descriptors():
-    # What earlier tests left to the collector does not count.
+    # Garbage of earlier tests does not count.
     gc.collect()
     return len(os.listdir("/proc/self/fd"))
 
@@ -75,7 +75,7 @@ async def turns(count):
 
 
 async def settle():
-    """Whatever ends, ends."""
+    """A few turns, in which everything that can end does."""
     await turns(5)
 
 
@@ -91,7 +91,7 @@ WAYS = [
 ]
 
 
-# Without a delay nobody overtakes.
+# Without a delay no attempt overtakes another.
 @pytest.mark.parametrize(
     ("way", "delay"),
     [
@@ -102,7 +102,7 @@ WAYS = [
     ],
 )
 @pytest.mark.parametrize("local", [None, ("127.0.0.1", 0)])
-def test_cancelled_after_so_many_turns(loop, run, addresses, way, delay, local):
+def test_cancelled_after_each_number_of_turns(loop, run, addresses, way, delay, local):
     async def main():
         loop.addresses = [addresses[name] for name in way]
         options = {"happy_eyeballs_delay": delay, "local_addr": local}
@@ -111,7 +111,7 @@ def test_cancelled_after_so_many_turns(loop, run, addresses, way, delay, local):
         before = descriptors()
         for count in range(200):
             ended += await attempt(options, count)
-            # Exactly: what the collector closes counts as open.
+            # Counted exactly: sockets that the collector would close count as open.
             assert len(os.listdir("/proc/self/fd")) == before, f"cancelled after {count} turns"
             if ended > 3:
                 return

@@ -1,4 +1,4 @@
-"""create_datagram_endpoint: every argument, the errors of wrong ones, and the sockets that come of it."""
+"""create_datagram_endpoint: every argument, the errors of wrong ones, and the sockets that it makes."""
 
 import asyncio
 import errno
@@ -13,7 +13,7 @@ LOOPBACK = ("127.0.0.1", 0)
 
 
 class Recorder(asyncio.DatagramProtocol):
-    """Keeps what comes in; ``lost`` is a future."""
+    """Keeps received datagrams; ``lost`` is a future."""
 
     def __init__(self):
         loop = asyncio.get_running_loop()
@@ -201,7 +201,7 @@ def test_ipv6_with_flow_and_scope(loop, run):
         for address in (("::1", port), ("::1", port, 0), ("::1", port, 0, 0), ("::1", port, 0, scope)):
             client.sendto(b"x", address)
             assert await first.got.get() == (b"x", name)
-        # What is out of range is Python's to refuse.
+        # Python refuses values out of range.
         client.sendto(b"x", ("127.0.0.1", port))
         assert isinstance(second.got.get_nowait(), socket.gaierror)
         await closed(first, second)
@@ -313,7 +313,7 @@ def test_cancelled_while_it_begins(loop, run):
     run(main())
 
 
-def test_debug_mode_tells_of_it(loop, run, caplog):
+def test_debug_mode_logs_it(loop, run, caplog):
     async def main():
         loop.set_debug(True)
         with caplog.at_level(logging.DEBUG, "asyncio"):

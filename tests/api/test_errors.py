@@ -6,7 +6,7 @@ import logging
 import pytest
 
 
-def test_handler_starts_as_none_and_is_given_back(loop):
+def test_handler_starts_as_none_and_can_be_read(loop):
     def handler(loop, context):
         pass
 
@@ -62,7 +62,7 @@ def test_default_handler_logs_the_exception(loop, caplog):
     assert record.exc_info == (ValueError, error, None)
 
 
-def test_default_handler_tells_where_the_object_was_made(loop, caplog):
+def test_default_handler_shows_where_the_object_was_made(loop, caplog):
     import traceback
 
     loop.call_exception_handler({"message": "m", "source_traceback": traceback.extract_stack()})
@@ -71,7 +71,7 @@ def test_default_handler_tells_where_the_object_was_made(loop, caplog):
     assert "test_default_handler_tells_where" in text
 
 
-def test_default_handler_tells_where_the_handle_was_made_in_debug_mode(loop, caplog):
+def test_default_handler_shows_where_the_handle_was_made_in_debug_mode(loop, caplog):
     loop.set_debug(True)
 
     def fail():
@@ -141,7 +141,7 @@ def test_system_exit_leaves_run_forever(loop, contexts, kind):
     assert contexts == []
 
 
-def test_handler_runs_in_the_context_of_what_failed(loop):
+def test_handler_runs_in_the_context_of_the_failed_callback(loop):
     var = contextvars.ContextVar("var", default="none")
     seen = []
     loop.set_exception_handler(lambda loop, context: seen.append(var.get()))
@@ -166,7 +166,7 @@ def test_handler_runs_in_the_context_of_what_failed(loop):
     assert seen == ["handle", "task", "task", "none"]
 
 
-def test_exception_nobody_retrieved_is_reported(loop, contexts):
+def test_exception_never_retrieved_is_reported(loop, contexts):
     future = loop.create_future()
     error = ValueError("lost")
     future.set_exception(error)

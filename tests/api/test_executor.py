@@ -126,7 +126,7 @@ def test_late_end_of_a_timed_out_shutdown_meets_a_closed_loop_quietly(loop, run)
     assert errors == []
 
 
-def test_close_leaves_the_executor_to_itself(loop, run):
+def test_close_does_not_wait_for_the_executor(loop, run):
     with ThreadPoolExecutor() as pool:
         loop.set_default_executor(pool)
         loop.close()
@@ -148,12 +148,12 @@ def test_a_thread_is_started_only_when_none_is_free(loop, run):
         return [await loop.run_in_executor(None, threading.current_thread) for _ in range(100)]
 
     threads = set(run(main()))
-    # Who gives the answer is not waiting again yet when the next call may come.
+    # The thread of the last call may not be waiting again yet when the next call comes.
     assert 1 <= len(threads) <= 2
     assert {thread.name for thread in threads} <= {"asyncio_0", "asyncio_1"}
 
 
-def test_there_are_so_many_threads_and_no_more(loop, run):
+def test_the_number_of_threads_is_bounded(loop, run):
     count = most()
     barrier = threading.Barrier(count)
 
@@ -168,8 +168,8 @@ def test_there_are_so_many_threads_and_no_more(loop, run):
     assert set(run(main())) == {f"asyncio_{n}" for n in range(count)}
 
 
-def test_what_waits_is_called_in_its_order(loop, run):
-    """All threads but one are kept busy, so that this one calls the rest."""
+def test_waiting_jobs_are_called_in_order(loop, run):
+    """All threads except one are kept busy, so that this one calls the rest."""
     release, order = threading.Event(), []
 
     async def main():
@@ -189,7 +189,7 @@ def test_each_answer_is_its_own(loop, run):
     assert run(main()) == [divmod(n, 7) for n in range(10_000)]
 
 
-def test_what_was_cancelled_before_it_began_is_not_called(loop, run):
+def test_a_job_cancelled_before_it_began_is_not_called(loop, run):
     release, called = threading.Event(), []
 
     async def main():
@@ -205,7 +205,7 @@ def test_what_was_cancelled_before_it_began_is_not_called(loop, run):
     assert sorted(called) == [1, 3, 5, 7, 9]
 
 
-def test_what_is_cancelled_while_it_is_called_goes_on_unheard(loop, run, contexts):
+def test_a_job_cancelled_while_it_runs_goes_on_and_its_result_is_dropped(loop, run, contexts):
     began, release, ended = threading.Event(), threading.Event(), threading.Event()
 
     def work():
@@ -236,7 +236,7 @@ def test_what_is_cancelled_while_it_is_called_goes_on_unheard(loop, run, context
         (asyncio.CancelledError("message"), asyncio.CancelledError),
     ],
 )
-def test_whatever_is_raised_is_the_futures(loop, run, error, raised):
+def test_any_exception_reaches_the_future(loop, run, error, raised):
     def fails():
         raise error
 
@@ -256,7 +256,7 @@ def test_whatever_is_raised_is_the_futures(loop, run, error, raised):
         (concurrent.futures.InvalidStateError, asyncio.InvalidStateError),
     ],
 )
-def test_what_concurrent_futures_raises_is_asyncios(loop, run, theirs, ours):
+def test_errors_of_concurrent_futures_become_asyncios(loop, run, theirs, ours):
     """A function that waits for such a future, say of `run_coroutine_threadsafe`."""
 
     def fails():
@@ -270,7 +270,7 @@ def test_what_concurrent_futures_raises_is_asyncios(loop, run, theirs, ours):
     run(main())
 
 
-def test_a_thread_keeps_what_is_its_own(loop, run):
+def test_a_thread_keeps_its_own_context(loop, run):
     local = threading.local()
     variable = contextvars.ContextVar("variable", default="of the thread")
 
@@ -335,7 +335,7 @@ def test_a_loop_with_asyncios_futures_has_asyncios_executor():
         loop.close()
 
 
-def test_what_was_submitted_is_done_when_the_interpreter_ends():
+def test_submitted_jobs_are_done_when_the_interpreter_ends():
     done = python(
         """
         import asyncio, atexit, threading, tokioloop

@@ -1,4 +1,4 @@
-"""The GIL watch: one warning, which names what turned the GIL on."""
+"""The GIL watch: one warning, which names the module or setting that turned the GIL on."""
 
 import os
 import shutil
@@ -59,7 +59,7 @@ def build(tmp_path):
 
 
 @pytest.mark.skipif(not FREE_THREADED, reason="needs a free-threaded build")
-def test_nothing_is_said_while_the_gil_is_off():
+def test_no_warning_while_the_gil_is_off():
     assert watch(PYTHON_GIL="") == []
 
 
@@ -72,7 +72,7 @@ def test_the_environment_is_named():
 
 
 @pytest.mark.skipif(not FREE_THREADED, reason="needs a free-threaded build")
-def test_a_module_that_says_nothing_is_named(build):
+def test_a_module_without_a_declaration_is_named(build):
     [line] = watch(build("says_nothing", slots=""), PYTHON_GIL="")
     assert line.endswith(": the extension module 'says_nothing' does not declare to work without it")
 
@@ -87,12 +87,12 @@ def test_a_module_that_uses_the_gil_is_named_and_others_are_not(build):
 
 
 @pytest.mark.skipif(not FREE_THREADED, reason="needs a free-threaded build")
-def test_of_a_module_of_one_phase_it_says_perhaps(build):
+def test_a_module_of_one_phase_is_named_with_perhaps(build):
     [line] = watch(build("one_phase"), PYTHON_GIL="")
     assert line.endswith(": perhaps the extension module 'one_phase' does not declare to work without it")
 
 
 @pytest.mark.skipif(FREE_THREADED, reason="needs a build with the GIL")
-def test_a_build_with_the_gil_says_so():
+def test_a_build_with_the_gil_warns():
     [line] = watch()
     assert line.startswith("RuntimeWarning this build of Python has the GIL")

@@ -43,7 +43,7 @@ def in_thread(function):
     return results[0]
 
 
-def test_uninstall_restores_exactly_what_was_there():
+def test_uninstall_restores_the_previous_state_exactly():
     before = snapshot()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -81,14 +81,14 @@ def test_installing_twice_is_harmless():
     assert all(old is new for old, new in zip(before, snapshot(), strict=True))
 
 
-def test_what_others_replaced_meanwhile_stays(monkeypatch):
+def test_functions_replaced_meanwhile_stay(monkeypatch):
     tokioloop.install()
     wrapper = lambda: None  # noqa: E731
     monkeypatch.setattr(asyncio, "get_event_loop", wrapper)
     tokioloop.uninstall()
     assert asyncio.get_event_loop is wrapper
     monkeypatch.undo()
-    # monkeypatch put back what install() had set; leave the namespace as it was found.
+    # monkeypatch restored the functions of install(); leave the namespace as it was before the test.
     asyncio.get_event_loop = events.get_event_loop
 
 

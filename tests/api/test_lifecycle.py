@@ -35,7 +35,7 @@ def test_future_and_awaitable(loop):
     assert loop.run_until_complete(Awaitable()) == 4
 
 
-def test_refuses_what_cannot_be_awaited(loop):
+def test_refuses_objects_that_are_not_awaitable(loop):
     with pytest.raises(TypeError, match="An asyncio.Future, a coroutine or an awaitable is required"):
         loop.run_until_complete("blah")
 

@@ -30,7 +30,7 @@ def four():
 
 @pytest.fixture
 def left_open():
-    """A loop that is closed with connections warns of each as it is collected: here, and not in another test."""
+    """A loop that is closed with connections warns about each when it is collected: collect here, not in another test."""
     yield
     for _ in range(3):
         gc.collect()
@@ -62,14 +62,14 @@ def secured(client, kind):
     return context.wrap_socket(client, server_hostname="127.0.0.1")
 
 
-def test_what_the_documentation_shows():
+def test_the_example_of_the_documentation():
     text = (ROOT / "docs" / "servers.md").read_text()
     code = text.partition("```python\n")[2].partition("```")[0]
     assert python(code).stdout == "b'hello' 1\n"
 
 
 async def in_thread(function, *args):
-    """Clients block: they have a thread to themselves."""
+    """Clients block, so they run in a thread of their own."""
     return await asyncio.to_thread(function, *args)
 
 
@@ -117,7 +117,7 @@ def test_connections_are_spread(run, four, mode):
     run(main())
 
 
-def test_balance_gives_to_whoever_has_the_fewest(run, four):
+def test_balance_prefers_the_loop_with_the_fewest(run, four):
     async def main():
         server = await serve(loops(four), Echo, "127.0.0.1", 0, accept="balance")
         clients = await in_thread(lambda: [connect(server) for _ in range(40)])
@@ -171,7 +171,7 @@ def test_one_connection_wakes_one_loop():
             until_asleep(stats)
             with connect(server):
                 until_asleep(stats)
-                # Each slept once after it was asked; whoever slept again was woken by the connection.
+                # Each slept once after it was asked; a loop that slept again was woken by the connection.
                 woken = [new - old > 1 for new, old in zip(parks(made), before, strict=True)]
             assert sum(woken) <= 1, woken
             until_asleep(stats)
@@ -245,7 +245,7 @@ def test_it_can_be_awaited_on_any_asyncio_loop(four):
         runner.run(asyncio.wait_for(main(), PATIENCE))
 
 
-def test_what_is_a_streams_callback(run, four):
+def test_which_functions_are_streams_callbacks(run, four):
     class Callback:
         async def __call__(self, reader, writer):
             await echo_streams(reader, writer)
@@ -308,7 +308,7 @@ def test_drain_waits_for_connections(run, four, mode):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_drain_closes_and_then_aborts_after_its_time(run, four, mode):
-    """Idle connections are closed; one whose peer does not read has something to send for ever and is aborted."""
+    """Idle connections are closed; one whose peer does not read could never send all its data, and is aborted."""
 
     class Flood(Echo):
         def data_received(self, data):
@@ -379,7 +379,7 @@ def test_a_loop_is_closed_half_way(run, four, mode, which):
     run(main())
 
 
-def test_what_a_closing_loop_was_handed_goes_to_another(run, four):
+def test_connections_of_a_closing_loop_go_to_another(run, four):
     """The loop is kept from taking it out of its inbox until it is closed."""
     busy, free = threading.Event(), threading.Event()
 
@@ -446,7 +446,7 @@ def test_a_loop_that_does_not_run_undoes_the_others(run, four, mode):
     run(main())
 
 
-def test_a_socket_stays_the_callers_if_nothing_comes_of_it(run, four, tmp_path):
+def test_a_socket_stays_the_callers_if_serving_fails(run, four, tmp_path):
     async def main():
         idle = tokioloop.TokioLoop()
         for mode in ("shared", "balance"):
@@ -530,7 +530,7 @@ def test_a_factory_that_fails_costs_one_connection_and_no_count(run, four, mode)
 
 
 def test_an_interrupt_in_a_factory_leaves_no_count():
-    """What no exception handler may have leaves the loop; the connection that had not begun is counted no more."""
+    """KeyboardInterrupt leaves the loop; the connection that had not begun is no longer counted."""
     done = python(
         """
         import asyncio, socket, threading, tokioloop
@@ -558,7 +558,7 @@ def test_an_interrupt_in_a_factory_leaves_no_count():
 
 @pytest.mark.parametrize("mode", MODES)
 def test_out_of_descriptors(mode):
-    """Accepting pauses, without ending every wait meanwhile, and goes on; nobody who waits is lost."""
+    """Accepting pauses without waking the loop all the time, and resumes; no waiting client is lost."""
     done = python(
         """
         import asyncio, os, resource, socket, sys, threading, tokioloop

@@ -1,4 +1,4 @@
-"""Names are looked up by threads of their own number, and a look-up that waits can be taken back."""
+"""Look-ups of names have a limit of their own, and a waiting one can be cancelled."""
 
 import pytest
 
@@ -34,7 +34,7 @@ def stuck(tmp_path):
 
 
 @pytest.mark.parametrize("how", ["configure", "environment", "default"])
-def test_so_many_run_and_the_others_wait(stuck, how):
+def test_a_limited_number_run_and_the_others_wait(stuck, how):
     stuck(
         """
 HOW = sys.argv[1]
@@ -98,7 +98,7 @@ async def main():
         assert await answers(*asked) == ["CancelledError"] * 5
     await until(lambda found: found.waiting_lookups == 0)
     assert runtime.metrics().running_lookups == 1
-    # The one that runs goes on, whoever waits for it; what is asked for later has its turn.
+    # The running look-up goes on without its waiter; a later one waits for its turn.
     first.cancel()
     later = asyncio.create_task(loop.getaddrinfo("localhost", 80))
     await until(lambda found: found.waiting_lookups == 1)
@@ -113,7 +113,7 @@ tokioloop.run(main())
 
 
 def test_other_blocking_work_goes_on(stuck):
-    """Functions in the default executor and numeric addresses need no thread of the resolver's; nor the other way round."""
+    """Functions in the default executor and numeric addresses need no thread of the resolver, and the resolver needs none of theirs."""
     stuck(
         """
 runtime.configure(resolver_threads=1)

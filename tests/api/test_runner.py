@@ -172,7 +172,7 @@ def test_main_may_answer_an_interrupt_with_an_error(runner):
         runner.run(main())
 
 
-def test_a_cancellation_of_other_origin_is_no_interrupt(runner):
+def test_a_cancellation_of_other_origin_is_not_an_interrupt(runner):
     async def main():
         asyncio.current_task().cancel()
         await forever()

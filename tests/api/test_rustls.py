@@ -1,4 +1,4 @@
-"""TLS by rustls against itself and against ssl, on real sockets: what comes through, and what is told of it."""
+"""TLS by rustls against itself and against ssl, on real sockets: the bytes, and the facts of the connection."""
 
 import asyncio
 import socket
@@ -102,7 +102,7 @@ def test_a_buffered_protocol_with_little_memory_gets_all(run: Run) -> None:
 
 
 def test_records_arrive_in_single_bytes(run: Run) -> None:
-    """What OpenSSL says to the server comes through a socket one byte at a time."""
+    """The server gets OpenSSL's records through a socket one byte at a time."""
 
     async def main() -> None:
         async with echoing(server_config()) as port:

@@ -68,7 +68,7 @@ def test_a_bad_certificate_is_named(
 
 
 def test_a_list_without_the_certificate_lets_it_pass(run: Run) -> None:
-    """It is signed by the authority that the list is of."""
+    """The authority of the list has signed it."""
 
     async def main() -> None:
         terms = server_config(certificate=HERE / "standing.pem", key=HERE / "standing.key")
@@ -109,14 +109,14 @@ def test_client_authentication(
             if accepted:
                 await talk()
             else:
-                # In TLS 1.3 the client has finished before the server looks; the alert comes with what it reads next.
+                # In TLS 1.3 the client has finished before the server checks; the alert comes with its next read.
                 with pytest.raises(ssl.SSLError, match="(?i)alert"):
                     await talk()
 
     run(main())
 
 
-def test_a_server_hears_why_it_was_refused(run: Run) -> None:
+def test_a_server_learns_why_it_was_refused(run: Run) -> None:
     """By the alert: here OpenSSL's in blocking mode, outside any loop."""
 
     async def main() -> None:
@@ -187,7 +187,7 @@ NOTHING = b"no certificate in here"
         (lambda: ClientConfig(roots=CA, minimum_version=ssl.TLSVersion.TLSv1_1), ValueError, "TLSv1_2"),
     ],
 )
-def test_what_cannot_be_used_is_refused(make: Callable[[], Any], error: type[Exception], text: str) -> None:
+def test_invalid_material_is_refused(make: Callable[[], Any], error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         make()
 
@@ -204,7 +204,7 @@ def test_a_minimum_version_holds(run: Run) -> None:
     run(main())
 
 
-def test_each_side_wants_its_own_kind(run: Run, listener: socket.socket) -> None:
+def test_each_side_takes_only_its_own_kind(run: Run, listener: socket.socket) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         with pytest.raises(TypeError, match="ServerConfig"):

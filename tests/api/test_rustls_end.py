@@ -1,4 +1,4 @@
-"""TLS by rustls: how connections end, of themselves, cut, and by malformed input."""
+"""TLS by rustls: how connections end: orderly, cut, and by malformed input."""
 
 import asyncio
 import socket
@@ -64,7 +64,7 @@ def test_garbage_in_the_handshake(run: Run, garbage: bytes, reason: str) -> None
             with pytest.raises(ssl.SSLError) as caught:
                 await loop.connect_accepted_socket(Side, sock, ssl=server_config())
             assert caught.value.reason == reason
-            # And the peer is told, by a fatal alert.
+            # And the peer gets a fatal alert.
             assert (await asyncio.to_thread(peer.recv, 7))[:1] == b"\x15"
 
     run(main())
@@ -100,7 +100,7 @@ def test_a_stalled_handshake_times_out(run: Run) -> None:
 
 
 class Broken:
-    """An OpenSSL client on a plain socket, whose records can be spoilt on their way."""
+    """An OpenSSL client on a plain socket, whose records can be corrupted on their way."""
 
     def __init__(self, port: int) -> None:
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()

@@ -1,4 +1,4 @@
-"""sock_sendfile and sendfile: through the kernel, by the fallback, and what they leave behind."""
+"""sock_sendfile and sendfile: through the kernel, by the fallback, and the state afterwards."""
 
 import asyncio
 import io
@@ -22,7 +22,7 @@ def file(tmp_path):
 
 
 def small_tcp():
-    """A TCP connection whose buffers hold little."""
+    """A TCP connection with small buffers."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
         near = socket.create_connection(listener.getsockname())
@@ -65,7 +65,7 @@ async def receive_exactly(sock, size):
 
 
 class Recorder(asyncio.Protocol):
-    """Notes what the transport tells it."""
+    """Records the transport's calls."""
 
     def __init__(self):
         self.log = []
@@ -211,7 +211,7 @@ def test_cancelling_shows_the_progress(loop, run, pair, file):
 
 @pytest.mark.parametrize("turns", range(6))
 def test_cancelling_at_any_moment(loop, run, pair, file, turns):
-    """What arrived is what the file's position says, whenever the end came; the socket can be used on."""
+    """The bytes that arrived match the file's position, whenever the end came; the socket stays usable."""
     near, far = pair
 
     async def main():
@@ -245,7 +245,7 @@ def test_a_peer_that_goes_away(loop, run, pair, file):
 
 
 def test_a_peer_that_is_gone(loop, run, pair, file):
-    """With nothing sent the kernel's error counts as "cannot do it"; the fallback then says what it is."""
+    """With nothing sent the kernel's error counts as "not supported"; the fallback then raises the real one."""
     near, far = pair
     far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     far.close()
@@ -289,7 +289,7 @@ def test_a_pipe_has_no_part_to_send(loop, run, pair, fallback):
 
 
 class Bare:
-    """Only what the fallback needs."""
+    """Has only the methods that the fallback needs."""
 
     def __init__(self, data):
         self._parts = io.BytesIO(data)
@@ -304,7 +304,7 @@ class NoFile(io.BytesIO):
 
 
 @pytest.mark.parametrize("make", [Bare, io.BytesIO, NoFile])
-def test_what_is_no_file(loop, run, pair, make):
+def test_files_that_are_not_regular(loop, run, pair, make):
     near, far = pair
 
     async def main():
@@ -563,7 +563,7 @@ def test_cancelling_leaves_the_transport_in_order(loop, run, pair, file, source,
     run(main())
 
 
-def test_a_protocol_that_was_told_to_pause_hears_that_it_may_go_on(loop, run, pair):
+def test_a_paused_protocol_is_resumed(loop, run, pair):
     near, far = pair
 
     async def main():
@@ -580,7 +580,7 @@ def test_a_protocol_that_was_told_to_pause_hears_that_it_may_go_on(loop, run, pa
     run(main())
 
 
-def test_transports_that_cannot(loop, run, pair, file):
+def test_transports_without_sendfile(loop, run, pair, file):
     near, _ = pair
 
     class Foreign(asyncio.Transport):
@@ -631,7 +631,7 @@ def test_argument_errors_of_a_transport(loop, run, pair, file, tmp_path):
 
 
 def test_others_run_while_a_fast_peer_takes_a_large_file(loop, run, tmp_path):
-    """One call does not send it all: the loop turns in between."""
+    """One call does not send it all: the loop has turns in between."""
     size = 64 << 20
     path = tmp_path / "large"
     with path.open("wb") as large:

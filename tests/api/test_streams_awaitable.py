@@ -1,4 +1,4 @@
-"""A read of a native stream as what Python awaits: its steps, its end, its names, who may step it."""
+"""A read of a native stream as an awaitable: its steps, its end, its names, and the thread that steps it."""
 
 import asyncio
 import gc
@@ -20,7 +20,7 @@ def test_nothing_happens_before_it_is_awaited(reader):
 
 
 @pytest.mark.parametrize("name", ["read", "readline", "readuntil", "__anext__"])
-def test_what_is_never_awaited_says_so(reader, name):
+def test_a_read_that_is_never_awaited_warns(reader, name):
     with pytest.warns(RuntimeWarning, match=rf"coroutine 'StreamReader.{name}' was never awaited"):
         getattr(reader, name)()
 
@@ -48,7 +48,7 @@ def test_once_only(reader):
         closed.send(None)
 
 
-def test_a_set_stop_iteration_is_no_result(reader):
+def test_a_set_stop_iteration_is_not_a_result(reader):
     reader.set_exception(StopIteration("no result"))
     with pytest.raises(RuntimeError, match="coroutine raised StopIteration"):
         reader.read(1).send(None)
@@ -108,7 +108,7 @@ def test_one_thread_steps_it(loop, reader):
     assert results == [bytes(2 * LIMIT)]
 
 
-def test_who_looks_at_a_read_does_not_keep_it_from_being_stepped(loop, run, reader):
+def test_reading_cr_await_does_not_block_a_step(loop, run, reader):
     under_way, end = [], threading.Event()
 
     def look():

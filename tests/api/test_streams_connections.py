@@ -108,7 +108,7 @@ def test_a_fast_sender_is_paused_and_resumed(loop, run):
     run(main())
 
 
-def test_a_connection_that_nobody_holds_is_closed_with_a_warning(loop, run):
+def test_a_connection_without_references_is_closed_with_a_warning(loop, run):
     async def main():
         ours, theirs = socket.socketpair()
         with theirs:
@@ -125,7 +125,7 @@ def test_a_connection_that_nobody_holds_is_closed_with_a_warning(loop, run):
     run(main())
 
 
-def test_what_ended_a_connection_need_not_be_asked_for(loop, run, contexts):
+def test_the_error_of_a_connection_need_not_be_retrieved(loop, run, contexts):
     async def main():
         ours, theirs = socket.socketpair()
         with theirs:

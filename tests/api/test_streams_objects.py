@@ -24,7 +24,7 @@ def test_they_are_asyncios(loop, reader):
         loop.run_until_complete(asyncio.sleep(0))
 
 
-def test_what_a_derived_reader_overrides_is_called(loop, run):
+def test_overrides_of_a_derived_reader_are_called(loop, run):
     class Reader(tokioloop.StreamReader):
         def __init__(self, loop):
             super().__init__(loop=loop)
@@ -65,7 +65,7 @@ def test_what_a_derived_reader_overrides_is_called(loop, run):
     )
 
 
-def test_a_method_that_is_inherited_from_beside_is_called(loop):
+def test_a_method_of_another_base_class_is_called(loop):
     calls = []
 
     class Beside:
@@ -87,7 +87,7 @@ def test_a_method_that_is_inherited_from_beside_is_called(loop):
     assert calls == ["_wakeup_waiter", "_wakeup_waiter", "readuntil"]
 
 
-def test_what_a_derived_protocol_overrides_is_called(loop, run):
+def test_overrides_of_a_derived_protocol_are_called(loop, run):
     class Protocol(tokioloop.StreamReaderProtocol):
         def data_received(self, data):
             super().data_received(data.upper())
@@ -111,7 +111,7 @@ def test_a_protocols_reader_is_a_weak_reference(loop, reader):
     protocol.data_received(b"abc")
     assert at_once(reader.read(10)) == b"abc"
     protocol._stream_reader_wr = None
-    protocol.data_received(b"nobody reads it")
+    protocol.data_received(b"unread data")
 
 
 @pytest.mark.parametrize(

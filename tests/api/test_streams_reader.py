@@ -100,7 +100,7 @@ def test_a_buffer_that_is_held_refuses_to_grow(reader):
 
 
 def test_fed_and_read_by_many_threads(loop):
-    """A reader belongs to one thread; used by several it may mix up what it is asked, but not its memory."""
+    """A reader belongs to one thread; several threads may mix up its results, but not corrupt its memory."""
     reader = tokioloop.StreamReader(1000, loop)
     failures: list[BaseException] = []
     end = threading.Event()

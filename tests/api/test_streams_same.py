@@ -23,7 +23,7 @@ BAD_SEPARATORS = [b"", (), (b"", b"a")]
 
 
 class Recorder:
-    """Stands for a transport: how often it was paused and resumed."""
+    """Takes the place of a transport: how often it was paused and resumed."""
 
     def __init__(self, log: list[str], may_pause: bool) -> None:
         self.log, self.may_pause = log, may_pause
@@ -38,7 +38,7 @@ class Recorder:
 
 
 class Side:
-    """A reader, stepped by hand, and all that was seen of it."""
+    """A reader, stepped by hand, with a record of its results."""
 
     def __init__(self, kind: Any, loop: Any, limit: int, may_pause: bool) -> None:
         self.log: list[Any] = []
@@ -109,7 +109,7 @@ def reads(chance: random.Random) -> tuple[Any, ...]:
 @pytest.mark.parametrize("shows", [True, False], ids=["buffer looked at", "buffer left alone"])
 @pytest.mark.parametrize("seed", range(150))
 def test_the_same_calls_have_the_same_results(loop, seed, shows):
-    """With the buffer left alone pieces are kept as they came; looked at, they go into the bytearray."""
+    """While `_buffer` is not read, pieces are kept as they came; reading it moves them into the bytearray."""
     chance = random.Random(f"{seed} {shows}")
     limit = chance.choice([1, 3, 8, 64])
     theirs, ours = (
@@ -133,7 +133,7 @@ def test_the_same_calls_have_the_same_results(loop, seed, shows):
         for side in (theirs, ours):
             if do:
                 getattr(side, do[0])(*do[1:])
-            # Who waits is stepped once there is something for it.
+            # A waiting read is stepped once its future is done.
             if side.under_way is not None and side.reader._waiter is None:
                 side.step()
             side.look()

@@ -26,7 +26,7 @@ PY = sys.executable
 
 
 class Child(Watched, asyncio.SubprocessProtocol):
-    """Notes each call."""
+    """Records each call."""
 
     def __init__(self):
         super().__init__()
@@ -51,7 +51,7 @@ class Child(Watched, asyncio.SubprocessProtocol):
 
 
 def held():
-    """What this process holds: how many descriptors, and which children."""
+    """This process's descriptors (how many) and children (which)."""
     gc.collect()
     return len(os.listdir("/proc/self/fd")), children()
 
@@ -73,7 +73,7 @@ async def code_of(code, *args, **options):
     return await output(PY, "-c", code, *map(str, args), **options)
 
 
-def test_everything_is_told_in_order(loop, run):
+def test_everything_is_reported_in_order(loop, run):
     async def main():
         transport, child = await loop.subprocess_exec(Child, "/bin/cat")
         assert child.log == ["made"] and transport.get_protocol() is child
@@ -283,7 +283,7 @@ def test_a_program_that_does_not_start(loop, run, tmp_path):
     assert held() == before
 
 
-def test_audit_hooks_hear_of_the_child():
+def test_audit_hooks_get_the_child():
     python(
         """
         import asyncio, sys, tokioloop
@@ -298,7 +298,7 @@ def test_audit_hooks_hear_of_the_child():
     )
 
 
-def test_close_kills_and_everything_is_told(loop, run):
+def test_close_kills_and_everything_is_reported(loop, run):
     async def main():
         transport, child = await loop.subprocess_exec(Child, "/bin/cat")
         transport.close()
@@ -318,7 +318,7 @@ def test_close_leaves_a_child_that_has_ended_its_exit_code(loop, run):
         )
         os.close(read)
         os.close(write)
-        # It has ended, and the loop has not heard of it.
+        # It has ended, and the loop has not noticed yet.
         os.waitid(os.P_PID, transport.get_pid(), os.WEXITED | os.WNOWAIT)
         transport.close()
         assert await transport._wait() == 1
@@ -367,7 +367,7 @@ def test_a_pipe_that_cannot_be_connected_fails_the_start(loop, run, monkeypatch)
     assert held() == before
 
 
-def test_what_the_protocol_raises_is_reported_and_the_rest_goes_on(loop, run):
+def test_errors_of_the_protocol_are_reported_and_the_rest_goes_on(loop, run):
     contexts = []
     loop.set_exception_handler(lambda _, context: contexts.append(context))
 
@@ -398,11 +398,11 @@ def test_a_status_that_popen_took_is_used(loop, run):
     run(main())
 
 
-def test_a_status_that_somebody_else_took_is_255(loop, run, caplog):
+def test_a_status_taken_outside_the_loop_is_255(loop, run, caplog):
     async def main():
         end, ours = os.pipe()
         transport, child = await loop.subprocess_exec(Child, "/bin/cat", stdin=end, stdout=None, stderr=None)
-        # It ends now and not before, and the loop has no turn to see it.
+        # It ends now and not before, and the loop has no turn to notice.
         os.close(end)
         os.close(ours)
         os.waitpid(transport.get_pid(), 0)
@@ -431,7 +431,7 @@ def test_ignored_sigchld_gives_255():
 
 
 def test_a_thread_waits_where_there_is_no_descriptor():
-    """Without descriptors to spare no pidfd can be opened; the children are waited for all the same."""
+    """Without free descriptors no pidfd can be opened; threads wait for the children then."""
     python(
         """
         import asyncio, os, resource, threading, tokioloop
@@ -478,7 +478,7 @@ WAITED_FOR = """
 
 
 def test_a_child_that_a_thread_waited_for_keeps_its_number_until_its_loop_knows():
-    """Or a signal that is sent meanwhile could hit another process."""
+    """Otherwise a signal that is sent meanwhile could hit another process."""
     python(
         WAITED_FOR
         + """
@@ -499,7 +499,7 @@ def test_a_child_that_a_thread_waited_for_keeps_its_number_until_its_loop_knows(
 
 @pytest.mark.parametrize("handler", ["kept", "taken", "taken and found"])
 def test_the_status_of_a_child_that_a_thread_waited_for_may_be_taken(handler):
-    """By somebody who knows its number, between its end and the loop's next turn."""
+    """By code that knows its number, between its end and the loop's next turn."""
     done = python(
         WAITED_FOR
         + f"""
@@ -567,7 +567,7 @@ def test_running_out_of_descriptors(loop, run):
                     taken.append(os.dup(0))
             with pytest.raises(OSError, match="Too many open files"):
                 await asyncio.create_subprocess_exec("/bin/cat", stdin=PIPE)
-            # Enough for the start, which reports errors through a pipe, and with both ends of that still open none for the exit.
+            # Enough for the start, which reports errors through a pipe, and none left for the exit while both ends of that pipe are open.
             os.close(taken.pop())
             os.close(taken.pop())
             other = await asyncio.create_subprocess_exec("/bin/true")

@@ -1,4 +1,4 @@
-"""Signals go to the child that was started, and to no process that has its number after it."""
+"""Signals go to the child that was started, never to a later process with the same number."""
 
 import asyncio
 import os
@@ -15,7 +15,7 @@ from ..loop.support import ROOT, python
 
 PY = sys.executable
 
-# A number that is used again, in a namespace of its own, where it can be told what number the next process gets.
+# A number that is reused, in a namespace of its own, where the test can choose the next process's number.
 REUSED = """
 import asyncio, os, signal, subprocess, sys, threading, time, tokioloop
 
@@ -27,14 +27,14 @@ async def main():
     began = time.clock_gettime(time.CLOCK_BOOTTIME)
     transport = first._transport
     if HOW == "popen":
-        # Somebody ends and reaps the child, which the loop has not heard of yet.
+        # Another part of the program ends and reaps the child, which the loop has not noticed yet.
         popen = transport.get_extra_info("subprocess")
         os.kill(first.pid, signal.SIGKILL)
         popen.wait()
     else:
         os.kill(first.pid, signal.SIGKILL)
         os.waitpid(first.pid, 0)
-    # The system tells a process's start in hundredths of a second: a child without a descriptor is told apart by it.
+    # The system gives a process's start in hundredths of a second, by which a child without a descriptor is recognised.
     while time.clock_gettime(time.CLOCK_BOOTTIME) < began + 0.02:
         pass
     with open("/proc/sys/kernel/ns_last_pid", "w") as last:
@@ -76,7 +76,7 @@ def _has_namespaces():
 @pytest.mark.parametrize("descriptor", [True, False])
 def test_a_number_that_is_used_again(how, descriptor, tmp_path):
     script = tmp_path / "reused.py"
-    # Without a descriptor for the child its number is looked at before it is signalled.
+    # Without a descriptor for the child the loop checks its number before it signals.
     without = "import errno\ndef none(*args): raise OSError(errno.ENOSYS, '')\ntokioloop.TokioLoop._watch_child = none\n"
     script.write_text(REUSED.replace("HOW =", ("" if descriptor else without) + "HOW =", 1))
     done = subprocess.run(
@@ -91,7 +91,7 @@ def test_a_number_that_is_used_again(how, descriptor, tmp_path):
 
 
 def test_signals_from_other_threads_while_it_ends(loop, run):
-    """Whoever signals holds the descriptor: its number is not another's meanwhile."""
+    """The signalling thread holds the descriptor, so its number can't be reused meanwhile."""
 
     async def main():
         for _ in range(20):
@@ -101,7 +101,7 @@ def test_signals_from_other_threads_while_it_ends(loop, run):
             failed = []
 
             def storm(transport=transport, over=over, failed=failed):
-                # Bounded: two cores are soon full of threads that signal.
+                # Bounded, since two cores are soon full of threads that signal.
                 for _ in range(1000):
                     if over.is_set():
                         return
@@ -136,7 +136,7 @@ def test_signals_from_other_threads_while_it_ends(loop, run):
     ("number", "error"),
     [("x", TypeError), (1.5, TypeError), (10**30, OverflowError), (-1, OSError), (999, OSError)],
 )
-def test_what_is_no_signal(loop, run, number, error):
+def test_arguments_that_are_not_signals(loop, run, number, error):
     async def main():
         process = await asyncio.create_subprocess_exec("/bin/cat", stdin=subprocess.PIPE)
         with pytest.raises(error):
@@ -159,7 +159,7 @@ def test_a_child_that_has_ended_and_waits_to_be_reaped(loop, run):
     run(main())
 
 
-def test_who_audits_hears_of_it():
+def test_audit_hooks_get_the_signal():
     python(
         """
         import asyncio, sys, tokioloop

@@ -1,4 +1,4 @@
-"""The public surface: asyncio's interface is covered, and the stubs tell the truth about the native module."""
+"""The public surface: asyncio's interface is covered, and the stubs match the native module."""
 
 import ast
 import asyncio
@@ -16,13 +16,13 @@ def public(cls):
 
 
 @pytest.mark.parametrize("name", public(asyncio.AbstractEventLoop))
-def test_every_method_of_asyncio_s_loop_is_answered(name):
+def test_every_method_of_asyncio_s_loop_exists(name):
     ours = getattr(tokioloop.TokioLoop, name)
     assert ours is not getattr(asyncio.AbstractEventLoop, name)
 
 
 @pytest.mark.parametrize("name", public(asyncio.AbstractServer))
-def test_every_method_of_asyncio_s_server_is_answered(name, loop, run):
+def test_every_method_of_asyncio_s_server_exists(name, loop, run):
     async def main():
         async with await loop.create_server(asyncio.Protocol, "127.0.0.1", 0) as server:
             assert getattr(type(server), name) is not getattr(asyncio.AbstractServer, name)
@@ -58,7 +58,7 @@ def test_public_names_are_there_and_documented():
         assert name == "__version__" or inspect.getdoc(thing)
 
 
-def test_stubs_name_what_the_native_module_has():
+def test_stubs_match_the_native_module():
     stub = ast.parse(Path(tokioloop.__file__).with_name("_tokioloop.pyi").read_text())
     checked = 0
     for node in stub.body:

@@ -1,4 +1,4 @@
-"""Calls from the wrong thread are refused; those that may come from anywhere work."""
+"""Calls from the wrong thread are refused; those allowed from any thread work."""
 
 import asyncio
 import contextlib
@@ -72,7 +72,7 @@ def test_running_or_closing_it_here_is_refused(elsewhere):
     assert loop.is_running()
 
 
-def test_what_may_be_called_from_anywhere(elsewhere):
+def test_calls_that_any_thread_may_make(elsewhere):
     loop, server, thread = elsewhere
     got = threading.Event()
     loop.call_soon_threadsafe(got.set)

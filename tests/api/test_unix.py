@@ -180,7 +180,7 @@ def test_connection_argument_errors(loop, run, path):
     run(main())
 
 
-def test_nobody_listens(loop, run, path):
+def test_connecting_without_a_listener(loop, run, path):
     with pytest.raises(FileNotFoundError):
         run(loop.create_unix_connection(asyncio.Protocol, path))
 

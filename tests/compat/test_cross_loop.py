@@ -57,7 +57,7 @@ def together(loop_factory) -> Callable[..., list[Any]]:
 
 
 @pytest.mark.parametrize(("number", "said"), [(0, "1000\n"), (1, "4950\n")])
-def test_what_the_documentation_shows(number, said) -> None:
+def test_the_example_of_the_documentation(number, said) -> None:
     section = DOCS.read_text().partition("## Locks and queues between loops")[2].partition("\n## ")[0]
     code = re.findall(r"```python\n(.*?)```", section, re.DOTALL)[number]
     done = subprocess.run(
