@@ -1,6 +1,7 @@
 """Fixtures for the tests of the Python layer: one loop per test, closed at the end."""
 
 import asyncio
+import gc
 import socket
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
@@ -9,6 +10,8 @@ import pytest
 
 import tokioloop
 
+from .pool_support import threads
+from .sendfile_support import DATA, small_tcp, small_unix
 from .streams_support import LIMIT
 
 # Far above what any test needs: it turns a hang into a failure.
@@ -120,3 +123,35 @@ class Served:
 @pytest.fixture
 def served() -> Served:
     return Served()
+
+
+@pytest.fixture
+def file(tmp_path):
+    """An open file with ``sendfile_support.DATA``."""
+    path = tmp_path / "file"
+    path.write_bytes(DATA)
+    with path.open("rb") as file:
+        yield file
+
+
+@pytest.fixture(params=[small_tcp, small_unix], ids=["tcp", "unix"])
+def pair(request):
+    """A connection with small buffers."""
+    near, far = request.param()
+    with near, far:
+        yield near, far
+
+
+@pytest.fixture
+def four():
+    """Four threads with a loop each."""
+    with threads(4) as made:
+        yield made
+
+
+@pytest.fixture
+def left_open():
+    """A loop that is closed with connections warns about each when it is collected: collect here, not in another test."""
+    yield
+    for _ in range(3):
+        gc.collect()

@@ -3,11 +3,15 @@
 import asyncio
 import contextlib
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
+
 import tokioloop
+from tests.loop.tls_support import CERTIFICATES
 
 # Far above what any test needs: it turns a hang into a failure.
 PATIENCE = 30
@@ -101,3 +105,41 @@ def at_end(client: socket.socket) -> bool:
         return client.recv(1) == b""
     except ConnectionResetError:
         return True
+
+
+MODES = ["reuseport", "shared", "balance"]
+
+
+def leaves_open(test):
+    ignored = pytest.mark.filterwarnings("ignore:unclosed transport:ResourceWarning")
+    return pytest.mark.usefixtures("left_open")(ignored(test))
+
+
+def loops(made):
+    return [thread.loop for thread in made]
+
+
+def server_terms(kind):
+    if kind == "ssl":
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(CERTIFICATES / "server.pem", CERTIFICATES / "server.key")
+        return context
+    if kind == "rustls":
+        return tokioloop.tls.ServerConfig(CERTIFICATES / "server.pem", CERTIFICATES / "server.key")
+    return None
+
+
+def secured(client, kind):
+    if kind == "plain":
+        return client
+    context = ssl.create_default_context(cafile=str(CERTIFICATES / "ca.pem"))
+    return context.wrap_socket(client, server_hostname="127.0.0.1")
+
+
+async def in_thread(function, *args):
+    """Clients block, so they run in a thread of their own."""
+    return await asyncio.to_thread(function, *args)
+
+
+def ask_name():
+    return threading.current_thread().name.encode()
