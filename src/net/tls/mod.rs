@@ -29,6 +29,7 @@ mod read;
 mod write;
 
 use std::cell::Cell;
+use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -271,6 +272,20 @@ impl<'a, 'py> TlsTransport<'a, 'py> {
         Ok(below.map(|below| below.into_bound(py)))
     }
 
+    /// Has the engine again, unless the connection ended meanwhile: then the engine goes. Whether something came for it while it was away.
+    #[inline]
+    fn take_back(self, engine: Box<DynEngine>) -> PyResult<bool> {
+        let (over, missed) = self.with(|tls| {
+            if tls.phase == Phase::Over {
+                return (Some(engine), false);
+            }
+            tls.engine = Some(engine);
+            (None, std::mem::take(&mut tls.missed))
+        })?;
+        drop(over);
+        Ok(missed)
+    }
+
     /// Lends the engine, the input and memory for output to `call`, and sends what comes out, also after a failure.
     fn drive<R>(
         self,
@@ -283,14 +298,9 @@ impl<'a, 'py> TlsTransport<'a, 'py> {
             ));
         };
         let mut wire = Wire { input, output: OUTPUT.take() };
-        let mut lent = Away { transport: self, engine: Some(engine) };
-        let result = match &mut lent.engine {
-            Some(engine) => {
-                panic::point("tls");
-                call(&mut **engine, &mut wire)
-            }
-            None => unreachable!("put there just now, and taken out below only"),
-        };
+        let mut lent = Away { transport: self, engine: ManuallyDrop::new(engine) };
+        panic::point("tls");
+        let result = call(&mut **lent.engine, &mut wire);
         let Wire { input: rest, mut output } = wire;
         *input = rest;
         if lent.bring_back()? {
@@ -316,33 +326,26 @@ impl<'a, 'py> TlsTransport<'a, 'py> {
 /// An engine that is out of its transport for a call, and comes back when this is dropped.
 struct Away<'a, 'py> {
     transport: TlsTransport<'a, 'py>,
-    engine: Option<Box<DynEngine>>,
+    engine: ManuallyDrop<Box<DynEngine>>,
 }
 
 impl Away<'_, '_> {
-    /// Unless the connection ended meanwhile: then the engine goes. Whether something came for it while it was away.
-    fn bring_back(mut self) -> PyResult<bool> {
-        self.put()
-    }
-
-    fn put(&mut self) -> PyResult<bool> {
-        let Some(engine) = self.engine.take() else { return Ok(false) };
-        let (over, missed) = self.transport.with(|tls| {
-            if tls.phase == Phase::Over {
-                return (Some(engine), false);
-            }
-            tls.engine = Some(engine);
-            (None, std::mem::take(&mut tls.missed))
-        })?;
-        drop(over);
-        Ok(missed)
+    /// The way out but for a panic. Whether something came for the engine while it was away.
+    #[inline]
+    fn bring_back(self) -> PyResult<bool> {
+        let mut away = ManuallyDrop::new(self);
+        // SAFETY: taken once: `drop`, which takes it too, does not run any more.
+        away.transport.take_back(unsafe { ManuallyDrop::take(&mut away.engine) })
     }
 }
 
 impl Drop for Away<'_, '_> {
+    #[cold]
     fn drop(&mut self) {
+        // SAFETY: taken once: this runs where `bring_back` does not.
+        let engine = unsafe { ManuallyDrop::take(&mut self.engine) };
         // Fails only where the process has forked meanwhile, whose copy of the connection nobody uses.
-        let _ = self.put();
+        let _ = self.transport.take_back(engine);
     }
 }
 

@@ -50,6 +50,8 @@ pub struct Lent<'a> {
     input: Cell<*const u8>,
     len: Cell<usize>,
     output: *mut Vec<u8>,
+    /// This thread's [`LENT`], found once: each access by name is a call.
+    place: *const Cell<*const Lent<'static>>,
     /// What this thread had lent before: calls of different connections may be nested, by Python code in between.
     before: *const Lent<'static>,
 }
@@ -60,8 +62,10 @@ thread_local! {
 }
 
 impl Drop for Lent<'_> {
+    #[inline]
     fn drop(&mut self) {
-        LENT.set(self.before);
+        // SAFETY: this thread's own, which has no destructor and lasts as long as the thread; a `Lent` has a raw pointer and stays there.
+        unsafe { (*self.place).set(self.before) };
     }
 }
 
@@ -102,13 +106,16 @@ impl Connection {
 
     /// Lends input and output for the time of `call`, in which this thread may drive the connection by others too (`_ssl`). The
     /// thread's error queue is empty when `call` begins.
+    #[inline]
     pub fn lend<R>(&self, input: &mut &[u8], output: &mut Vec<u8>, call: impl FnOnce(&Lent<'_>) -> R) -> R {
         self.library.forget_errors();
-        self.lend_after_failure(input, output, call)
+        self.lend_as_it_is(input, output, call)
     }
 
-    /// The same, with the error queue left as it is: what a call that just failed had to say stands there.
-    pub fn lend_after_failure<R>(
+    /// The same, with the error queue left as it is: what a call that just failed had to say stands there, or nothing is called
+    /// whose failure is told by it.
+    #[inline]
+    pub fn lend_as_it_is<R>(
         &self,
         input: &mut &[u8],
         output: &mut Vec<u8>,
@@ -119,14 +126,18 @@ impl Connection {
             output.append(&mut kept);
             self.rest.any.store(false, Ordering::Relaxed);
         }
+        let place = LENT.with(ptr::from_ref);
         let lent = Lent {
             connection: self,
             input: Cell::new(input.as_ptr()),
             len: Cell::new(input.len()),
             output,
-            before: LENT.get(),
+            place,
+            // SAFETY: this thread's own, see `Lent::drop`.
+            before: unsafe { (*place).get() },
         };
-        LENT.set((&raw const lent).cast());
+        // SAFETY: as above.
+        unsafe { (*place).set((&raw const lent).cast()) };
         let result = call(&lent);
         *input = &input[input.len() - lent.len.get()..];
         result
@@ -141,8 +152,8 @@ impl Drop for Connection {
     }
 }
 
-/// The calls. Each begins with an empty error queue and leaves it so, but for [`Trouble::Failed`], which leaves there what it has
-/// to say. After a success it is not looked at, as in `ssl`.
+/// The calls. Each but [`write`](Lent::write) is to begin with an empty error queue. All leave it so, but for [`Trouble::Failed`], which
+/// leaves there what it has to say. After a success it is not looked at, as in `ssl`.
 impl Lent<'_> {
     /// Decrypts.
     pub fn read(&self, plaintext: &mut [u8]) -> Result<usize, Trouble> {
@@ -155,15 +166,47 @@ impl Lent<'_> {
         self.outcome(result, result == 1).map(|()| count)
     }
 
-    /// Encrypts all of `plaintext`, or nothing.
+    /// Encrypts all of `plaintext`, or nothing. Whatever stands in the error queue: between handshakes a write hardly ever fails, and to
+    /// look there before each one would cost a hundredth of it.
+    #[inline]
     pub fn write(&self, plaintext: &[u8]) -> Result<usize, Trouble> {
+        if self.in_handshake() {
+            self.forget_errors();
+            return self.try_write(plaintext);
+        }
+        match self.attempt_to_write(plaintext) {
+            (1, count) => Ok(count),
+            (result, _) => self.write_again(plaintext, result),
+        }
+    }
+
+    /// After a write failed that began with whatever others had left in the queue.
+    #[cold]
+    fn write_again(&self, plaintext: &[u8], result: c_int) -> Result<usize, Trouble> {
+        if self.in_handshake() {
+            // An error that ended the connection: it is met once, and what it has to say stands in the queue.
+            return self.outcome(result, false).map(|()| 0);
+        }
+        // What others have left would pass for this call's. A refused write is repeated with the same data and refused again.
+        self.forget_errors();
+        self.try_write(plaintext)
+    }
+
+    fn try_write(&self, plaintext: &[u8]) -> Result<usize, Trouble> {
+        let (result, count) = self.attempt_to_write(plaintext);
+        self.outcome(result, result == 1).map(|()| count)
+    }
+
+    /// OpenSSL's result, and how much was taken.
+    #[inline]
+    fn attempt_to_write(&self, plaintext: &[u8]) -> (c_int, usize) {
         let mut count = 0;
         let (start, len) = (plaintext.as_ptr().cast(), plaintext.len());
         // SAFETY: the connection is alive; pointer and length describe `plaintext`.
         let result = unsafe {
             (self.connection.library.functions.SSL_write_ex)(self.connection.ssl, start, len, &mut count)
         };
-        self.outcome(result, result == 1).map(|()| count)
+        (result, count)
     }
 
     /// Sends close_notify.

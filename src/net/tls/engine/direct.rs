@@ -135,11 +135,23 @@ impl Direct {
 
     /// Calls the library with input and output lent, holding the lock that the object's own methods take: another thread may be
     /// asking it for its session, which a ticket that comes in replaces.
+    #[inline]
     fn locked<R>(&self, wire: &mut Wire<'_>, call: impl FnOnce(&Lent<'_>) -> R) -> R {
         // SAFETY: an engine is only driven by the loop's thread, attached.
         let py = unsafe { Python::assume_attached() };
         let (connection, object) = (&self.connection, self.object.bind(py));
         with_critical_section(&object, || connection.lend(&mut wire.input, &mut wire.output, call))
+    }
+
+    /// The same for a write, which looks at the error queue itself where it has to.
+    #[inline]
+    fn locked_to_write(&self, wire: &mut Wire<'_>, plaintext: &[u8]) -> Result<usize, Trouble> {
+        // SAFETY: as above.
+        let py = unsafe { Python::assume_attached() };
+        let (connection, object) = (&self.connection, self.object.bind(py));
+        with_critical_section(&object, || {
+            connection.lend_as_it_is(&mut wire.input, &mut wire.output, |lent| lent.write(plaintext))
+        })
     }
 
     /// What `ssl` has to say of a call that just failed, as the exception of one of the object's own methods. After a fatal error
@@ -154,7 +166,7 @@ impl Direct {
         // SAFETY: as in `locked`.
         let py = unsafe { Python::assume_attached() };
         // The queue is as the failed call left it, so that the handshake's exception is about that.
-        self.connection.lend_after_failure(&mut wire.input, &mut wire.output, |lent| {
+        self.connection.lend_as_it_is(&mut wire.input, &mut wire.output, |lent| {
             if lent.in_handshake()
                 && let Err(error) = call::method0(py, &self.object, names().do_handshake)
                 // Not a fatal error but half of a message, a KeyUpdate's for instance, in which some calls are refused.
@@ -235,7 +247,7 @@ impl Engine for Direct {
     }
 
     fn write(&mut self, wire: &mut Wire<'_>, plaintext: &[u8]) -> PyResult<usize> {
-        match self.locked(wire, |lent| lent.write(plaintext)) {
+        match self.locked_to_write(wire, plaintext) {
             Ok(count) => return Ok(count),
             Err(Trouble::WantRead) => return Ok(0),
             Err(_) => {}
