@@ -330,7 +330,13 @@ impl<'py> Transport<'_, 'py> {
         }
         let (change, empty, draining) = self.with(|state| {
             let change = state.shrunk();
-            (change, state.queue.is_empty(), state.phase == Phase::Draining)
+            // As asyncio: of a transport that has ended on the way the protocol hears no more but that.
+            let over = matches!(state.phase, Phase::Lost | Phase::Closed);
+            (
+                if over { FlowChange::None } else { change },
+                state.queue.is_empty(),
+                state.phase == Phase::Draining,
+            )
         })?;
         let told = both(told, self.tell(change), self.object);
         // The end comes with the last of it, whatever the protocol has raised.
