@@ -184,7 +184,7 @@ def test_only_the_network_knows_rustls():
     assert offenders(r"\brustls::", {"net"}) == []
 
 
-def test_unsafe_blocks_say_who_keeps_the_promise():
+def test_unsafe_blocks_say_what_keeps_the_promise():
     """Every `unsafe` block or impl has a SAFETY comment above it; one comment may stand for a few lines."""
     missing = []
     for name, path in SOURCES.items():

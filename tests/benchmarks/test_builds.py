@@ -1,4 +1,4 @@
-"""Where the two builds come from."""
+"""Finding and making the two builds."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from benchmarks.compare.builds import BuildError, prepare, python_path
 
 
 def package(directory, text=""):
-    """Something that imports as tokioloop does."""
+    """A package that imports as tokioloop does."""
     made = directory / "tokioloop"
     made.mkdir(parents=True)
     (made / "__init__.py").write_text(f"from ._tokioloop import which\n{text}\n")
@@ -67,7 +67,7 @@ def test_an_extension_of_something_else_is_refused(tmp_path):
 
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
-    """A repository of git with one commit in the tree's place."""
+    """A git repository with one commit in place of the tree."""
     root = package(tmp_path / "root")
 
     def git(*arguments):
@@ -88,7 +88,7 @@ def test_a_revision_that_was_built_is_kept(repository, tmp_path):
     package(kept)
     (kept / "tokioloop" / builds.EXTENSION).write_bytes(b"")
     (kept / "tokioloop" / "_tokioloop.py").rename(kept / "tokioloop" / "_other.py")
-    # The empty extension is what is kept: it is found, and is no library.
+    # The kept extension is empty: it is found, and can't be loaded.
     with pytest.raises(BuildError, match="does not import: ImportError"):
         prepare("HEAD", "old", tmp_path / "sides")
 
@@ -119,7 +119,7 @@ def test_the_tree_is_refused_in_debug_mode(tmp_path, monkeypatch):
         prepare(str(root), "old", tmp_path / "sides")
 
 
-def test_the_library_is_found_among_cargos_words():
+def test_the_library_is_found_in_cargos_output():
     told = "\n".join(
         json.dumps({"target": {"name": name}, "filenames": [f"/t/{name}.rlib", f"/t/lib{name}.so"]})
         for name in ("pyo3", "_tokioloop")

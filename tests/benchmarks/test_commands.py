@@ -1,4 +1,4 @@
-"""What the commands write, and where."""
+"""The files that the commands write."""
 
 import sys
 
@@ -64,7 +64,7 @@ def test_a_run_of_a_part_leaves_the_document_and_the_whole_runs_alone(bench, arg
     assert not (bench.directory / here()).exists()
 
 
-def test_the_status_tells_of_a_failure_of_tokioloop_and_the_document_is_written(bench):
+def test_the_status_shows_a_failure_of_tokioloop_and_the_document_is_written(bench):
     bench.found.failed("connect", "uvloop", "hung")
     assert bench() == 0
     bench.found.failed("connect", "tokioloop", "hung")

@@ -1,4 +1,4 @@
-"""The command that holds two builds against each other: how rows are compared and what is said of them."""
+"""The command that compares two builds: how rows are compared, and the verdicts."""
 
 import json
 import sys
@@ -57,7 +57,7 @@ def test_the_sizes_of_a_counted_row_are_far_apart(row):
         ((1.2, 1.1, 1.3), "slower"),
     ],
 )
-def test_the_whole_interval_has_to_lie_below_the_bound(interval, state):
+def test_the_whole_interval_has_to_be_below_the_bound(interval, state):
     assert Verdict("a", "cpu_us", 1.0, 1.0, Interval(*interval), 1.02).state == state
 
 
@@ -70,7 +70,7 @@ def test_what_is_exact_may_not_grow_at_all():
 
 
 def counter(each):
-    """Counts what *each*, an expression of `n`, says, whatever is run."""
+    """A counter that reports *each*, an expression of `n`, for any command."""
     code = f"import os, sys; n = int(sys.argv[-1]); old = os.environ['SIDE'] == 'old'; print('Collected :', {each}, file=sys.stderr)"
     return instructions.Counter("fake", (sys.executable, "-c", code), r"Collected : (\d+)")
 
@@ -184,7 +184,7 @@ VERDICTS = [
 ]
 
 
-def test_the_table_says_of_each_figure_whether_it_holds():
+def test_the_table_has_the_verdict_on_each_figure():
     text = report.markdown(document(), VERDICTS)
     assert "| `http` | cpu_us | 10.0 | 10.1 | 1.0100 | 1.0050 to 1.0150 | 1.02 | pass |" in text
     assert "| `connect` | cpu_us | 10.0 | 11.0 | 1.1000 | 1.0500 to 1.1500 | 1.02 | **slower** |" in text
@@ -208,7 +208,7 @@ def test_the_status_is_0_only_where_all_hold(tmp_path, verdicts, status):
 
 @pytest.fixture
 def command(monkeypatch, tmp_path):
-    """Runs `compare` with arguments; what it was to do instead of doing it."""
+    """Runs `compare` with arguments; returns its plan instead of measuring."""
     monkeypatch.chdir(tmp_path)
     asked = []
 
@@ -225,7 +225,7 @@ def command(monkeypatch, tmp_path):
     return run
 
 
-def test_by_default_the_tree_is_held_against_the_old_one_in_all_rows(command):
+def test_by_default_the_tree_is_compared_with_the_old_one_in_all_rows(command):
     status, old, new, plan = command("--old", "v1")
     assert (status, old, new) == (0, "v1", ".")
     assert (plan.variants, plan.ways, plan.pairs) == (variants(), compare.WAYS, 15)

@@ -1,4 +1,4 @@
-"""The growth series: what can be measured here, and how it is drawn."""
+"""The growth series: the sizes that can be measured, and the charts."""
 
 import asyncio
 import re
@@ -21,7 +21,7 @@ def test_every_size_runs_where_there_is_enough():
     assert "growth_echo:10000" in names and "growth_tasks_running:1000000" in names
 
 
-def test_what_descriptors_and_memory_do_not_allow_is_left_out_and_said():
+def test_sizes_beyond_the_limits_of_descriptors_and_memory_are_left_out_and_named():
     names, left_out = growth.possible(Means(descriptors=4096, memory=2 << 30), quick=False)
     assert "growth_echo:1000" in names and "growth_echo:10000" not in names
     assert "growth_timer_fire:1000000" in names and "growth_tasks_pending:1000000" not in names
@@ -31,13 +31,13 @@ def test_what_descriptors_and_memory_do_not_allow_is_left_out_and_said():
     assert len(left_out) == 3
 
 
-def test_a_quick_run_has_all_but_the_largest():
+def test_a_quick_run_leaves_out_the_largest_size():
     names, left_out = growth.possible(PLENTY, quick=True)
     assert len(names) == sum(len(series.sizes) - 1 for series in SERIES)
     assert len(left_out) == len(SERIES)
 
 
-def test_growth_rows_are_found_by_name_and_are_no_rows_of_the_tables():
+def test_growth_rows_are_found_by_name_and_are_not_in_the_tables():
     assert split("growth_echo:100")[0].load[-1] == "100"
     assert not any(name.startswith("growth_") for name in variants())
 

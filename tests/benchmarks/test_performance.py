@@ -12,7 +12,7 @@ from benchmarks.rows.why import why
 
 @pytest.fixture
 def written(results, tmp_path):
-    """Writes what is given, a run's results and growth each, and returns the document's path and text."""
+    """Writes the given results and growth of each run, and returns the document's path and text."""
 
     def write(*runs):
         paths = []
@@ -53,7 +53,7 @@ def growth(results):
 
 
 def section(text, heading):
-    """What stands below a heading, up to the next of its kind or a higher one."""
+    """The text below a heading, up to the next one of its level or higher."""
     level = heading.split(" ")[0]
     [start] = [match.end() for match in re.finditer(rf"^{re.escape(heading)}.*$", text, re.MULTILINE)]
     end = re.search(rf"^#{{1,{len(level)}}} ", text[start:], re.MULTILINE)
@@ -65,7 +65,7 @@ def cells(text, row):
     return [cell.strip() for cell in line.strip("|").split(" | ")]
 
 
-def test_shortfalls_stand_first_with_what_was_reached_and_the_reason(written, run):
+def test_shortfalls_come_first_with_the_figure_reached_and_the_reason(written, run):
     _, text = written((run, None))
     headings = [line for line in text.splitlines() if line.startswith("## ")]
     assert headings == ["## What falls short", "## The runs", "## All rows, 3.13t"]
@@ -81,7 +81,7 @@ def test_shortfalls_stand_first_with_what_was_reached_and_the_reason(written, ru
     assert "`http`" not in short
 
 
-def test_all_rows_stand_in_their_group_with_all_columns(written, run):
+def test_all_rows_are_in_their_group_with_all_columns(written, run):
     _, text = written((run, None))
     network = section(text, "### Network")
     head = next(line for line in network.splitlines() if line.startswith("| Row"))
@@ -100,7 +100,7 @@ def test_all_rows_stand_in_their_group_with_all_columns(written, run):
     assert cells(section(text, "### Loops"), "new_loop_bytes")[1:4] == ["350,000", "777", "450.45x"]
 
 
-def test_a_target_that_could_not_be_judged_says_so(written, results):
+def test_a_target_that_could_not_be_judged_is_marked(written, results):
     _, text = written((results().measured("connect", tokioloop=5.0, floor=4.0), None))
     assert cells(section(text, "### Network"), "connect")[-5:] == [
         *("4.00", "-", "+25%", "uvloop / 1.05, floor x 1.06", "**no**"),
@@ -123,7 +123,7 @@ def test_the_run_says_where_when_and_with_what_it_was_made(written, run):
     assert "- zuvloop: left out: no module" in about
 
 
-def test_two_interpreters_stand_in_one_document(written, run, growth, results):
+def test_two_interpreters_share_one_document(written, run, growth, results):
     other = results(python="3.14.1").measured("echo_protocol", over_floor=1.0, uvloop=11.0, tokioloop=10.0)
     _, text = written((other, None), (run, growth))
     headings = [line for line in text.splitlines() if line.startswith("## ")]
@@ -137,7 +137,7 @@ def test_one_interpreter_twice_is_refused(written, run):
         written((run, None), (run, None))
 
 
-def test_growth_is_told_by_size_with_what_was_left_out(written, run, growth):
+def test_growth_is_shown_by_size_with_the_sizes_left_out(written, run, growth):
     _, text = written((run, growth))
     found = section(text, "## How cost grows, 3.13t")
     assert "| connections | 1 | 10 | 1,000 | grown |" in found
@@ -160,7 +160,7 @@ def test_every_chart_is_a_file_that_is_read_in_light_and_dark(written, run, grow
         assert re.findall(r"href|src=|url\(|@import", chart) == []
 
 
-def test_charts_that_are_no_longer_told_of_go(written, run):
+def test_charts_that_are_no_longer_used_are_deleted(written, run):
     out, _ = written((run, None))
     stale = out.with_suffix("") / "3.12" / "network.svg"
     stale.parent.mkdir()
@@ -170,7 +170,7 @@ def test_charts_that_are_no_longer_told_of_go(written, run):
     assert (out.with_suffix("") / "3.13t" / "network.svg").exists()
 
 
-def test_a_failure_is_named_where_its_figure_would_stand(written, run):
+def test_a_failure_is_named_in_place_of_its_figure(written, run):
     run.failed("connect", "tokioloop", "a | b\nc").failed("connect", "uvloop", "hung for 20 s")
     _, text = written((run, None))
     assert cells(section(text, "## What falls short"), "connect")[2] == "failed: a \\| b c"

@@ -1,4 +1,4 @@
-"""What pairs say about a ratio."""
+"""Ratios from pairs, and their intervals."""
 
 import math
 import random
@@ -9,7 +9,7 @@ from benchmarks.compare.statistics import Interval, of_latencies, of_pairs
 
 
 def noisy(ratio, count, spread, seed):
-    """Pairs whose sides share what slows both, and differ by chance beside that."""
+    """Pairs whose sides share a slowdown, and otherwise differ by chance."""
     chance = random.Random(seed)
     for _ in range(count):
         slow = math.exp(chance.gauss(0, 0.2))
@@ -71,7 +71,7 @@ def test_latencies_that_are_a_tenth_longer_are_found_to_be():
 
 
 def test_latencies_are_pooled_and_not_their_quantiles():
-    # One run of fifteen has all of the long ones: they are under one in a hundred of all, so that p99 is as it was.
+    # One run of fifteen has all of the long ones: they are under one in a hundred of all, so p99 does not change.
     short = [(100.0, 100)]
     pairs = [(short, short)] * 14 + [(short, [(100.0, 91), (10_000.0, 9)])]
     assert of_latencies(pairs, 0.99).ratio == 1.0

@@ -1,4 +1,4 @@
-"""What a row is held against and whether it holds."""
+"""The targets of rows, and whether they are met."""
 
 import pytest
 
@@ -33,7 +33,7 @@ def summary(results):
         ("threadsafe_burst", "uvloop / 5"),
     ],
 )
-def test_a_row_is_held_against_what_was_agreed(name, target):
+def test_a_row_has_the_agreed_target(name, target):
     assert str(ROWS[name].target) == target
 
 
@@ -89,7 +89,7 @@ def test_a_rival_that_does_better_is_a_shortfall(results, rloop, short):
     )
 
 
-def test_asyncio_and_aiofastnet_are_no_rivals(results):
+def test_asyncio_and_aiofastnet_are_not_rivals(results):
     found = summary(results().measured("tls_echo", asyncio=1.0, aiofastnet=1.0, uvloop=20.0, tokioloop=5.0))
     assert found.shortfalls() == {}
 

@@ -24,7 +24,7 @@ PIECE = pattern(65536)
 
 
 class Life:
-    """What happened to the application: `events`, and a request that waits until it is let go."""
+    """The state of the application: `events`, and a request that waits until it is released."""
 
     def __init__(self) -> None:
         self.events: list[str] = []
@@ -60,7 +60,7 @@ async def wait(request: Request) -> dict[str, str]:
 
 
 async def shout(websocket: WebSocket) -> None:
-    """Sends back what comes, text in capitals, until it is closed."""
+    """Sends back what it receives, text in capitals, until it is closed."""
     await websocket.accept(subprotocol="shout" if "shout" in websocket.scope["subprotocols"] else None)
     try:
         while True:

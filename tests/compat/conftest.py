@@ -56,7 +56,7 @@ def run(loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> Iterator[Run]:
             return runner.run(in_time())
 
     yield run
-    # What the programs leave unclosed warns in the test that left it.
+    # Objects that a program leaves unclosed warn in their own test.
     gc.collect()
     assert troubles == []
 

@@ -37,7 +37,7 @@ def program(name: str) -> Path:
 
 @contextlib.contextmanager
 def reserved_port() -> Iterator[int]:
-    """A port that nobody else is given. A server that sets SO_REUSEADDR can bind it: this socket does not listen."""
+    """A port that the kernel gives to no other socket. A server that sets SO_REUSEADDR can bind it: this socket does not listen."""
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((HOST, 0))
@@ -45,7 +45,7 @@ def reserved_port() -> Iterator[int]:
 
 
 class Child:
-    """A server's process, ready when its output says so."""
+    """A server's process; its output shows when it is ready."""
 
     def __init__(self, command: Sequence[str | Path], ready: str, *, user: str | None = None) -> None:
         identity = {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []} if user else {}
@@ -81,7 +81,7 @@ class Child:
         self._known.set()
 
     def stop(self) -> int:
-        """Ask it to end, and make it end where it does not."""
+        """Ask it to end, and kill it if it does not."""
         self.process.send_signal(signal.SIGINT)
         try:
             return self.process.wait(PATIENCE)
@@ -99,7 +99,7 @@ class Server:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
-            # Not pytest's: the server's user has to reach it.
+            # Not pytest's directory: the server's user has to reach it.
             self.directory = Path(
                 stack.enter_context(tempfile.TemporaryDirectory(prefix="tokioloop-server-"))
             )
@@ -194,7 +194,7 @@ class Postgres(Server):
 
 
 def _unprivileged_user() -> str | None:
-    """Whom PostgreSQL runs as: it refuses root. None for whom the tests run as."""
+    """The user for PostgreSQL, which refuses root; None for the user of the tests."""
     if os.geteuid() != 0:
         return None
     names = {entry.pw_name for entry in pwd.getpwall()}

@@ -1,4 +1,4 @@
-"""What all these tests share: packages that may be missing, certificates, a way through a proxy."""
+"""Helpers of all these tests: packages that may be missing, certificates, a proxy."""
 
 import asyncio
 import importlib
@@ -20,7 +20,7 @@ AUTHORITY = CERTIFICATES / "ca.pem"
 
 
 def missing(what: str) -> NoReturn:
-    """Skip, or fail where everything has to be there: in continuous integration."""
+    """Skip, or fail in continuous integration, where everything has to be installed."""
     if os.environ.get("CI"):
         pytest.fail(f"{what}, and CI is set, so nothing may be left out", pytrace=False)
     pytest.skip(f"{what}; `make test-compat` installs what it can", allow_module_level=True)
@@ -56,7 +56,7 @@ def trusting_tls(*, authority: str = "ca", certificate: str = "") -> ssl.SSLCont
 
 
 def pattern(size: int, seed: int = 0) -> bytes:
-    """Bytes whose order can be told: no two neighbouring blocks are alike."""
+    """Bytes whose order can be checked: no two neighbouring blocks are equal."""
     block = b"".join((seed + number).to_bytes(4, "big") for number in range(4096))
     return (block * (size // len(block) + 1))[:size]
 

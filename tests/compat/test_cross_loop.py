@@ -115,7 +115,7 @@ def test_a_semaphore_lets_as_many_in_as_it_says(together) -> None:
     assert inside == 0 and 1 <= most <= 3 and semaphore.value == 3
 
 
-def test_an_event_wakes_those_who_wait_on_other_loops(together) -> None:
+def test_an_event_wakes_waiters_on_other_loops(together) -> None:
     events = [aiologic.Event() for _ in range(ROUNDS)]
     ready = [aiologic.CountdownEvent(LOOPS - 1) for _ in range(ROUNDS)]
 

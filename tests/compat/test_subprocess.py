@@ -12,7 +12,7 @@ import pytest
 
 from .support import pattern
 
-# Passes its input on and, at the end, says how much it was.
+# Passes its input on and, at the end, prints its size.
 TEE = "import sys, shutil; shutil.copyfileobj(sys.stdin.buffer, sys.stdout.buffer); sys.stderr.write('tee done')"
 DIGEST = "import sys, hashlib; print(hashlib.file_digest(sys.stdin.buffer, 'sha256').hexdigest())"
 
@@ -22,7 +22,7 @@ async def python(code: str, *arguments: str, **options: object) -> Process:
 
 
 async def feed(process: Process, size: int) -> None:
-    """Write `size` bytes, no faster than they are taken, and end the input."""
+    """Write `size` bytes, no faster than they are read, and end the input."""
     piece = pattern(2**20)
     for _ in range(size // len(piece)):
         process.stdin.write(piece)
@@ -175,7 +175,7 @@ def test_a_child_that_stops_reading(run) -> None:
     async def main() -> None:
         process = await python("import sys; sys.stdin.close(); sys.exit(3)", stdin=PIPE)
         with pytest.raises((BrokenPipeError, ConnectionResetError)):
-            # Without end, but for the child's.
+            # An endless input, until the child ends.
             await feed(process, 2**60)
         assert await process.wait() == 3
 

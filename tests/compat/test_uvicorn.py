@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Server(uvicorn.Server):
-    """Says when it has started, which uvicorn's own only does in its log."""
+    """Has an event for its start, which uvicorn itself only logs."""
 
     def __init__(self, config: "uvicorn.Config") -> None:
         super().__init__(config)
@@ -209,7 +209,7 @@ def test_shutdown_waits_for_the_request_under_way(run, parser: str, secure: bool
             async with service.socket("/shout") as ws:
                 await service.life.waiting.wait()
                 service.server.should_exit = True
-                # A web socket is told, the idle connection goes, a new one is refused, and the request is still waited for.
+                # The web socket is closed, the idle connection ends, a new one is refused, and the server still waits for the request.
                 with pytest.raises(websockets.ConnectionClosed) as closed:
                     await ws.recv()
                 assert closed.value.rcvd.code == 1012
@@ -219,7 +219,7 @@ def test_shutdown_waits_for_the_request_under_way(run, parser: str, secure: bool
             service.life.go.set()
             answer = await under_way
             assert (answer.status_code, answer.json()) == (200, {"answer": "late"})
-            # An idle TLS client does not answer the server's goodbye, which asyncio waits for.
+            # An idle TLS client does not answer the server's close_notify, which asyncio waits for.
             await client.aclose()
             await service.task
 

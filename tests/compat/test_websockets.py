@@ -76,7 +76,7 @@ def test_large_messages_and_fragments(run, secure: bool, compression: str | None
 
 @over
 def test_a_slow_reader_holds_the_sender_back(run, secure: bool) -> None:
-    """The server sends more than all buffers hold: what it keeps stays bounded, and it goes on when the client reads."""
+    """The server sends more than all buffers hold: its buffer stays bounded, and it continues when the client reads."""
     count, message = 200, pattern(100_000)
     limit = 64 * 1024
 
@@ -137,7 +137,7 @@ def test_broadcast_and_pings(run, secure: bool) -> None:
 
 @over
 def test_a_connection_that_breaks(run, secure: bool) -> None:
-    """One end goes without a goodbye; the other learns of it."""
+    """One end disappears without a close; the other notices."""
 
     async def main() -> None:
         lost: asyncio.Future[ConnectionClosedError] = asyncio.get_running_loop().create_future()

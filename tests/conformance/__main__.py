@@ -101,7 +101,7 @@ def _lane(options: argparse.Namespace, modules: list[str], expectations: Expecta
 
 
 def _wanted(test: str, patterns: list[str] | None) -> bool:
-    """A pattern without wildcards is taken as a part of the id."""
+    """A pattern without wildcards matches a part of the id."""
     return not patterns or any(fnmatch.fnmatchcase(test, p) or p in test for p in patterns)
 
 

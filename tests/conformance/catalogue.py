@@ -1,4 +1,4 @@
-"""What of `test.test_asyncio` runs, and how each module is brought to make the loop under test.
+"""The parts of `test.test_asyncio` that run, and how each module is made to use the loop under test.
 
 Two things cover nearly everything: `substitute` makes asyncio's default policy and the public class names
 produce the subject, and the classes below, which ask for one of asyncio's own selectors by hand, give way to a
@@ -110,7 +110,7 @@ class Suite:
     """Modules that could not be imported, with the reason."""
 
     def prepare(self, test: str) -> None:
-        """Applies what the test's module needs, in the test's own process."""
+        """Applies the replacements of the test's module, in the test's own process."""
         plan = self.plans[test.partition(".")[0]]
         if plan.real and not any(fnmatch.fnmatchcase(test, pattern) for pattern in plan.fake):
             substitute.real_test_loops()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 Times = Callable[[], Generator[float, float]]
-"""Makes what is told of each new timer's time, and says how far the time moves then."""
+"""Makes a generator that gets the time of each new timer, and yields how far the time moves."""
 
 
 def loop_class(subject: type[Any]) -> type[Any]:
@@ -16,7 +16,7 @@ def loop_class(subject: type[Any]) -> type[Any]:
         """Without made-up time: the subject as it is."""
 
         _ready = ()
-        """For tests that look whether a turn left anything."""
+        """For tests that check whether a turn left anything."""
 
         def __init__(self, times: Times | None) -> None:
             super().__init__()
@@ -61,7 +61,7 @@ def loop_class(subject: type[Any]) -> type[Any]:
             return handle
 
         def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-            """What asyncio's handles expect of their loop."""
+            """The attributes that asyncio's handles expect of their loop."""
 
         def run_forever(self) -> None:
             try:

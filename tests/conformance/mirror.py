@@ -1,4 +1,4 @@
-"""Mocks that a test puts into asyncio's modules are put into the subject's place for the same thing as well.
+"""Mocks that a test puts into asyncio's modules also replace the subject's object for the same purpose.
 
 `mock.patch("asyncio.base_events.logger")` means the logger of the loop. The subject logs to the same logger by a name of
 its own; without this, such a test would watch a loop that is not there.
@@ -31,7 +31,7 @@ PLACES: dict[str, dict[tuple[str, str], tuple[tuple[str, str], ...]]] = {
 
 HOOKS: dict[str, tuple[tuple[str, str, str, Any], ...]] = {
     "tokioloop.TokioLoop": (
-        # asyncio's keeps the data for later; that of a peer that does not read is kept anyway.
+        # asyncio keeps the data for later; data for a peer that does not read is kept anyway.
         (
             "tokioloop._tokioloop",
             "SslTransport",
@@ -51,11 +51,11 @@ name of the subject's, and what does it."""
 
 
 class MirrorError(Exception):
-    """A place in the table is not there, or holds something else than asyncio does."""
+    """A name in the table does not exist, or has another object than asyncio's."""
 
 
 def install(subject: str) -> None:
-    """Makes the modules of asyncio named in the table hand on what is set in them. Stays for the process's life."""
+    """Makes the modules of asyncio named in the table forward assignments. Stays for the process's life."""
     places = PLACES.get(subject, {})
     for (module, name), targets in places.items():
         original = getattr(importlib.import_module(module), name)
@@ -64,7 +64,7 @@ def install(subject: str) -> None:
                 raise MirrorError(f"{target}.{attribute} is not what {module}.{name} is: correct the table")
 
     class Mirrored(types.ModuleType):
-        """A module that hands on."""
+        """A module that forwards assignments."""
 
         def __setattr__(self, name: str, value: Any) -> None:
             super().__setattr__(name, value)

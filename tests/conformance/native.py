@@ -1,4 +1,4 @@
-"""CPython's tests of the Future and Task of `_asyncio`, and of streams, made again for the subject's own types.
+"""CPython's tests of the Future and Task of `_asyncio`, and of streams, repeated for the subject's own types.
 
 The classes for the C types come a second time: `CTask_PyFuture_Tests` also as `NativeTask_PyFuture_Tests`. Where the subject
 has no types of its own, as asyncio's loop that it is compared with, they test asyncio's.
@@ -40,17 +40,17 @@ CLASSES: dict[str, dict[str, str]] = {
         "EagerCTaskTests": "EagerNativeTaskTests",
     },
 }
-"""By module: the classes, and their names when made again."""
+"""By module: the classes, and the names of their copies."""
 
 
 def remake(module: types.ModuleType, name: str) -> None:
-    """Adds to a test module its tests of C types, made again."""
+    """Adds copies of a test module's tests of C types."""
     for original, again in CLASSES.get(name, {}).items():
         setattr(module, again, _remade(module, getattr(module, original), again))
 
 
 def own_types() -> tuple[type[Any], type[Any]]:
-    """The Future and Task of the package that the subject comes from, else asyncio's."""
+    """The Future and Task of the subject's package, or asyncio's."""
     package = sys.modules[asyncio.SelectorEventLoop.__module__.partition(".")[0]]
     return getattr(package, "Future", asyncio.Future), getattr(package, "Task", asyncio.Task)
 
@@ -69,7 +69,7 @@ def _remade(module: types.ModuleType, original: type[Any], name: str) -> type[An
 
 
 def _replacements(original: type[Any]) -> Iterator[tuple[str, Any]]:
-    """By what each class is told which types it tests."""
+    """The attribute that names the types under test, for each class."""
     future, task = own_types()
     if original.__name__.startswith("CSub"):
         future = type("CSubFuture", (future,), {})

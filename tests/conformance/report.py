@@ -36,7 +36,7 @@ class Entry:
 
 
 def judge(test: str, pair: Pair, rule: Rule | None) -> Entry:
-    """What a test's outcomes mean, given the exception that names it, if any."""
+    """The verdict on a test's outcomes, given the exception that names it, if any."""
     baseline, subject = pair
     if baseline is not None and baseline.status != "pass":
         return Entry(
@@ -82,7 +82,7 @@ class Report:
         return self._count("failed") + len(self.problems)
 
     def show(self, seconds: float) -> None:
-        """The table by module, the failures once more by name, and the closing line; `seconds` is what it all took."""
+        """The table by module, the failures once more by name, and the closing line; `seconds` is the time of the whole run."""
         self.entries.sort(key=lambda entry: entry.test)
         gil = "with" if self.gil else "without"
         print(f"\n{self.loop} on Python {platform.python_version()} {gil} the GIL: {seconds:.0f} s\n")

@@ -28,7 +28,7 @@ from test import support  # type: ignore[import-not-found]
 from . import catalogue, mirror, substitute
 
 MEMORY = "3G"
-"""What tests of much memory may take; those of TLS ask for 2.2 GiB, and skip themselves where they are told nothing."""
+"""The memory that large tests may take; those of TLS ask for 2.2 GiB, and are skipped without this setting."""
 
 TAIL = 12_000
 """Bytes of a test's output that are kept."""
@@ -45,7 +45,7 @@ def main() -> int:
     options = parser.parse_args()
     requests, replies = _take_channel()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # Ending by an exception, so that `_wait` takes the running child along.
+    # Ends by an exception, so that `_wait` ends the running child too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     support.set_memlimit(MEMORY)
     substitute.install(options.loop)
@@ -114,7 +114,7 @@ def _wait(pid: int, timeout: float) -> tuple[bool, int]:
                 poll.poll()
     finally:
         os.close(pidfd)
-        # The child leads a session: what it left running goes too. It is not reaped yet, so the id is still its own.
+        # The child leads a session: its own children are killed too. It is not reaped yet, so the id is still its own.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
@@ -185,7 +185,7 @@ def _report_strays(stray: list[str]) -> None:
 
 
 class _Result(unittest.TestResult):
-    """Prints tracebacks as they come, so that they stand in the output of a test that later hangs."""
+    """Prints tracebacks as they come, so that they are in the output of a test that later hangs."""
 
     passed = False
 

@@ -347,7 +347,7 @@ class Two:
         other.start()
         self.work(0)
         other.join(PATIENCE)
-        assert not other.is_alive(), "it stands still"
+        assert not other.is_alive(), "a thread is stuck"
 
 
 def rounds(name: str, seed: int) -> Iterator[list[str]]:

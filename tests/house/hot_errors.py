@@ -165,7 +165,7 @@ class Changed(socket.socket):
 
 
 def changed_sockets(loop: Any) -> None:
-    """Asked for with a plain socket, which is none any more at the first step, and nobody knows of TLS."""
+    """Called with a plain socket that is no longer one at the first step, while `ssl` is not imported."""
     one, other = socket.socketpair()
     one.setblocking(False)
     other.send(b"x")
@@ -180,7 +180,7 @@ def changed_sockets(loop: Any) -> None:
 
 
 class Refusing:
-    """Refuses whatever it is asked."""
+    """Refuses every call."""
 
     def __getattr__(self, name: str) -> Any:
         raise KeyError(name)

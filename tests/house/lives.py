@@ -72,7 +72,7 @@ def derived_task(loop: Any, value: Any) -> Any:
 
 
 def unstarted_task(_: Any, value: Any) -> Any:
-    """Pending for ever: its loop is closed before it runs."""
+    """Pending forever: its loop is closed before it runs."""
     if not CLOSING:
         CLOSING.append(tokioloop.new_event_loop())
         CLOSING[0].set_exception_handler(nothing)

@@ -16,7 +16,7 @@ ROOMS = [
     *("src", "crates", "tokioloop", "stress", "tests", "benchmarks", "scripts", "examples"),
     *("docs", "memory-bank", "plans", "README.md", "CHANGELOG.md", "Makefile"),
 ]
-# Files whose words are somebody's data or the rules themselves.
+# Files that contain the phrases as data or as rules.
 NOT_READ = {"tests/house/prose.py", "tests/house/test_prose.py"}
 NOT_OURS = ("target", "dist", "report", "__pycache__")
 

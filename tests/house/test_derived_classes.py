@@ -40,7 +40,7 @@ a_reader.base = _tokioloop.StreamReader
 LOOP = tokioloop.TokioLoop()
 make = globals()[sys.argv[1]]
 got = collected(make)
-# Free-threaded 3.13 keeps every class for ever once there is a second thread.
+# Free-threaded 3.13 keeps every class forever once there is a second thread.
 print(got or not collected(plain))
 LOOP.close()
 """

@@ -1,4 +1,4 @@
-"""Whatever two threads call on one object at once, it stays whole: no crash, no reference lost or released twice."""
+"""Two threads may make any calls on one object at once: no crash, no reference lost or released twice."""
 
 import sys
 

@@ -94,7 +94,7 @@ def test_what_is_no_factory(loop):
         loop.set_task_factory("factory")
 
 
-def test_what_is_no_coroutine(loop):
+def test_an_object_that_is_not_a_coroutine(loop):
     with pytest.raises(TypeError):
         loop.create_task(5)
     coro = read()

@@ -1,4 +1,4 @@
-"""What continuous integration runs: linters, all tests, and the Python tests on 3.14t where that is to be had."""
+"""The steps of continuous integration: linters, all tests, and the Python tests on 3.14t where it is available."""
 
 import os
 import re
@@ -40,7 +40,7 @@ def ci(tmp_path):
 
 @pytest.fixture
 def builder(tmp_path):
-    """A script beside the checkout that says where it has put an interpreter."""
+    """A script beside the checkout that prints the path of its interpreter."""
 
     def write(text):
         [where] = re.findall(r"^builder=(\S+)$", SCRIPT.read_text(), re.MULTILINE)
@@ -51,7 +51,7 @@ def builder(tmp_path):
     return write
 
 
-def test_without_a_source_of_3_14t_its_part_is_left_out_with_a_word(ci):
+def test_without_a_source_of_3_14t_its_part_is_skipped_with_a_message(ci):
     done, made = ci()
     assert done.returncode == 0
     assert made == ["true lint", "true test"]

@@ -1,4 +1,4 @@
-"""What stands in the project's files, and what must not."""
+"""The contents of the project's files: things that must be in them, and things that must not."""
 
 import re
 import subprocess
@@ -22,7 +22,7 @@ MADE = {".git", "target", "dist", "__pycache__"}
 
 
 def project_files() -> list[Path]:
-    """The files of the checkout that are its own: what git tracks or would, else everything not made by tools."""
+    """The checkout's own files: those that git tracks or would track, or without git everything not made by tools."""
     listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     answer = subprocess.run(listing, cwd=ROOT, capture_output=True, check=False)
     if answer.returncode == 0 and answer.stdout:

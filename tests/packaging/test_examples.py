@@ -1,4 +1,4 @@
-"""The examples run, end by themselves and say what they say they say."""
+"""The examples run, end by themselves and print what their texts announce."""
 
 import http.client
 import os

@@ -1,4 +1,4 @@
-"""What `import tokioloop` does to an interpreter, seen from outside: a fresh process each time."""
+"""The effects of `import tokioloop` on an interpreter, seen from outside: a fresh process each time."""
 
 import subprocess
 import sys
@@ -81,7 +81,7 @@ def test_the_version_is_the_package_s() -> None:
     assert run_python(code) == "True"
 
 
-def test_a_platform_without_support_is_told_so() -> None:
+def test_an_unsupported_platform_gets_an_import_error() -> None:
     code = """
 import sys
 sys.platform = "win32"

@@ -1,4 +1,4 @@
-"""The set-up's scripts: reading apt's sources, knowing interpreters, saying what is missing."""
+"""The set-up's scripts: reading apt's sources, recognising interpreters, reporting what is missing."""
 
 import os
 import subprocess
@@ -94,7 +94,7 @@ def test_this_interpreter_is_known() -> None:
     assert found.unfit() == ""
 
 
-def test_what_is_no_python_is_not_taken_for_one(tmp_path: Path) -> None:
+def test_a_program_that_is_not_python_is_not_used(tmp_path: Path) -> None:
     from interpreters import probe
 
     broken = tmp_path / "python3.13t"
@@ -122,7 +122,7 @@ def test_the_named_interpreter_is_taken() -> None:
     assert os.path.samefile(answer.stdout.strip(), sys.executable)
 
 
-def test_a_named_interpreter_that_does_not_do_is_refused(tmp_path: Path) -> None:
+def test_a_named_interpreter_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     old = tmp_path / "old-python"
     old.write_text(
         "#!/bin/sh\n"
@@ -140,7 +140,7 @@ def test_a_named_interpreter_that_does_not_do_is_refused(tmp_path: Path) -> None
 
 
 def test_missing_tools_are_named_with_their_packages(tmp_path: Path) -> None:
-    """With nothing but apt-get on PATH and an empty cache, the failure says what to install."""
+    """With only apt-get on PATH and an empty cache, the failure names what to install."""
     apt = tmp_path / "apt-get"
     apt.write_text("#!/bin/sh\nexit 1\n")
     apt.chmod(0o755)
@@ -149,7 +149,7 @@ def test_missing_tools_are_named_with_their_packages(tmp_path: Path) -> None:
     assert {"make", "xz-utils", "gcc"} <= set(answer.stderr.partition("apt-get install")[2].split())
 
 
-def test_a_machine_without_apt_is_told_what_else_there_is(tmp_path: Path) -> None:
+def test_a_machine_without_apt_gets_the_alternatives(tmp_path: Path) -> None:
     answer = provision(PYTHON="", PATH=str(tmp_path), HOME=str(tmp_path), XDG_CACHE_HOME=str(tmp_path), CC="")
     assert answer.returncode == 1
     assert "uv python install 3.13t" in answer.stderr

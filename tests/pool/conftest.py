@@ -23,7 +23,7 @@ def pool() -> Iterator[tokioloop.WorkerPool]:
 
 @pytest.fixture
 def one() -> Iterator[tokioloop.WorkerPool]:
-    """A single worker, so that what is submitted is begun in its order."""
+    """A single worker, so that jobs begin in the order of submission."""
     pool = tokioloop.WorkerPool(1)
     yield pool
     pool.shutdown(timeout=PATIENCE)

@@ -1,4 +1,4 @@
-"""What the tests of pools share: jobs that wait until they are let go."""
+"""Helpers of the tests of pools: jobs that wait until they are released."""
 
 import asyncio
 import threading
@@ -27,7 +27,7 @@ class Blocked:
 
 
 class Patient:
-    """A coroutine function whose coroutine waits, and notes how it ended."""
+    """A coroutine function whose coroutine waits, and records how it ended."""
 
     def __init__(self, stubborn: bool = False) -> None:
         self.started, self.ended = threading.Event(), threading.Event()

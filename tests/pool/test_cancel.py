@@ -48,7 +48,7 @@ def test_a_coroutine_that_runs(one):
     got = []
     job.add_done_callback(lambda job: got.append(threading.current_thread()))
     assert job.cancel()
-    assert job.cancelled() and got == [threading.current_thread()], "who waits is told at once"
+    assert job.cancelled() and got == [threading.current_thread()], "callbacks run at once"
     assert job.cancel()
     patient.wait_for_end()
     one.submit(int).result(PATIENCE)
@@ -56,7 +56,7 @@ def test_a_coroutine_that_runs(one):
 
 
 def test_during_the_first_step(one):
-    """The wish is kept until the coroutine can be reached."""
+    """The cancellation is kept until the coroutine can be reached."""
     inside, go = threading.Event(), threading.Event()
     patient = Patient()
 
@@ -145,7 +145,7 @@ def test_a_coroutine_that_suppresses_it(one):
 
 
 def test_one_side_only_wins(one):
-    """From several threads at once: the job ends once, for all alike."""
+    """From several threads at once: the job ends once, with the same result for all."""
     for _ in range(50):
         patient = Patient()
         job = one.submit(patient)
@@ -320,7 +320,7 @@ def test_task_group_cancels_its_other_jobs(pool, run):
 
 
 def test_a_coroutine_function_can_be_cancelled_at_every_moment(pool):
-    """Also while a worker is calling it, when there is no coroutine yet."""
+    """Even while a worker is calling it, when there is no coroutine yet."""
 
     async def stay(number):
         await asyncio.Event().wait()

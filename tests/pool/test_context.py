@@ -1,4 +1,4 @@
-"""Context variables travel with a job, and what it changes does not leak."""
+"""A job gets its caller's context variables, and its changes do not leak."""
 
 import asyncio
 import contextvars

@@ -1,4 +1,4 @@
-"""What jobs raise reaches who waits for them, whatever it is, and the worker goes on."""
+"""Every exception of a job reaches its waiters, and the worker goes on."""
 
 import asyncio
 import concurrent.futures
@@ -34,7 +34,7 @@ KINDS = [raise_plainly, raise_at_once, raise_later]
 
 @pytest.fixture
 def said(pool, caplog):
-    """What the workers' loops and asyncio's log said."""
+    """The reports of the workers' loops and of asyncio's log."""
     contexts = []
     for loop in pool.loops:
         loop.call_soon_threadsafe(loop.set_exception_handler, lambda loop, context: contexts.append(context))
@@ -44,7 +44,7 @@ def said(pool, caplog):
 
 @pytest.mark.parametrize("error", ERRORS)
 @pytest.mark.parametrize("fn", KINDS)
-def test_an_error_reaches_the_future_and_nobody_else(pool, said, fn, error):
+def test_an_error_reaches_only_the_future(pool, said, fn, error):
     raised = error("text")
     for worker in (0, 1):
         job = pool.submit(fn, raised, worker=worker)
@@ -57,7 +57,7 @@ def test_an_error_reaches_the_future_and_nobody_else(pool, said, fn, error):
 # Thrown into a coroutine, GeneratorExit closes what that awaits: asyncio can't pass it on.
 @pytest.mark.parametrize("error", [error for error in ERRORS if error is not GeneratorExit])
 @pytest.mark.parametrize("fn", KINDS)
-def test_an_error_reaches_who_awaits(pool, said, run, fn, error):
+def test_an_error_reaches_the_awaiting_task(pool, said, run, fn, error):
     async def main():
         raised = error("text")
         try:
@@ -123,7 +123,7 @@ def test_the_same_error_may_be_raised_by_several(pool):
     assert [job.exception(PATIENCE) for job in jobs] == [error] * 100
 
 
-def test_an_error_nobody_asks_for_is_silent(pool, said):
+def test_an_error_that_is_never_retrieved_is_silent(pool, said):
     """As in concurrent.futures."""
     for fn in KINDS:
         pool.submit(fn, LookupError())
@@ -142,7 +142,7 @@ def test_context_and_cause_come_along(pool):
 
 
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
-def test_what_is_no_jobs_own_is_reported(one, error):
+def test_errors_that_belong_to_no_job_are_reported(one, error):
     """The worker goes on."""
     told = []
 

@@ -10,8 +10,8 @@ import asyncio, concurrent.futures, os, signal, sys, threading, tokioloop
 def interrupt():
     os.kill(os.getpid(), signal.SIGINT)
 
-# CPython looks for signals only before it blocks, and not between the look and the blocking: so who interrupts a main thread
-# that waits does it until it is seen, and only the first is.
+# CPython checks for signals only before it blocks, and not between the check and the blocking: so the tests send SIGINT to a
+# waiting main thread until it is handled, and only the first one counts.
 seen = threading.Event()
 
 def once(*args):
@@ -39,7 +39,7 @@ async def wait_for_ever():
 
 
 def test_an_interrupt_inside_with_drains():
-    """What was submitted is done before KeyboardInterrupt goes on."""
+    """Submitted jobs are done before KeyboardInterrupt propagates."""
     done = python(
         START
         + """
@@ -119,7 +119,7 @@ assert job.cancelled() and behind.cancelled()
 
 
 def test_an_interrupt_of_a_result():
-    """The job goes on, and the pool works still."""
+    """The job goes on, and the pool still works."""
     done = python(
         START
         + """
@@ -175,7 +175,7 @@ def test_the_interpreter_ends_with_a_pool_open(jobs):
 
 
 def test_the_interpreter_ends_while_a_function_blocks():
-    """Bounded in time; who waits for the jobs is told."""
+    """Bounded in time; the jobs' futures end."""
     done = python(
         START
         + """

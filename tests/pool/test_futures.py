@@ -155,7 +155,7 @@ def test_what_a_callback_raises_is_logged_and_the_next_is_called(one, blocked, c
     assert [record.exc_info[0] for record in caplog.records] == [ZeroDivisionError] * 2
 
 
-def test_an_interrupt_in_a_callback_added_too_late_reaches_who_added_it(pool):
+def test_an_interrupt_in_a_callback_added_too_late_reaches_the_caller(pool):
     """As in concurrent.futures: only Exceptions are logged."""
     job = pool.submit(int)
     job.result(PATIENCE)
@@ -208,7 +208,7 @@ def test_wait_times_out(one, blocked):
 
 
 def test_wait_sees_each_kind_of_end(pool):
-    """Each ends while ``wait`` waits: it has the jobs' conditions by then."""
+    """Each ends while ``wait`` waits and has the jobs' conditions."""
     for how in ("result", "error", "cancelled"):
         patient = Patient()
 

@@ -1,4 +1,4 @@
-"""What is dropped goes: jobs, their cycles, loops, and pools that were never shut down."""
+"""Dropped objects are freed: jobs, their cycles, loops, and pools that were never shut down."""
 
 import asyncio
 import gc
@@ -121,7 +121,7 @@ def test_pools_and_loops_go_after_shutdown():
 
 
 def test_a_pool_that_is_dropped_ends():
-    """As a ThreadPoolExecutor does: what was submitted is done, then its threads end."""
+    """As with a ThreadPoolExecutor: the submitted jobs are done, then its threads end."""
     pool = tokioloop.WorkerPool(2)
     threads = [worker.thread for worker in pool.workers]
     jobs = [pool.submit(coroutine, n) for n in range(100)]

@@ -141,7 +141,7 @@ def test_an_error_of_the_iterable(pool, run):
     run(main())
 
 
-def test_what_is_no_iterable(pool, run):
+def test_an_object_that_is_not_iterable(pool, run):
     async def main():
         with pytest.raises(TypeError):
             async for _ in pool.imap(double, 3):

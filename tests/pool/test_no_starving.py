@@ -1,4 +1,4 @@
-"""A worker that is never idle hears of what its loop waits for."""
+"""A worker that is never idle still handles the events of its loop."""
 
 import asyncio
 import socket

@@ -38,7 +38,7 @@ class Odd:
         return None
 
     def end(self):
-        """Let the coroutine that waits go on. Any thread."""
+        """Resume the waiting coroutine. Any thread."""
         callback, context = self._waiting
         self._loop.call_soon_threadsafe(callback, self, context=context)
 
@@ -60,7 +60,7 @@ class Waiter:
 
 
 def on(event_loop, value="on"):
-    """Whether a loop in another thread still does what it is told."""
+    """Whether a loop in another thread still runs calls."""
     return _tokioloop._run_on(event_loop, asyncio.sleep(0, value)).result(PATIENCE) == value
 
 
@@ -118,7 +118,7 @@ def test_a_task_factory_that_makes_no_task(loop_there, made):
 
 
 def test_a_result_that_says_nonsense_of_itself(one):
-    """Whether it is a coroutine is asked of the object too."""
+    """The object itself is asked whether it is a coroutine."""
 
     class Liar:
         @property
@@ -186,7 +186,7 @@ def test_a_future_that_lies_is_its_jobs_error(one, name, value, times):
 
 
 class OddTask:
-    """What a task factory makes: done when it is, and lets go of who waits for it."""
+    """A task factory's task, never done, with *methods* in place of its own."""
 
     def __init__(self, coro, **methods):
         coro.close()
@@ -229,7 +229,7 @@ def test_a_task_of_the_programs_own_type(one, methods):
 
 
 def test_a_coroutine_that_waits_and_raises_when_it_is_closed(one, blocked):
-    """Whoever waits for the job that is cancelled hears of it all the same."""
+    """The future of the cancelled job ends all the same."""
 
     class Sticky:
         def __await__(self):
@@ -259,7 +259,7 @@ def test_a_coroutine_that_waits_and_raises_when_it_is_closed(one, blocked):
     go.set()
 
 
-def test_a_cancel_is_asked_for_in_the_context_of_who_asks(one):
+def test_a_cancel_runs_in_the_context_of_its_caller(one):
     seen = []
     var = contextvars.ContextVar("var", default="nobody's")
 

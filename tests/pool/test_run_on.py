@@ -168,7 +168,7 @@ def test_the_callers_own_loop(run):
     run(main())
 
 
-def test_what_is_no_coroutine(loop_there, run):
+def test_an_object_that_is_not_a_coroutine(loop_there, run):
     async def main():
         for wrong in (3, None, where):
             with pytest.raises((TypeError, AttributeError)):
@@ -282,7 +282,7 @@ def test_many_threads_into_one_loop(loop_there):
 def test_a_loop_that_is_closed_before_the_end_ends_the_call():
     began = threading.Event()
     other = tokioloop.TokioLoop()
-    # It is told of the task that is never finished.
+    # It gets the report of the task that is never finished.
     other.set_exception_handler(lambda loop, context: None)
 
     def run():

@@ -150,7 +150,7 @@ def test_entering_an_async_pool_whose_setup_fails(run):
 
 
 def test_leaving_while_the_setup_goes_on(run):
-    """Who is cancelled while entering leaves the pool as it is."""
+    """A task that is cancelled while entering does not change the pool."""
     go = threading.Event()
     pool = tokioloop.WorkerPool(2, setup=lambda: go.wait(PATIENCE))
 
@@ -217,7 +217,7 @@ def test_a_set_up_that_hangs_is_cancelled_at_the_end():
         job.result(0)
 
 
-def test_a_set_up_that_raises_a_cancellation_does_not_cancel_who_waits_for_it():
+def test_a_set_up_that_raises_a_cancellation_does_not_cancel_its_caller():
     async def fail():
         raise asyncio.CancelledError
 

@@ -103,7 +103,7 @@ def test_current_worker_elsewhere():
         tokioloop.current_worker()
 
 
-def test_awaitables_that_are_no_coroutines_are_results(pool):
+def test_awaitables_that_are_not_coroutines_are_results(pool):
     class Awaitable:
         def __await__(self):
             yield

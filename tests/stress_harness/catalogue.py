@@ -48,7 +48,7 @@ def hangs(run: Run) -> dict[str, int]:
 
 
 def freezes(run: Run) -> dict[str, int]:
-    """A thread is away in C and does not say so: whoever stops all threads waits for it, and all others with it."""
+    """A thread waits in C without detaching: a collection waits for it, and all other threads wait for the collection."""
     attached = ctypes.PyDLL(None)
     threading.Thread(target=attached.pause, name="away", daemon=True).start()
     while True:
@@ -94,7 +94,7 @@ def does_nothing(run: Run) -> dict[str, int]:
 
 
 def is_not_offered(run: Run) -> dict[str, int]:
-    raise NotOffered("nobody does this")
+    raise NotOffered("no loop does this")
 
 
 SCENARIOS: dict[str, Callable[[Run], dict[str, int]]] = {

@@ -66,7 +66,7 @@ def test_a_scenario_that_hangs_shows_its_stacks_and_leaves_nothing_behind():
     assert "stress reporter" in outcome.stacks or "child.py" in outcome.stacks
     assert "in hangs" not in outcome.output
     started = int(outcome.output.split("started ")[1].split()[0])
-    # It was killed with its group; whoever adopted it may not have waited for it yet.
+    # It was killed with its group; the process that adopted it may not have reaped it yet.
     try:
         end = os.pidfd_open(started)
     except ProcessLookupError:
@@ -135,9 +135,9 @@ def test_a_bad_end_of_the_process_is_told():
     assert (outcome.status, outcome.problems) == ("failed", ["ended with status 3 after its result"])
 
 
-def test_what_a_loop_does_not_offer_is_no_failure():
+def test_something_that_a_loop_does_not_offer_is_not_a_failure():
     outcome = ends("is_not_offered")
-    assert (outcome.status, outcome.result["notes"]) == ("not offered", ["nobody does this"])
+    assert (outcome.status, outcome.result["notes"]) == ("not offered", ["no loop does this"])
 
 
 def test_a_scenario_that_does_nothing_has_shown_nothing():
