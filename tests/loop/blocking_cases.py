@@ -1,4 +1,4 @@
-"""What ``test_blocking`` runs, each in an interpreter of its own: the work of a loop on descriptors that somebody made blocking.
+"""The cases of ``test_blocking``, each for an interpreter of its own: a loop works on descriptors that were made blocking.
 
 A case has its loop do something that must wait, or that the kernel takes in part only. Then another thread collects, for which every
 attached thread has to stop: it does not return if the loop sits in a system call attached to the interpreter. In the end the work is done
@@ -178,7 +178,7 @@ async def sock_accept(family: int) -> None:
 
 @case
 async def sock_connect() -> None:
-    """Waits in its own thread until the backlog has room: as with asyncio, but nobody waits with it."""
+    """Waits in its own thread until the backlog has room, as with asyncio, but no other thread waits for it."""
     with TemporaryDirectory() as directory, socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"{directory}/s")
         listener.listen(0)
@@ -410,7 +410,7 @@ def fifo() -> tuple[int, int]:
 
 
 def terminal() -> tuple[int, int]:
-    """What is written to the second is read from the first."""
+    """Bytes written to the second are read from the first."""
     ours, theirs = pty.openpty()
     tty.setraw(ours)
     tty.setraw(theirs)
@@ -452,7 +452,7 @@ async def a_pipe_is_read(make: Callable[[], tuple[int, int]]) -> None:
 @per(PIPES)
 async def a_pipe_is_written(make: Callable[[], tuple[int, int]]) -> None:
     read, write = make()
-    # Somebody reads sooner or later: as on asyncio, a terminal may keep its own thread waiting.
+    # The other end reads sooner or later: as on asyncio, a terminal may keep its own thread waiting.
     go = threading.Event()
     transport, _ = await L().connect_write_pipe(asyncio.BaseProtocol, os.fdopen(write, "wb", 0))
     os.set_blocking(write, True)
@@ -529,7 +529,7 @@ async def all_descriptors_of_the_process() -> None:
 def main(name: str) -> None:
     faulthandler.dump_traceback_later(PATIENCE, exit=True)
     tokioloop.run(CASES[name]())
-    # Threads that would wait for ever are no part of the case.
+    # The case does not wait for threads that would wait forever.
     print("done", flush=True)
     os._exit(0)
 

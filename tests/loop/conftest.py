@@ -39,7 +39,7 @@ def run(loop: tokioloop.TokioLoop) -> Callable[[Coroutine[Any, Any, Any]], Any]:
 
 @pytest.fixture
 def turn(loop: tokioloop.TokioLoop) -> Callable[[], None]:
-    """Make one turn: what is ready now runs, what that schedules does not."""
+    """Make one turn: callbacks that are ready now run, those that they schedule do not."""
 
     def turn() -> None:
         loop.stop()
@@ -50,7 +50,7 @@ def turn(loop: tokioloop.TokioLoop) -> Callable[[], None]:
 
 @pytest.fixture
 def contexts(loop: tokioloop.TokioLoop) -> list[dict[str, Any]]:
-    """What reaches the loop's exception handler."""
+    """The contexts that reach the loop's exception handler."""
     seen: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda loop, context: seen.append(context))
     return seen

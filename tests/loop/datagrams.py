@@ -1,4 +1,4 @@
-"""What the tests of datagrams share: a recording protocol and plain sockets."""
+"""Helpers of the tests of datagrams: a recording protocol and plain sockets."""
 
 import asyncio
 import socket
@@ -10,7 +10,7 @@ LOOPBACK = ("127.0.0.1", 0)
 
 
 class Recorder(Watched, asyncio.DatagramProtocol):
-    """Notes each call; ``got`` has the datagrams with their senders."""
+    """Records each call; ``got`` has the datagrams with their senders."""
 
     transport: Any = None
 
@@ -48,7 +48,7 @@ class Recorder(Watched, asyncio.DatagramProtocol):
 
 
 class Echo(Recorder):
-    """Answers each datagram before it notes it."""
+    """Answers each datagram before it records it."""
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
         self.transport.sendto(data, addr)

@@ -1,4 +1,4 @@
-"""The kernel's rarer answers: a library, loaded before libc, that has system calls fail as they do in a bad network."""
+"""Rare errors of the kernel: a library, loaded before libc, that makes system calls fail as in a bad network."""
 
 import errno
 import functools
@@ -12,7 +12,7 @@ import pytest
 
 from .support import python
 
-# Each call looks for its line in the environment: so many calls pass, so many fail with that number, then it is libc's.
+# Each call reads its setting from the environment: how many calls pass, how many then fail with which number; later calls go to libc.
 SOURCE = r"""
 #define _GNU_SOURCE
 #include <dlfcn.h>

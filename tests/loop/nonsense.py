@@ -1,7 +1,7 @@
-"""Calls everything that the native module has with nonsense: ``python -m tests.loop.nonsense SEED STEPS``, in a process of its own.
+"""Calls everything in the native module with nonsense: ``python -m tests.loop.nonsense SEED STEPS``, in a process of its own.
 
-What is called raises whatever it likes. A panic is noticed by the count that the module keeps, also one that nobody heard of; a crash
-or a hang by whoever started the process.
+The calls may raise anything. A panic is noticed by the module's count, even one without an exception; a crash
+or a hang by the parent process.
 """
 
 import asyncio
@@ -37,14 +37,14 @@ NUMBERS = [
 TEXTS = ["", "x", "\udcff", "a\0b", "é" * 300, "127.0.0.1", "::1", b"", b"x", b"\n", b"a\0b", bytes(70_000)]
 TEXTS += [bytearray(b"xyz"), memoryview(b"abcdef")[::2], memoryview(bytearray(8)).cast("I")]
 
-#: Names that end the process or its set-up, or block for good by what they are for.
+#: Names that end the process or its set-up, or whose purpose is to block.
 LEFT_OUT = {"_begin_exit", "_set_job_class", "_set_stream_classes", "_own_methods", "_panics"}
 #: Of `object`, with nothing of ours behind them.
 DULL = {"__class__", "__init_subclass__", "__subclasshook__", "__dir__", "__sizeof__", "__new__"}
 
 
 class Spite(Exception):
-    """What objects of the program raise."""
+    """The error that objects of the program raise."""
 
 
 def refuse(*_: Any, **__: Any) -> Any:
@@ -52,7 +52,7 @@ def refuse(*_: Any, **__: Any) -> Any:
 
 
 class Spiteful:
-    """Raises from whatever is asked of it."""
+    """Raises from every method."""
 
     __index__ = __bool__ = __eq__ = __hash__ = __repr__ = __str__ = __float__ = __int__ = __len__ = refuse  # type: ignore[assignment]
     __iter__ = __next__ = __call__ = __getitem__ = __lt__ = __await__ = __buffer__ = fileno = refuse
@@ -60,7 +60,7 @@ class Spiteful:
 
 
 class Meddler:
-    """Goes on with the nonsense from inside of whatever is asked of it."""
+    """Calls more nonsense from inside every method."""
 
     def __init__(self, world: "World") -> None:
         self.world = world
@@ -101,7 +101,7 @@ class Meddler:
 
 
 class Liar(Exception):
-    """Says that it is whatever is asked for."""
+    """Claims to be an instance of every type."""
 
     __class__ = property(lambda self: asyncio.Future)  # type: ignore[assignment]
 
@@ -144,7 +144,7 @@ async def wait() -> None:
 
 
 class World:
-    """Objects of every native type in every state, and a generator that says what is done with them."""
+    """Objects of every native type in every state, and a random generator that chooses the calls."""
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)

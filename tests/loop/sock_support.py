@@ -1,4 +1,4 @@
-"""What the tests of the registrations that sock_* keep share."""
+"""Helpers of the tests of the registrations that sock_* keep."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""What the tests of the native core share: recording protocols, pairs of sockets, and a fresh interpreter."""
+"""Helpers of the tests of the native core: recording protocols, pairs of sockets, and a fresh interpreter."""
 
 import asyncio
 import gc
@@ -49,7 +49,7 @@ class Watched:
 
 
 class Recorder(Watched, asyncio.Protocol):
-    """A protocol that notes each call; ``keep_open`` is what ``eof_received`` answers."""
+    """A protocol that records each call; ``keep_open`` is what ``eof_received`` answers."""
 
     keep_open: bool = False
     transport: Any = None

@@ -10,7 +10,7 @@ from .support import Recorder, python
 
 
 def test_out_of_descriptors():
-    """Accepting pauses, says so once, and goes on; what is connected lives on, and nobody who waits is lost."""
+    """Accepting pauses, reports that once, and resumes; open connections survive, and no waiting client is lost."""
     done = python(
         """
         import asyncio, os, resource, socket, tokioloop

@@ -7,7 +7,7 @@ import pytest
 from .faults import name_of, python_with
 from .support import python
 
-# As many connections as come to nothing, then one that is served. Nobody waits for time to pass.
+# A number of connections that fail, then one that is served. Nothing waits for time to pass.
 SERVE = """
 import asyncio, socket, sys, tokioloop
 
@@ -83,8 +83,8 @@ def test_want_of_descriptors_or_memory_pauses(number):
     assert done.stdout == "1 ['socket.accept() out of system resource']\n"
 
 
-def test_what_fails_for_ever_does_not_keep_the_loop_busy():
-    """A rule that forbids accepting at all: it is said once a pause, and the loop sleeps in between."""
+def test_a_permanent_failure_does_not_keep_the_loop_busy():
+    """A security rule forbids accepting: it is reported once a pause, and the loop sleeps in between."""
     done = python_with(
         """
         import asyncio, socket, tokioloop
@@ -116,7 +116,7 @@ def test_what_fails_for_ever_does_not_keep_the_loop_busy():
 
 @pytest.mark.parametrize("end", ["shutdown", "close"])
 def test_a_listener_that_the_program_ends(end):
-    """The socket is gone behind the server's back: said at most once a pause, and the loop does not spin."""
+    """The socket was closed without the server: reported at most once a pause, and the loop does not spin."""
     python(
         """
         import asyncio, os, socket, sys, tokioloop

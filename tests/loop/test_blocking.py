@@ -24,7 +24,7 @@ def test_others_go_on(name: str) -> None:
 
 @pytest.mark.parametrize("make", ["os.pipe()", "fifo()", "terminal()", "back_of_terminal()"])
 def test_a_pipe_is_written_while_its_loop_does_not_run(make: str) -> None:
-    """Other threads may wait for the claim of the thread that writes: it waits for nothing."""
+    """Other threads may wait for the claim of the writing thread, so it must not wait."""
     python(f"""
         import asyncio, gc, os, threading, tokioloop
         from tests.loop.blocking_cases import back_of_terminal, fifo, terminal
@@ -72,7 +72,7 @@ def test_a_pipe_is_written_while_its_loop_does_not_run(make: str) -> None:
     """)
 
 
-def test_the_log_goes_to_a_pipe_that_nobody_reads() -> None:
+def test_the_log_goes_to_a_pipe_without_a_reader() -> None:
     read, write = os.pipe()
     code = """
         import asyncio, gc, os, threading, tokioloop
@@ -107,7 +107,7 @@ def test_the_log_goes_to_a_pipe_that_nobody_reads() -> None:
 
 
 @pytest.mark.parametrize("kind", ["terminal", "FIFO"])
-def test_what_is_written_while_the_loop_rests_goes_at_once(kind: str, tmp_path: Path) -> None:
+def test_a_write_while_the_loop_does_not_run_is_sent_at_once(kind: str, tmp_path: Path) -> None:
     """The same thread may read the other end next, before the loop runs again."""
     if kind == "terminal":
         far, near = os.openpty()

@@ -16,7 +16,7 @@ def test_callbacks_run_in_the_order_they_came(loop, turn):
     assert got == list(range(1000))
 
 
-def test_what_a_callback_schedules_runs_in_the_next_turn(loop, turn):
+def test_a_callback_scheduled_by_a_callback_runs_in_the_next_turn(loop, turn):
     got = []
 
     def outer(n):
@@ -66,7 +66,7 @@ def test_another_loop_cannot_run_inside(loop):
     other.close()
 
 
-def test_callbacks_and_arguments_are_let_go_after_the_call(loop, turn):
+def test_callbacks_and_arguments_are_released_after_the_call(loop, turn):
     class Payload:
         def __call__(self, other):
             pass
@@ -120,7 +120,7 @@ def test_closing_drops_what_is_queued(loop):
     assert all(collected(reference) for reference in references)
 
 
-def test_a_callback_that_closes_its_own_running_loop_is_told_no(loop, contexts):
+def test_a_callback_cannot_close_its_own_running_loop(loop, contexts):
     loop.call_soon(loop.close)
     loop.call_soon(loop.stop)
     loop.run_forever()

@@ -15,7 +15,7 @@ def steal(transport):
     os.close(transport.get_extra_info("socket").fileno())
 
 
-def test_the_server_hears_of_its_connections_end(loop, run, contexts):
+def test_the_server_notices_its_connections_end(loop, run, contexts):
     protocols = []
 
     def factory():
@@ -40,7 +40,7 @@ def test_the_server_hears_of_its_connections_end(loop, run, contexts):
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_the_protocol_is_let_go_of(loop, run, contexts, monkeypatch, fails):
+def test_the_protocol_is_released(loop, run, contexts, monkeypatch, fails):
     unraisable = []
     monkeypatch.setattr(sys, "unraisablehook", lambda args: unraisable.append(args.exc_value))
 

@@ -1,4 +1,4 @@
-"""Every callback runs in the context of who asked for it."""
+"""Every callback runs in the context of the code that asked for it."""
 
 import asyncio
 import contextvars
@@ -48,7 +48,7 @@ def test_an_error_leaves_the_context(loop, turn, contexts, given):
 
 
 @pytest.mark.parametrize("bad", [5, "context", object()])
-def test_what_is_no_context_is_reported_not_fatal(loop, turn, contexts, bad):
+def test_an_invalid_context_is_reported_not_fatal(loop, turn, contexts, bad):
     try:
         loop.call_soon(print, context=bad)
     except TypeError:
@@ -121,7 +121,7 @@ def test_flow_control_callbacks(loop, run, link):
         await protocol.until(lambda: any(event[0] == "resume" for event in protocol.log))
         return protocol.log
 
-    # To pause is said inside the call of write(), as asyncio does; to resume when the kernel has taken what was left.
+    # pause_writing() is called inside write(), as on asyncio; resume_writing() when the kernel has taken the rest.
     assert run(main()) == [("made", "connecting"), ("pause", "writing"), ("resume", "connecting")]
 
 
@@ -228,7 +228,7 @@ def test_many_threads_post_into_contexts_of_their_own(elsewhere):
 
 
 def test_a_posted_callback_runs_in_the_very_context_it_was_given(elsewhere):
-    """An empty context was taken for one that nobody looks at, and another was used."""
+    """An empty context was treated as unused, and another one took its place."""
     context = contextvars.Context()
     handle = elsewhere.loop.call_soon_threadsafe(variable.set, "there", context=context)
     elsewhere.call(lambda: None)

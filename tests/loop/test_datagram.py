@@ -1,4 +1,4 @@
-"""The datagram transport on real sockets: what comes in, what goes out, and how it ends."""
+"""The datagram transport on real sockets: receiving, sending, and how it ends."""
 
 import asyncio
 import contextvars
@@ -88,7 +88,7 @@ def test_data_types(run, endpoint, peer, kind):
     run(main())
 
 
-def test_what_is_no_data_is_refused(run, endpoint, peer):
+def test_data_of_a_wrong_type_is_refused(run, endpoint, peer):
     async def main():
         transport, _ = await endpoint()
         for data, name in (("text", "str"), (1, "int"), (None, "NoneType"), ([b"x"], "list")):
@@ -186,7 +186,7 @@ def test_a_senseless_address_ends_the_transport(run, endpoint, contexts, addr):
     run(main())
 
 
-def test_refused_datagrams_are_told_and_the_transport_goes_on(run, endpoint):
+def test_refused_datagrams_are_reported_and_the_transport_goes_on(run, endpoint):
     async def main():
         with plain() as gone:
             address = gone.getsockname()
@@ -205,7 +205,7 @@ def test_refused_datagrams_are_told_and_the_transport_goes_on(run, endpoint):
     run(main())
 
 
-def test_a_datagram_too_large_is_told_and_the_next_ones_are_sent(run, endpoint, peer):
+def test_a_datagram_too_large_is_reported_and_the_next_ones_are_sent(run, endpoint, peer):
     class Answers(Recorder):
         def datagram_received(self, data, addr):
             super().datagram_received(data, addr)
@@ -253,7 +253,7 @@ def test_connection_lost_comes_once_and_later(run, endpoint, ways):
 @pytest.mark.parametrize("way", ["close", "abort"])
 @pytest.mark.parametrize("count", [1, 6])
 def test_closed_while_a_batch_is_delivered(run, endpoint, peer, way, count):
-    """What was answered before leaves; what comes after is not delivered."""
+    """Earlier answers are sent; later datagrams are not delivered."""
 
     class Closing(Recorder):
         def datagram_received(self, data, addr):
@@ -307,7 +307,7 @@ def test_paused_while_a_batch_is_delivered_loses_nothing(run, endpoint, peer):
             peer.sendto(b"%d" % number, address_of(transport))
         for count in range(1, 6):
             await protocol.received(count)
-            # Some turns in which more would come, if it did.
+            # Some turns, in which more would come if reading were not paused.
             for _ in range(3):
                 await asyncio.sleep(0)
             assert [data for data, _ in protocol.got] == [b"%d" % number for number in range(count)]
@@ -402,7 +402,7 @@ def test_writes_after_the_end_are_counted(run, endpoint, peer, caplog):
 
 
 def test_a_last_datagram_from_connection_lost(run, endpoint, peer):
-    """An unconnected socket is open, and sends, until the protocol was told: as in asyncio."""
+    """An unconnected socket is open, and sends, until connection_lost(): as in asyncio."""
 
     class Farewell(Recorder):
         def connection_lost(self, exc):
@@ -418,7 +418,7 @@ def test_a_last_datagram_from_connection_lost(run, endpoint, peer):
     run(main())
 
 
-def test_what_was_scheduled_before_runs_before_what_came_in(loop, run, endpoint, peer):
+def test_callbacks_scheduled_before_run_before_received_datagrams(loop, run, endpoint, peer):
     transport, protocol = run(endpoint())
     for _ in range(3):
         peer.sendto(b"x", address_of(transport))
@@ -493,7 +493,7 @@ def test_extra_info(run, endpoint, peer):
     run(main())
 
 
-def test_dropped_unclosed_it_says_so_and_closes(run, loop):
+def test_dropped_unclosed_it_warns_and_closes(run, loop):
     sock = socket.socket(type=socket.SOCK_DGRAM)
     sock.bind(LOOPBACK)
 

@@ -1,4 +1,4 @@
-"""Datagrams that the kernel does not take at once: queue, flow control, and the end of a transport that has some left."""
+"""Datagrams that the kernel does not take at once: the queue, flow control, and the end of a transport with a queue."""
 
 import asyncio
 import errno
@@ -26,7 +26,7 @@ async def drain(sock, count):
     return [int.from_bytes((await loop.sock_recv(sock, 1 << 18))[:4]) for _ in range(count)]
 
 
-def test_what_the_kernel_refuses_is_queued_and_sent_later(run, endpoint):
+def test_refused_datagrams_are_queued_and_sent_later(run, endpoint):
     async def main():
         near, far = unix_datagram_pair()
         with far:
@@ -129,7 +129,7 @@ def test_close_sends_what_is_queued(run, endpoint):
     run(main())
 
 
-def test_abort_throws_away_what_is_queued(run, endpoint):
+def test_abort_discards_the_queue(run, endpoint):
     async def main():
         near, far = unix_datagram_pair()
         with far:
@@ -197,7 +197,7 @@ def test_limits(run, endpoint):
 
 
 def test_a_full_receiver_that_is_not_connected(run, endpoint, tmp_path):
-    """A Unix socket counts as writable though the receiver it was refused by is full."""
+    """A Unix socket counts as writable even though the receiver that refused it is full."""
 
     async def main():
         path = str(tmp_path / "receiver")
@@ -219,8 +219,8 @@ def test_a_full_receiver_that_is_not_connected(run, endpoint, tmp_path):
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="what provokes it is an option of IPv6 only")
-def test_no_buffers_is_told_and_the_next_ones_are_sent(run, endpoint):
-    """ENOBUFS is an error as any other, not a refusal to be waited out: so asyncio has it.
+def test_no_buffers_is_reported_and_the_next_ones_are_sent(run, endpoint):
+    """ENOBUFS is an error like any other, not a reason to wait, as on asyncio.
 
     The kernel gives it, and nothing else, when a datagram must be cut into fragments that the send buffer has no room for.
     """

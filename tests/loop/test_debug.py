@@ -1,4 +1,4 @@
-"""Debug mode: slow callbacks, where handles were made, and what is no callback."""
+"""Debug mode: slow callbacks, where handles were made, and objects that are not callbacks."""
 
 import asyncio
 import os
@@ -23,7 +23,7 @@ async def coroutine_function():
 
 
 @pytest.mark.parametrize("method", ["call_soon", "call_soon_threadsafe", "call_later", "call_at"])
-def test_what_is_no_callback_is_refused(loop, method):
+def test_objects_that_are_not_callbacks_are_refused(loop, method):
     args = (0,) if method in ("call_later", "call_at") else ()
     coro = coroutine_function()
     for bad in (coro, coroutine_function):
@@ -107,7 +107,7 @@ def test_switching_debug_mode_while_running(loop, run):
         (("-E",), {"PYTHONASYNCIODEBUG": "1", "PYTHONDEVMODE": "1"}, False),
     ],
 )
-def test_what_switches_debug_mode_on_from_outside(options, environ, debug):
+def test_settings_that_switch_debug_mode_on(options, environ, debug):
     code = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
@@ -130,7 +130,7 @@ loop.close()
     assert (done.returncode, done.stdout.split(), done.stderr) == (0, [str(debug)] * 2, "")
 
 
-def test_development_mode_shows_what_was_left_open():
+def test_development_mode_shows_unclosed_objects():
     done = finish([sys.executable, "-X", "dev", "-c", LEFT_OPEN])
     assert done.returncode == 0, done.stderr
     assert "ResourceWarning: unclosed transport <StreamTransport" in done.stderr

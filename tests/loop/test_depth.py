@@ -1,13 +1,13 @@
-"""However deep a program nests what it makes, it gets RecursionError or an answer, and goes on: on stacks of any size.
+"""However deep a program nests its objects, it gets RecursionError or a result, and continues, on stacks of any size.
 
-Each program runs in an interpreter of its own, for what fails here ends the process.
+Each program runs in an interpreter of its own, since a failure here ends the process.
 """
 
 import pytest
 
 from .support import python
 
-# In KiB; 0 for what the main thread has.
+# In KiB; 0 for the main thread's.
 STACKS = [0, 64, 256]
 
 PRELUDE = """
@@ -22,14 +22,14 @@ PRELUDE = """
                 runner.run(main())
         except RecursionError:
             pass
-        # Whatever came of it, another loop goes on.
+        # Whatever the result, another loop works.
         loop = tokioloop.TokioLoop()
         assert loop.run_until_complete(asyncio.sleep(0, 7)) == 7
         loop.close()
         done.append(True)
 
     class tokioloop_runner:
-        # As asyncio.Runner, which cancels at its end what is left; that may fail as the program's own cancel() did.
+        # As asyncio.Runner, which cancels the remaining tasks at its end; that may fail as the program's own cancel() did.
         def __init__(self, loop):
             self.loop = loop
         def __enter__(self):
@@ -48,11 +48,28 @@ PRELUDE = """
                 self.loop.run_forever()
             self.loop.close()
 
+    async def link(former):
+        await former
+
+    def chain(length, first=None):
+        # The first task, and so many more, of which each awaits the one before it.
+        tasks = [asyncio.ensure_future(first or asyncio.sleep(1000))]
+        for _ in range(length):
+            tasks.append(asyncio.ensure_future(link(tasks[-1])))
+        return tasks
+
+    def pair():
+        # Two tasks that await each other.
+        async def other(number):
+            await tasks[number]
+        tasks = []
+        tasks += [asyncio.ensure_future(other(1)), asyncio.ensure_future(other(0))]
+        return tasks
+
     done = []
 
     def leave():
-        # Without the rest: the tracebacks of errors that went through thousands of coroutines are released one inside of the other
-        # by the interpreter itself, which small stacks do not hold.
+        # Without the interpreter's end: it releases tracebacks of thousands of coroutines recursively, which overflows small stacks.
         print("done")
         sys.stdout.flush()
         os._exit(0)
@@ -73,12 +90,7 @@ END = """
 
 CANCEL = {
     "two tasks that await each other": """
-        async def one():
-            await tasks[1]
-        async def other():
-            await tasks[0]
-        tasks = []
-        tasks += [asyncio.ensure_future(one()), asyncio.ensure_future(other())]
+        tasks = pair()
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         for task in tasks:
@@ -134,11 +146,7 @@ CANCEL = {
             pass
     """,
     "a long chain": """
-        async def link(former):
-            await former
-        tasks = [asyncio.ensure_future(asyncio.sleep(1000))]
-        for _ in range(30_000):
-            tasks.append(asyncio.ensure_future(link(tasks[-1])))
+        tasks = chain(30_000)
         await asyncio.sleep(0)
         assert tasks[-1].cancel("why")
         if threading.current_thread() is not threading.main_thread():
@@ -148,13 +156,7 @@ CANCEL = {
         assert all(task.cancelled() and task.cancelling() == 1 for task in tasks)
     """,
     "a long chain whose first is done": """
-        async def link(former):
-            await former
-        async def first():
-            await asyncio.sleep(0)
-        tasks = [asyncio.ensure_future(first())]
-        for _ in range(1000):
-            tasks.append(asyncio.ensure_future(link(tasks[-1])))
+        tasks = chain(1000, asyncio.sleep(0))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert tasks[0].done() and not tasks[1].done()
@@ -179,8 +181,6 @@ CANCEL = {
     "a chain of derived tasks": """
         class Derived(tokioloop.Task):
             pass
-        async def link(former):
-            await former
         tasks = [asyncio.ensure_future(asyncio.sleep(1000))]
         for _ in range(5_000):
             tasks.append(Derived(link(tasks[-1]), loop=asyncio.get_running_loop()))
@@ -192,8 +192,6 @@ CANCEL = {
         leave()
     """,
     "a chain of tasks of both kinds": """
-        async def link(former):
-            await former
         loop = asyncio.get_running_loop()
         tasks = [asyncio.ensure_future(asyncio.sleep(1000))]
         for number in range(5_000):
@@ -210,12 +208,7 @@ CANCEL = {
 
 SHOW = {
     "two tasks that await each other": """
-        async def one():
-            await tasks[1]
-        async def other():
-            await tasks[0]
-        tasks = []
-        tasks += [asyncio.ensure_future(one()), asyncio.ensure_future(other())]
+        tasks = pair()
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         for task in tasks:
@@ -225,11 +218,7 @@ SHOW = {
                 pass
     """,
     "a long chain": """
-        async def link(former):
-            await former
-        tasks = [asyncio.ensure_future(asyncio.sleep(1000))]
-        for _ in range(5000):
-            tasks.append(asyncio.ensure_future(link(tasks[-1])))
+        tasks = chain(5000)
         await asyncio.sleep(0)
         for show in (repr, str):
             try:
@@ -252,25 +241,14 @@ SHOW = {
         leave()
     """,
     "every task": """
-        async def link(former):
-            await former
-        tasks = [asyncio.ensure_future(asyncio.sleep(1000))]
-        for _ in range(5_000):
-            tasks.append(asyncio.ensure_future(link(tasks[-1])))
+        tasks = chain(5_000)
         await asyncio.sleep(0)
         assert len(asyncio.all_tasks()) == 5_002
         assert asyncio.current_task() in asyncio.all_tasks()
         leave()
     """,
-    "who awaits whom": """
-        async def one():
-            await tasks[1]
-        async def other():
-            await tasks[0]
-        async def link(former):
-            await former
-        tasks = []
-        tasks += [asyncio.ensure_future(one()), asyncio.ensure_future(other())]
+    "chains of awaits in the debugger's view": """
+        tasks = pair()
         for _ in range(2000):
             tasks.append(asyncio.ensure_future(link(tasks[-1])))
         await asyncio.sleep(0)

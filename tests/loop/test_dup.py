@@ -1,6 +1,6 @@
 """A descriptor is closed while its file lives on under another number: the loop sleeps, and everything else goes on.
 
-The kernel reports such a file for ever, under a registration that nothing can name any more.
+The kernel reports such a file forever, under a registration that no descriptor names any more.
 """
 
 import asyncio
@@ -85,7 +85,7 @@ def by_number(loop, sock, number):
 
 @pytest.mark.parametrize("remove", [by_file, by_number])
 @pytest.mark.parametrize("what", ["add_reader", "add_writer"])
-def test_a_watch_that_is_taken_away_too_late(loop, run, others, what, remove):
+def test_a_watch_that_is_removed_too_late(loop, run, others, what, remove):
     async def main():
         check = await others()
         near, far = socket.socketpair()
@@ -109,8 +109,8 @@ def test_a_watch_that_is_taken_away_too_late(loop, run, others, what, remove):
     run(main())
 
 
-def test_a_watch_that_nobody_takes_away(loop, run, others):
-    """Its callback is called for a while, as asyncio does for ever."""
+def test_a_watch_that_is_never_removed(loop, run, others):
+    """Its callback is called for a while; on asyncio forever."""
 
     async def main():
         check = await others()
@@ -127,7 +127,7 @@ def test_a_watch_that_nobody_takes_away(loop, run, others):
             await rests(loop, most=5000)
             await rests(loop)
             await check()
-            # It is still there to be taken away.
+            # It can still be removed.
             assert loop.remove_reader(near)
             os.close(other)
 
@@ -194,7 +194,7 @@ def test_a_socket_of_sock_calls(loop, run, others, end):
 
 
 def test_a_transports_descriptor(loop, run, others, contexts):
-    """Closed behind its back: the transport ends when it next reads."""
+    """Its descriptor was closed by other code: the transport ends when it next reads."""
 
     async def main():
         check = await others()

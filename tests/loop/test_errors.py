@@ -1,4 +1,4 @@
-"""What callbacks raise: the exception handler's contexts, and what leaves the loop."""
+"""Errors of callbacks: the exception handler's contexts, and errors that leave the loop."""
 
 import asyncio
 
@@ -16,7 +16,7 @@ def fail(error):
 @pytest.mark.parametrize(
     "error", [LookupError("x"), asyncio.CancelledError(), GeneratorExit(), StopIteration()]
 )
-def test_what_a_callback_raises_reaches_the_handler(loop, turn, contexts, error):
+def test_an_error_of_a_callback_reaches_the_handler(loop, turn, contexts, error):
     got = []
     handle = loop.call_soon(fail, error)
     loop.call_soon(got.append, 1)
@@ -137,13 +137,13 @@ def test_a_fatal_error_in_a_protocol_leaves_the_run(loop, pair, where):
         await asyncio.sleep(0)
 
     loop.run_until_complete(settle())
-    # As asyncio, whose selector reports an end until somebody has taken it: told again.
+    # As on asyncio, whose selector reports an end until it has been read: it is reported again.
     assert calls == [where] * (2 if where == "eof_received" else 1)
     assert transports[0].is_closing()
     assert task.cancelled() or task.done()
 
 
-def test_what_escapes_the_exception_handler_leaves_the_run(loop, turn):
+def test_an_error_of_an_overridden_exception_handler_leaves_the_run(loop, turn):
     def handler(loop, context):
         raise SystemExit("from the handler")
 

@@ -1,4 +1,4 @@
-"""The interpreter's end while loops live in other threads: it always comes, with the exit code that the program meant."""
+"""The interpreter's end while loops live in other threads: it always comes, with the program's exit code."""
 
 import sys
 import textwrap
@@ -146,7 +146,7 @@ def check(kind, state, end):
 
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("kind", ["daemon", "thread"])
-def test_the_main_thread_comes_to_its_end(kind, state):
+def test_the_main_thread_ends(kind, state):
     check(kind, state, "normal")
 
 
@@ -157,7 +157,7 @@ def test_ways_to_end(kind, state, end):
     check(kind, state, end)
 
 
-def test_a_run_with_a_goal_is_waited_for():
+def test_a_run_until_complete_is_waited_for():
     done = interpreter(
         code="""
         import asyncio, threading, tokioloop
@@ -178,8 +178,8 @@ def test_a_run_with_a_goal_is_waited_for():
     assert (done.returncode, done.stdout, done.stderr) == (0, "to its end\n", "")
 
 
-def test_a_run_that_nobody_closes_ends_without_a_word():
-    """Its loop is closed when names of its module are gone."""
+def test_a_run_that_is_never_closed_ends_silently():
+    """Its loop is closed when the names of its module are already deleted."""
     done = interpreter(
         code="""
         import threading, tokioloop
@@ -230,7 +230,7 @@ def test_a_loop_of_an_executors_thread():
 
 
 def test_a_call_on_a_loop_that_was_stopped_ends_with_an_error():
-    """Else the thread that waits for it, which is no daemon, would keep the interpreter for ever."""
+    """Otherwise the non-daemon thread that waits for it would keep the interpreter alive forever."""
     done = interpreter(
         code="""
         import asyncio, threading, tokioloop
@@ -325,7 +325,7 @@ def test_exit_stack_and_atexit():
 
 
 def test_imported_again():
-    """Reloaded, or forgotten and imported anew: it works, or says with an ImportError that it does not."""
+    """Reloaded, or deleted and imported again: it works, or raises ImportError."""
     done = interpreter(
         code="""
         import asyncio, importlib, sys, tokioloop

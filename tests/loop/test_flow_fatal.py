@@ -1,4 +1,4 @@
-"""Errors that leave the run from where a protocol is told how writing goes: the connection goes on or ends all the same."""
+"""Errors that leave the run from pause_writing() and resume_writing(): the connection goes on or ends all the same."""
 
 import asyncio
 import socket
@@ -60,7 +60,7 @@ def connected(protocol: asyncio.Protocol) -> tuple[tokioloop.TokioLoop, asyncio.
 def read_though_interrupted(
     event_loop: tokioloop.TokioLoop, peer: socket.socket, error: type[BaseException]
 ) -> bytes:
-    """What the peer gets until the end, with one error that leaves the run on the way."""
+    """The bytes that the peer gets until the end, while one error leaves the run."""
     got = bytearray()
 
     async def read() -> None:
@@ -193,7 +193,7 @@ def test_datagrams_are_sent_though_error_received_left_the_run(
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
         peer.bind(("127.0.0.1", 0))
         peer.setblocking(False)
-        # All are there before the loop looks.
+        # All have arrived before the loop polls.
         for _ in range(3):
             peer.sendto(b"x", transport.get_extra_info("sockname"))
         with pytest.raises(error):

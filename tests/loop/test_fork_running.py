@@ -1,4 +1,4 @@
-"""Forks while loops run: the child's loops are dead objects that say so, a new one works, and the parent notices nothing."""
+"""Forks while loops run: the child's loops are dead objects that raise, a new one works, and the parent notices nothing."""
 
 import pytest
 
@@ -134,7 +134,7 @@ for worker in workers:
 
 
 def test_a_child_touches_everything_it_inherited():
-    """Nothing of it works, hangs or is told of at its end; and the parent's goes on."""
+    """No inherited object works, hangs or warns at its end; the parent's continue."""
     python(
         SETUP
         + BUSY
@@ -204,7 +204,7 @@ worker.end()
 
 
 def test_a_connection_of_the_parent_outlives_the_child():
-    """Neither the child's end nor what it does closes it, or takes it out of the parent's epoll set."""
+    """Neither the child's end nor its calls close it, or remove it from the parent's epoll set."""
     python(
         SETUP
         + """
@@ -235,7 +235,7 @@ tokioloop.run(main())
 
 
 @pytest.mark.parametrize("how", ["callback", "task", "reader"])
-def test_the_run_ends_in_a_child_that_comes_back_to_it(how):
+def test_the_run_ends_in_a_child_that_returns_to_it(how):
     done = python(
         SETUP
         + """

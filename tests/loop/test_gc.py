@@ -1,4 +1,4 @@
-"""What nobody refers to is collected, in cycles as well; what was left open warns."""
+"""Unreferenced objects are collected, in cycles too; unclosed ones warn."""
 
 import asyncio
 import gc
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
 @pytest.fixture(autouse=True)
 def quiet(caplog):
-    """A task destroyed while pending says so; that is not what is tested."""
+    """A task destroyed while pending is reported; these tests ignore that."""
     gc.collect()
     yield
     gc.collect()
@@ -169,7 +169,7 @@ def test_closed_connections_leave_nothing_behind(loop, run):
 
 
 @pytest.mark.parametrize("call", ["sock_recv", "sock_accept", "sock_sendall", "sock_recv_into"])
-def test_a_task_that_waits_for_a_socket_for_ever(call, caplog):
+def test_a_task_that_waits_for_a_socket_forever(call, caplog):
     """The collector did not see the future inside the call: task, loop and locals stayed."""
     loop = tokioloop.TokioLoop()
     near, far = unix_pair()

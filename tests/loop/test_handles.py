@@ -1,4 +1,4 @@
-"""Handle and TimerHandle in every state, and that a handle used again never shows through the old reference."""
+"""Handle and TimerHandle in every state; a reused handle never shows through an old reference."""
 
 import asyncio
 import contextvars
@@ -86,7 +86,7 @@ def test_cancel_while_running_keeps_callback_and_arguments_alive(loop, turn, con
     assert handle.cancelled()
 
 
-def test_cancelling_lets_go_of_what_the_handle_held(loop):
+def test_cancelling_releases_the_handles_contents(loop):
     class Payload:
         def __call__(self):
             pass

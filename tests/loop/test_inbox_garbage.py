@@ -1,4 +1,4 @@
-"""A loop that nobody closes goes with what was posted to it, though that refers to it."""
+"""An unclosed loop is collected with the posts in its inbox, even if they refer to it."""
 
 import gc
 import threading
@@ -20,14 +20,14 @@ def _idle(loop: tokioloop.TokioLoop, post: Callable[[], Any]) -> None:
 
 
 def _stopped(loop: tokioloop.TokioLoop, post: Callable[[], Any]) -> None:
-    """It has run, and is to run no more."""
+    """It has run, and will not run again."""
     loop.call_soon(loop.stop)
     loop.run_forever()
     post()
 
 
 def _last(loop: tokioloop.TokioLoop, post: Callable[[], Any]) -> None:
-    """Another thread posts in the last turn, behind the moment when the inbox is looked at."""
+    """Another thread posts in the last turn, after the inbox was drained."""
 
     def end() -> None:
         thread = threading.Thread(target=post)

@@ -18,7 +18,7 @@ PROGRAM = """
 """
 
 
-def test_debug_tells_of_the_loops_life():
+def test_debug_shows_the_loops_life():
     shown = python(PROGRAM, TOKIOLOOP_LOG="debug").stderr
     for words in ("loop made", "loop runs", "accepted", "loop stopped", "loop closed"):
         assert words in shown

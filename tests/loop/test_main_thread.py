@@ -1,4 +1,4 @@
-"""Which thread is the main one is Python's to say; what signals write on the way out of a run goes to whom the descriptor belongs."""
+"""Python decides which thread is the main one; signals at the end of a run are written to the descriptor's owner."""
 
 from .support import python
 
@@ -36,7 +36,7 @@ def test_pythons_main_thread_need_not_be_the_processs() -> None:
     python(code)
 
 
-def test_a_signal_while_a_run_ends_reaches_whose_descriptor_it_is() -> None:
+def test_a_signal_while_a_run_ends_reaches_the_descriptors_owner() -> None:
     code = """
         import signal, socket, sys
 
@@ -54,7 +54,7 @@ def test_a_signal_while_a_run_ends_reaches_whose_descriptor_it_is() -> None:
 
         import tokioloop
 
-        for taken in (False, True):  # Somebody takes the descriptor while the loop runs, or has had it before.
+        for taken in (False, True):  # Other code takes the descriptor while the loop runs, or has had it before.
             for steps in (1, 2):  # After the first step of giving it back, and after the second.
                 near, far = socket.socketpair()
                 near.setblocking(False)

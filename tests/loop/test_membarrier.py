@@ -4,7 +4,7 @@ import pytest
 
 from .support import python
 
-# What of tasks changes in the loop's thread is looked at by others meanwhile.
+# Other threads read the tasks while the loop's thread changes them.
 CODE = """
     import asyncio, ctypes, platform, struct, sys, threading
 

@@ -1,4 +1,4 @@
-"""Every call into the program names its context: that of whoever called, or the transport's where nobody did. None is the thread's own."""
+"""Every call into the program names its context: the caller's, or the transport's where there is no caller. None is the thread's own."""
 
 import asyncio
 import contextvars
@@ -30,7 +30,7 @@ def drain(sock):
 
 
 class Noting(asyncio.Protocol, asyncio.DatagramProtocol):
-    """Notes in which context each of its methods is called, and raises from those it is told to."""
+    """Records the context of each call, and raises from the methods that the test chooses."""
 
     def __init__(self, raises=()):
         self.seen, self.raises = [], raises
@@ -84,7 +84,7 @@ class NotingBuffered(asyncio.BufferedProtocol):
 
 @pytest.fixture
 def reports(loop):
-    """What the exception handler was called with, and in which context."""
+    """The arguments and the context of the exception handler's calls."""
     found = []
     loop.set_exception_handler(lambda loop, context: found.append((type(context["exception"]), var.get())))
     return found
@@ -129,7 +129,7 @@ def test_resume_writing_at_a_turns_end(run):
 
 @pytest.mark.parametrize("raises", [(), ["data"], ["eof"], ["buffer"], ["data", "lost"]], ids="-".join)
 @pytest.mark.parametrize("kind", [Noting, NotingBuffered])
-def test_what_a_stream_tells_and_what_goes_wrong_with_it(loop, run, reports, kind, raises):
+def test_callbacks_and_errors_of_a_stream(loop, run, reports, kind, raises):
     async def main():
         ours, theirs = tcp_pair()
         var.set("the transport's")

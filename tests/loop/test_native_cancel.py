@@ -54,7 +54,7 @@ def test_a_request_taken_back_before_it_was_delivered(loop, run):
 
 
 @pytest.mark.parametrize("message", [None, "why", ("a", 1)])
-def test_the_message_reaches_whoever_awaits(message, loop, run):
+def test_the_message_reaches_the_awaiting_task(message, loop, run):
     async def main():
         task = loop.create_task(wait(loop.create_future()))
         await asyncio.sleep(0)
@@ -168,7 +168,7 @@ def test_the_traceback_of_the_cancellation_shows_where_it_struck(loop, run):
     run(main())
 
 
-def test_a_cancelled_future_tells_all_its_waiters(loop, run):
+def test_a_cancelled_future_wakes_all_its_waiters(loop, run):
     async def main():
         future = loop.create_future()
         tasks = [loop.create_task(wait(future)) for _ in range(3)]
@@ -261,7 +261,7 @@ def test_gather_shield_wait_and_as_completed(loop, run):
     run(main())
 
 
-def test_a_runner_cancels_what_is_left_and_interrupts_its_main_task():
+def test_a_runner_cancels_the_remaining_tasks_and_interrupts_its_main_task():
     ended = []
 
     async def stays():

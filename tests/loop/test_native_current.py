@@ -63,7 +63,7 @@ for ask in (current_task, all_tasks):
     )
 
 
-# Threads that look while a loop is busy wait for the GIL, where there is one, some milliseconds each time.
+# Threads that read while a loop is busy wait for the GIL, where there is one, some milliseconds each time.
 LOOKS = 30 if sys._is_gil_enabled() else 1000
 
 
@@ -78,7 +78,7 @@ def test_wrong_arguments_are_refused_as_ever(loop, run):
     run(main())
 
 
-def test_all_tasks_of_a_loop_that_stands_still(loop):
+def test_all_tasks_of_a_loop_that_does_not_run(loop):
     future = loop.create_future()
     task = loop.create_task(wait(future))
     assert asyncio.all_tasks(loop) == {task}
@@ -101,7 +101,7 @@ def test_each_loop_has_its_own(loop, elsewhere):
 
 
 def test_asked_from_another_thread_while_tasks_come_and_go(elsewhere):
-    """A task that lives all the time is in every snapshot, and all that is found belongs to the loop."""
+    """A task that lives all the time is in every snapshot, and every task found belongs to the loop."""
     over = threading.Event()
     steady = elsewhere.call(lambda: asyncio.ensure_future(wait(elsewhere.loop.create_future())))
     turns = []

@@ -40,7 +40,7 @@ def test_the_loops_own_create_task_takes_eager_start(loop, run):
     run(main())
 
 
-def test_not_eager_while_the_loop_stands_still(loop):
+def test_not_eager_while_the_loop_does_not_run(loop):
     task = tokioloop.Task(give(3), loop=loop, eager_start=True)
     assert not task.done()
     assert loop.run_until_complete(task) == 3
@@ -194,7 +194,7 @@ def test_a_thousand_eager_starts_inside_one_another(loop, run):
     run(nest(50))
 
 
-def test_factories_are_given_what_create_task_got(loop, run):
+def test_factories_get_the_arguments_of_create_task(loop, run):
     calls = []
 
     def factory(loop, coro, **options):

@@ -1,4 +1,4 @@
-"""A future's iterators, stepped by whichever thread: each takes what it holds once, and a pending future is yielded once."""
+"""A future's iterators, stepped by any thread: each takes its result once, and a pending future is yielded once."""
 
 import asyncio
 import collections
@@ -53,14 +53,14 @@ def test_a_foreign_future_is_yielded_once(foreign: Any, make: Any, step: Any) ->
             step(steps)
 
 
-def test_a_coroutine_that_awaits_a_foreign_future_is_told_so(foreign: Any) -> None:
+def test_a_coroutine_that_awaits_a_foreign_future_gets_an_error(foreign: Any) -> None:
     coro = _await(foreign)
     assert coro.send(None) is foreign
     with pytest.raises(RuntimeError, match="await wasn't used with future"):
         coro.send(None)
 
 
-def test_a_task_that_awaits_a_foreign_future_is_told_so(run: Callable[[Any], Any], foreign: Any) -> None:
+def test_a_task_that_awaits_a_foreign_future_gets_an_error(run: Callable[[Any], Any], foreign: Any) -> None:
     with pytest.raises(RuntimeError, match="attached to a different loop"):
         run(_await(foreign))
 
@@ -136,7 +136,7 @@ def test_two_threads_at_one_iterator(loop: tokioloop.TokioLoop, one: str, other:
         both.wait(PATIENCE)
         collections.deque(map(ACTS[one], iterators), maxlen=0)
         both.wait(PATIENCE)
-        # Each reference was let go once: what is left of the futures is ours.
+        # Each reference was released once: the remaining ones are the test's.
         iterators.clear()
         assert all(future.done() is done for future in futures)
     thread.join(PATIENCE)

@@ -1,4 +1,4 @@
-"""The life of native futures and tasks: weak references, cycles, leaks, and what is told of those that go too early."""
+"""The life of native futures and tasks: weak references, cycles, leaks, and reports about those destroyed too early."""
 
 import asyncio
 import contextlib
@@ -54,7 +54,7 @@ def test_weak_references_die_with_their_objects(loop, run, no_collector):
     run(main())
 
 
-def test_a_done_task_lets_go_without_the_collector(loop, run, no_collector):
+def test_a_done_task_releases_everything_without_the_collector(loop, run, no_collector):
     class Local:
         pass
 
@@ -71,7 +71,7 @@ def test_a_done_task_lets_go_without_the_collector(loop, run, no_collector):
         await task
 
     run(main())
-    # One more turn: what ran last is let go of.
+    # One more turn, in which the last callback is released.
     run(give())
     assert [reference() for reference in references] == [None, None]
 
@@ -133,7 +133,7 @@ def test_an_exception_and_the_frame_that_holds_its_task_are_collected(loop, run)
     assert collected(reference)
 
 
-def test_an_abandoned_ring_of_tasks_is_collected_and_told_of(loop, run, contexts):
+def test_an_abandoned_ring_of_tasks_is_collected_and_reported(loop, run, contexts):
     async def main():
         ring = []
 
@@ -156,7 +156,7 @@ def test_an_abandoned_ring_of_tasks_is_collected_and_told_of(loop, run, contexts
     assert asyncio.all_tasks(loop) == set()
 
 
-def test_destroyed_while_pending_is_not_told_where_that_is_switched_off(loop, run, contexts):
+def test_destroyed_while_pending_is_not_reported_where_that_is_switched_off(loop, run, contexts):
     async def main():
         task = loop.create_task(wait(loop.create_future()))
         assert task._log_destroy_pending
@@ -168,7 +168,7 @@ def test_destroyed_while_pending_is_not_told_where_that_is_switched_off(loop, ru
     assert contexts == []
 
 
-def test_an_exception_never_retrieved_is_told_once_and_with_its_place(loop, run, contexts, no_collector):
+def test_an_exception_never_retrieved_is_reported_once_and_with_its_place(loop, run, contexts, no_collector):
     async def main():
         future = loop.create_future()
         error = LookupError("unseen")
@@ -189,7 +189,7 @@ def test_an_exception_never_retrieved_is_told_once_and_with_its_place(loop, run,
 
 
 class Seer:
-    """Retrieves the exception when it goes itself, as asyncio's StreamReaderProtocol does."""
+    """Retrieves the exception in its own finaliser, as asyncio's StreamReaderProtocol does."""
 
     def __init__(self, future, weight):
         self.future, self.weight = future, bytes(weight)
@@ -203,7 +203,7 @@ class Seer:
     reason="with the GIL the collector's order decides, as for asyncio's own futures",
 )
 def test_the_collector_lets_other_finalizers_retrieve_the_exception(loop, run, contexts):
-    """In which order it runs them is not known: of many pairs some would come in the wrong one."""
+    """The collector's order is unknown: of many pairs some would be finalised in the wrong one."""
 
     async def main():
         for weight in range(0, 400, 4):
@@ -221,7 +221,7 @@ def test_the_collector_lets_other_finalizers_retrieve_the_exception(loop, run, c
     assert contexts == []
 
 
-def test_the_collector_tells_what_nobody_retrieves(loop, run, contexts):
+def test_the_collector_reports_errors_never_retrieved(loop, run, contexts):
     async def main():
         future = loop.create_future()
         error = LookupError("unseen")
@@ -238,7 +238,7 @@ def test_the_collector_tells_what_nobody_retrieves(loop, run, contexts):
 
 
 @pytest.mark.parametrize("look", ["result", "exception", "await", "cancel", "switched off"])
-def test_an_exception_that_was_seen_is_not_told(look, loop, run, contexts):
+def test_a_retrieved_exception_is_not_reported(look, loop, run, contexts):
     async def main():
         future = loop.create_future()
         future.set_exception(LookupError("seen"))
@@ -266,7 +266,7 @@ class Derived(tokioloop.Task):
 
 
 async def end(loop, how):
-    """Makes a future and a task that come to such an end."""
+    """Makes a future and a task that end in this way."""
     future = loop.create_future()
     if how == "eager":
         task = tokioloop.Task(give(), loop=loop, eager_start=True)
@@ -367,7 +367,7 @@ def test_all_tasks_finds_no_task_that_the_collector_is_taking_apart(loop, run):
     found = []
 
     class Asks:
-        """Goes first, as the collector goes through what it found: it asks from the middle of that."""
+        """Finalised first: it calls all_tasks() in the middle of a collection."""
 
         def __del__(self):
             found.append(asyncio.all_tasks(loop))
@@ -391,8 +391,8 @@ def test_all_tasks_finds_no_task_that_the_collector_is_taking_apart(loop, run):
     assert all(tasks <= left for tasks in found)
 
 
-def test_destroyed_at_the_interpreters_end_is_told_as_on_asyncios_loop():
-    """Nothing can be imported then, and pyo3 attaches nobody."""
+def test_destroyed_at_the_interpreters_end_is_reported_as_on_asyncios_loop():
+    """Nothing can be imported then, and pyo3 does not attach threads."""
     done = python(
         """
         import asyncio, tokioloop

@@ -114,7 +114,7 @@ def test_a_callback_compared_with_code_that_changes_the_list(loop, run):
                 pass
 
             def __eq__(self, other):
-                # Once only: each that is asked would ask the others, on asyncio's loop too.
+                # Once only: each comparison would start the others, on asyncio's loop too.
                 first = not seen
                 seen.append(other)
                 if first:
@@ -263,8 +263,8 @@ def test_a_yield_that_no_task_understands(loop, run):
     other.close()
 
 
-def test_what_fails_when_it_is_to_be_waited_for_fails_in_the_coroutine(loop, run, contexts):
-    """Else nothing would ever step the task again."""
+def test_an_awaitable_that_fails_fails_in_the_coroutine(loop, run, contexts):
+    """Otherwise nothing would ever step the task again."""
 
     class NoText:
         def __repr__(self):
@@ -343,7 +343,7 @@ def test_the_stack_of_a_task(loop, run, capsys):
     assert "inner" in capsys.readouterr().err
 
 
-def test_debug_mode_tells_where_things_were_made_and_who_is_slow(loop, run, caplog):
+def test_debug_mode_shows_where_things_were_made_and_the_slow_task(loop, run, caplog):
     loop.set_debug(True)
     loop.slow_callback_duration = 0
 
@@ -380,7 +380,7 @@ def test_a_task_of_asyncios_own_type_beside_ours(loop, run):
     run(main())
 
 
-def test_a_callback_is_removed_by_identity_whatever_it_says_of_equality(loop):
+def test_a_callback_is_removed_by_identity_whatever_its_eq_returns(loop):
     class Unequal:
         __hash__ = None  # type: ignore[assignment]
 

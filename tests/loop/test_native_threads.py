@@ -1,4 +1,4 @@
-"""Native futures and tasks from threads that do not run their loop: looking is safe, changing is refused or routed."""
+"""Native futures and tasks from threads that do not run their loop: reading is safe, changing is refused or routed."""
 
 import asyncio
 import concurrent.futures
@@ -64,7 +64,7 @@ OF_A_TASK = {
 
 
 @pytest.mark.parametrize("name", CHANGES | OF_A_FUTURE)
-def test_changing_a_future_is_refused_and_the_safe_way_named(name, targets):
+def test_changing_a_future_is_refused_and_the_safe_call_named(name, targets):
     change = (CHANGES | OF_A_FUTURE)[name]
     with pytest.raises(RuntimeError, match="call_soon_threadsafe"):
         change(targets.future)
@@ -72,7 +72,7 @@ def test_changing_a_future_is_refused_and_the_safe_way_named(name, targets):
 
 
 @pytest.mark.parametrize("name", CHANGES | OF_A_TASK)
-def test_changing_a_task_is_refused_and_the_safe_way_named(name, targets):
+def test_changing_a_task_is_refused_and_the_safe_call_named(name, targets):
     change = (CHANGES | OF_A_TASK)[name]
     with pytest.raises(RuntimeError, match="call_soon_threadsafe"):
         change(targets.task)
@@ -226,7 +226,7 @@ def test_what_must_answer_at_once_is_refused_even_then(routing):
     targets.end()
 
 
-def test_while_nobody_runs_the_loop_any_thread_may_change(loop):
+def test_while_the_loop_does_not_run_any_thread_may_change(loop):
     future = loop.create_future()
     task = loop.create_task(wait(future))
     thread = threading.Thread(target=future.set_result, args=(9,))
@@ -236,7 +236,7 @@ def test_while_nobody_runs_the_loop_any_thread_may_change(loop):
 
 
 def test_the_frames_of_a_loop_bound_elsewhere_are_not_looked_at(elsewhere):
-    """It might be run at any moment, by the thread that it belongs to."""
+    """Its own thread might run it at any moment."""
     targets = Targets(elsewhere)
     task = targets.task
     elsewhere.loop.stop()

@@ -12,7 +12,7 @@ import tokioloop
 from .support import python
 
 BASES = [(asyncio.Future, tokioloop.Future), (asyncio.Task, tokioloop.Task)]
-# What the bases leave to object, or the interpreter looks up on the type itself.
+# Names that the bases inherit from object, or that the interpreter looks up on the type itself.
 INHERITED = {"__new__", "__module__", "__doc__", "__getattribute__", "__weakref__", "__dict__"}
 
 
@@ -291,7 +291,7 @@ def test_a_derived_class_that_saves_itself_lives_on(loop, run):
 
 
 def test_all_tasks_asked_by_what_a_dying_task_takes_along(loop, run):
-    """Neither a weak reference's callback nor an attribute's finaliser finds the task whose end it is."""
+    """Neither a weak reference's callback nor an attribute's finaliser finds the dying task."""
     seen = []
 
     class Asks:
@@ -320,7 +320,7 @@ def test_all_tasks_asked_by_what_a_dying_task_takes_along(loop, run):
 
 
 def test_asyncios_registers_and_init_called_on_native_tasks_never_crash():
-    """What they would enter into asyncio's own lists must not stay there when the object goes."""
+    """Their entries in asyncio's own lists must not stay when the object is freed."""
     python(
         """
         import asyncio, gc, tokioloop

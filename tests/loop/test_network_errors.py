@@ -1,4 +1,4 @@
-"""An error of the network ends a connection; it is told to the protocol and to nobody else, for it is no fault of the program."""
+"""An error of the network ends a connection; only the protocol gets it, since the program did not cause it."""
 
 import asyncio
 import errno
@@ -78,7 +78,7 @@ def test_sending(number, writes, call):
 @pytest.mark.parametrize("number", [*BAD, errno.ECONNREFUSED, errno.EMSGSIZE], ids=name_of)
 @pytest.mark.parametrize("call", ["recvmmsg", "sendto"])
 def test_datagrams(number, call):
-    """The transport outlives it, and what has come in stays."""
+    """The transport survives it, and received data stays."""
     done = python_with(
         """
         import asyncio, socket, sys, tokioloop
@@ -120,7 +120,7 @@ def test_datagrams(number, call):
 
 
 def test_a_transport_ends_though_the_log_of_its_error_fails(monkeypatch):
-    """Debug mode logs an error of the network. What a program's logger raises is no reason to stay open."""
+    """Debug mode logs an error of the network. An error of a program's logger must not keep the transport open."""
 
     def fail(*args, **kwargs):
         raise RuntimeError("of the logger")

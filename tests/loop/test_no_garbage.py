@@ -1,6 +1,6 @@
-"""What has ended is released at once, without the collector, which stops every thread: ended connections leave no cycles.
+"""Ended objects are freed at once, without the collector, which stops every thread: ended connections leave no cycles.
 
-So it is in asyncio: a transport lets go of its protocol once that was told of the end.
+As in asyncio, a transport releases its protocol after connection_lost().
 """
 
 import asyncio
@@ -22,7 +22,7 @@ ROUNDS = 5
 
 
 class Watch:
-    """Weak references to what was made."""
+    """Weak references to the objects."""
 
     def __init__(self) -> None:
         self.made: list[weakref.ref[Any]] = []
@@ -124,7 +124,7 @@ async def children(watch: Watch) -> None:
     for _ in range(ROUNDS):
         _, protocol = await loop.subprocess_exec(lambda: Child(watch), "true")
         await protocol.over
-        protocol.transport.close()  # As asyncio's, it asks for that though the child is gone.
+        protocol.transport.close()  # As on asyncio, it calls that although the child has ended.
         del protocol
 
 

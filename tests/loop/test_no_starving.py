@@ -1,4 +1,4 @@
-"""Whatever a program does in its turns, its loop hears of descriptors, signals, children and threads.
+"""Whatever a program does in its turns, its loop handles descriptors, signals, children and threads.
 
 Each way to keep a loop busy is an early way out of the step that asks the driver. Something happens while the program is busy,
 which gives up after so many turns: a loop that asks at its interval has long heard of it by then.
@@ -25,7 +25,7 @@ BEFORE = 10
 
 
 class Busy:
-    """A program that never rests: counts its turns, has something happen, and ends the run when it was not heard of in time."""
+    """A program that never rests: counts its turns, makes an event happen, and ends the run when the event was not handled in time."""
 
     def __init__(self, loop: tokioloop.TokioLoop) -> None:
         self.loop = loop
@@ -88,7 +88,7 @@ def from_many_timers(busy: Busy) -> None:
 
 
 def from_a_rearmed_timer(busy: Busy) -> None:
-    """A timeout that is set anew in every turn, as a connection that is never idle does."""
+    """A timeout that is reset in every turn, as by a connection that is never idle."""
     timeout = busy.loop.call_later(1000, print)
 
     def again() -> None:
@@ -116,7 +116,7 @@ def from_tasks(busy: Busy) -> None:
 
 
 def from_destructors(busy: Busy) -> None:
-    """What is released with a cancelled timer sets the next one."""
+    """An object released with a cancelled timer sets the next one."""
 
     class Next:
         def __call__(self) -> None:
@@ -169,7 +169,7 @@ WAYS = [
 ]
 
 
-# ---- what is to be heard of ---------------------------------------------------------------------------------
+# ---- the events ---------------------------------------------------------------------------------
 
 
 def a_reader(busy: Busy, sockets: Callable[[], Any]) -> None:
@@ -272,7 +272,7 @@ def a_signal_beside_a_descriptor(busy: Busy, sockets: Callable[[], Any]) -> None
 
 
 def a_signal_and_nothing_else(busy: Busy, sockets: Callable[[], Any]) -> None:
-    """A descriptor that comes and goes: afterwards only signals can be heard of."""
+    """A descriptor that comes and goes: afterwards only signals can be noticed."""
     near, _ = sockets()
     busy.loop.add_reader(near, print)
     busy.loop.remove_reader(near)
@@ -334,6 +334,6 @@ def test_a_busy_loop_hears_of(
     assert busy.turns < TURNS
     for made in busy.made:
         made.close()
-    for _ in range(2):  # Time for each to be told of its end.
+    for _ in range(2):  # Time for each to be ended.
         loop.call_soon(loop.stop)
         loop.run_forever()

@@ -1,4 +1,4 @@
-"""A panic of ours is an ordinary exception, and leaves nothing behind: what was set for a call into Python is put back.
+"""A panic of ours is an ordinary exception, and leaves no trace: state set for a call into Python is restored.
 
 Builds with assertions panic on request (`_panic_at`), each place once; a release build has no such places, and then there is nothing to
 ask for: `PLACES` is what the build at hand can be asked.
@@ -26,7 +26,7 @@ PLACES = IN_A_RUN if panic_at else []
 
 @pytest.fixture(autouse=True)
 def nothing_is_left():
-    """What was asked for has happened."""
+    """The awaited event has happened."""
     yield
     if panic_at:
         panic_at("nowhere")
@@ -134,7 +134,7 @@ def test_datagrams_that_were_on_their_way_come_again(loop, contexts):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_pool_whose_worker_panicked_says_so():
+def test_a_pool_whose_worker_panicked_is_broken():
     if panic_at is None:
         return
     pool = WorkerPool(1)
@@ -144,7 +144,7 @@ def test_a_pool_whose_worker_panicked_says_so():
     pool.shutdown(timeout=PATIENCE)
 
 
-def test_the_hook_is_silent_where_an_exception_tells():
+def test_the_hook_is_silent_where_an_exception_is_raised():
     code = """
     import os
     from tokioloop import TokioLoop, _tokioloop
@@ -176,7 +176,7 @@ def test_a_number_of_workers_that_cannot_be(threads):
 
 
 @pytest.mark.parametrize("threads", [2**63, -(2**64), 1.5, "2"])
-def test_what_is_no_number_of_workers(threads):
+def test_invalid_numbers_of_workers(threads):
     with pytest.raises((OverflowError, TypeError)):
         WorkerPool(threads)
 
@@ -211,7 +211,7 @@ def test_nonsense_makes_nothing_panic(seed):
 
 @pytest.mark.parametrize("exclusive", [False, True])
 def test_a_listener_that_epoll_refuses(loop, exclusive):
-    """What it would have kept is released outside of the loop's claim, which a debug build checks."""
+    """The objects that it would have kept are released outside the loop's claim, which a debug build checks."""
     with open(__file__) as file, pytest.raises(PermissionError):
         loop._accept(file, lambda: None, exclusive=exclusive)
     loop.close()

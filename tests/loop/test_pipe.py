@@ -32,7 +32,7 @@ async def writer(loop, pipe):
 
 
 def fill(fd):
-    """Fill a non-blocking pipe to the brim; how much went in."""
+    """Fill a non-blocking pipe; returns how much went in."""
     size = 0
     with contextlib.suppress(BlockingIOError):
         while True:
@@ -40,7 +40,7 @@ def fill(fd):
     return size
 
 
-def test_bytes_go_through_a_pipe_and_its_end_is_told(loop, run, ends):
+def test_bytes_go_through_a_pipe_and_its_end_is_reported(loop, run, ends):
     async def main():
         sending, sender = await writer(loop, ends[1])
         receiving, receiver = await reader(loop, ends[0])
@@ -117,7 +117,7 @@ def test_reading_pauses_and_resumes(loop, run, ends):
         beside, neighbour = await reader(loop, other)
         other_end.write(b"x")
         other_end.close()
-        await neighbour.lost()  # The loop has polled since, and said nothing of the other.
+        await neighbour.lost()  # The loop has polled since, and reported nothing about the other.
         assert receiver.data == b""
         receiving.resume_reading()
         receiving.resume_reading()
@@ -177,7 +177,7 @@ def test_the_reader_going_away_is_noticed_without_writing(loop, run, ends):
     run(main())
 
 
-def test_the_reader_going_away_breaks_what_is_queued(loop, run, ends, contexts):
+def test_the_reader_going_away_fails_queued_writes(loop, run, ends, contexts):
     async def main():
         sending, sender = await writer(loop, ends[1])
         fill(ends[1].fileno())
@@ -243,7 +243,7 @@ def test_writing_after_close_is_ignored(loop, run, ends):
     run(main())
 
 
-def test_abort_throws_away_what_is_queued(loop, run, ends):
+def test_abort_discards_the_queue(loop, run, ends):
     async def main():
         sending, sender = await writer(loop, ends[1])
         filled = fill(ends[1].fileno())
@@ -258,7 +258,7 @@ def test_abort_throws_away_what_is_queued(loop, run, ends):
     run(main())
 
 
-def test_what_data_received_raises_is_reported_and_reading_goes_on(loop, run, ends, contexts):
+def test_errors_of_data_received_are_reported_and_reading_goes_on(loop, run, ends, contexts):
     class Failing(Recorder):
         def data_received(self, data):
             super().data_received(data)
@@ -280,7 +280,7 @@ def test_what_data_received_raises_is_reported_and_reading_goes_on(loop, run, en
     run(main())
 
 
-def test_what_other_callbacks_raise_is_reported_and_the_end_comes(loop, run, ends, contexts):
+def test_errors_of_other_callbacks_are_reported_and_the_end_comes(loop, run, ends, contexts):
     class Failing(Recorder):
         def connection_made(self, transport):
             super().connection_made(transport)
@@ -454,7 +454,7 @@ def test_a_pipe_of_packets_is_read_packet_by_packet(loop, run):
     run(main())
 
 
-def test_an_endless_device_starves_nobody(loop, run, ends):
+def test_an_endless_device_does_not_starve_others(loop, run, ends):
     async def main():
         endless, zeros = await reader(loop, FileIO("/dev/zero", "rb"))
         other, receiver = await reader(loop, ends[0])
@@ -481,7 +481,7 @@ def test_an_endless_device_starves_nobody(loop, run, ends):
 def test_a_failed_read_is_reported(loop, run, contexts):
     async def main():
         near, far = socket.socketpair()
-        far.send(b"x")  # Unread when that end closes: this end gets a reset.
+        far.send(b"x")  # Unread data when that end closes: this end gets a reset.
         near.send(b"y")
         receiving, receiver = await reader(loop, far)
         await receiver.received(1)

@@ -54,7 +54,7 @@ def test_a_terminal_is_read_and_written_through_one_descriptor(loop, run, termin
         data = bytes(range(256)) * 400
         sending.write(data)
         assert (await other.received(12 + len(data)))[12:] == data
-        # What the other way has to be read does not end the writing side.
+        # Unread data of the other direction does not end the writing side.
         slave.write(b"more")
         assert await receiver.received(18) == b"from the slavemore"
         assert not sending.is_closing()

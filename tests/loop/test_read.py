@@ -139,7 +139,7 @@ def test_the_end_of_the_stream(loop, run, link, kind, keep_open):
 
 @pytest.mark.parametrize("then", ["set_protocol", "pause and resume"])
 def test_a_kept_open_stream_ends_once(loop, run, link, then):
-    """After the end was told, nothing makes the transport read again."""
+    """After the end was reported, nothing makes the transport read again."""
 
     async def main():
         protocol, second = Recorder(), Recorder()
@@ -192,7 +192,7 @@ def test_a_reset_with_unread_data_and_reading_paused(loop, run):
 
 
 def test_urgent_data_does_not_stall_what_follows(loop, run):
-    """A read ends short at the urgent mark; that was taken for an empty socket."""
+    """A read ends short at the urgent mark; that was mistaken for an empty socket."""
 
     async def main():
         near, far = tcp_pair()
@@ -386,7 +386,7 @@ def test_passed_descriptors_end_a_read_but_not_the_stream(loop, run):
     run(main())
 
 
-def test_one_busy_connection_starves_nobody(loop, run):
+def test_one_busy_connection_does_not_starve_others(loop, run):
     async def main():
         pairs = [tcp_pair() for _ in range(2)]
         busy, quiet = BufferedRecorder(1), Recorder()
@@ -408,7 +408,7 @@ def test_one_busy_connection_starves_nobody(loop, run):
 
 @kinds
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-def test_an_end_whose_news_left_the_run_is_told_again(loop, run, link, kind, error):
+def test_an_end_whose_callback_left_the_run_is_reported_again(loop, run, link, kind, error):
     class Leaving(kind):
         asked = 0
 

@@ -1,4 +1,4 @@
-"""Streams that bring much at a time: bytes are received into the object that the protocol gets."""
+"""Streams with much data at a time: bytes are received into the object that the protocol gets."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,7 @@ import tokioloop
 
 from .support import BufferedRecorder, Recorder, unix_pair
 
-#: From so many bytes on a read is followed by large ones (src/driver/mod.rs, LARGE).
+#: A read of at least this many bytes is followed by large ones (src/driver/mod.rs, LARGE).
 LARGE = 16 * 1024
 COUNT = 16
 
@@ -46,7 +46,7 @@ def test_sizes_of_all_kinds_arrive_in_order(loop, run, link, seed):
     run(main())
 
 
-def test_what_comes_is_exact_bytes_of_the_size_that_came(loop, run, link):
+def test_received_data_is_exact_bytes_of_the_received_size(loop, run, link):
     async def main():
         seen = []
         protocol = Recorder()
@@ -228,8 +228,8 @@ async def full(loop, received):
         far.close()
 
 
-def test_those_who_wait_for_bytes_do_not_wait_for_all_streams_to_be_read(loop, run):
-    """A turn receives so much, then runs what that made ready."""
+def test_readers_do_not_wait_until_all_streams_are_read(loop, run):
+    """A turn receives a bounded amount, then runs the callbacks that became ready."""
 
     async def main():
         log = []
@@ -251,14 +251,14 @@ def test_those_who_wait_for_bytes_do_not_wait_for_all_streams_to_be_read(loop, r
     run(main())
 
 
-def test_those_who_are_ready_before_do_not_cut_the_reading_short(loop, run):
-    """Else with callbacks in every turn all streams together would get so much a turn."""
+def test_callbacks_that_are_ready_do_not_cut_the_reading_short(loop, run):
+    """Otherwise, with callbacks in every turn, all streams together would get only that much a turn."""
 
     async def main():
         log = []
         async with full(loop, lambda data: log.append("received")):
             while log.count("received") < COUNT:
-                # What is scheduled here is ready when the next turn reads.
+                # The callback scheduled here is ready when the next turn reads.
                 log.append("turn")
                 await asyncio.sleep(0)
         first = log.index("received")

@@ -1,4 +1,4 @@
-"""Transports that nothing can come of, because they are paused and have nothing to send, are nobody's but their users'.
+"""Transports that are paused and have nothing to send are kept alive by their users only.
 
 As with asyncio's selectors: the loop keeps a transport alive that reads or sends, and no other.
 """
@@ -29,7 +29,7 @@ def any_loop(request):
 
 
 async def paused(sock):
-    """A transport on *sock* that is paused; who drops the answer drops all there is of it."""
+    """A paused transport on *sock*; the result is the only reference to it."""
     loop = asyncio.get_running_loop()
     transport, _ = await loop.create_connection(asyncio.Protocol, sock=sock)
     transport.pause_reading()
@@ -81,8 +81,8 @@ def test_a_read_pipe_that_is_paused(any_loop):
     any_loop.run_until_complete(asyncio.wait_for(main(), PATIENCE))
 
 
-def test_children_whose_output_nobody_reads(any_loop):
-    """Killed and waited for in the middle of their output, as after a timeout: nothing of them stays open."""
+def test_children_with_unread_output(any_loop):
+    """Killed and waited for in the middle of their output, as after a timeout: none of their descriptors stays open."""
 
     async def child():
         process = await asyncio.create_subprocess_exec("/bin/cat", "/dev/zero", stdout=-1, limit=1024)
@@ -164,7 +164,7 @@ def test_a_transport_that_rested_goes_on(any_loop):
     any_loop.run_until_complete(asyncio.wait_for(main(), PATIENCE))
 
 
-def test_a_server_hears_that_its_last_connection_was_collected(any_loop):
+def test_a_server_notices_that_its_last_connection_was_collected(any_loop):
     async def main():
         made = asyncio.Event()
 
@@ -246,7 +246,7 @@ def test_the_last_reference_goes_in_another_thread(elsewhere):
 
 @pytest.mark.skipif(
     bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
-    reason="there a transport is collected in the thread that made it, whoever drops it",
+    reason="there a transport is collected in the thread that made it, in whichever thread it is dropped",
 )
 def test_the_number_of_a_transport_that_is_being_collected_is_free(elsewhere):
     """The loop still finds the transport while its socket, in another thread, is closed already."""
@@ -265,7 +265,7 @@ def test_the_number_of_a_transport_that_is_being_collected_is_free(elsewhere):
         return sock.fileno(), [await paused(sock)], far
 
     async def look(number):
-        """In one turn, in which what other threads posted is not read."""
+        """In one turn, in which posts of other threads are not read."""
         entered.set()
         assert closed.wait(PATIENCE)
         made = []

@@ -1,4 +1,4 @@
-"""Handles, timers and futures that a loop uses again: never one that somebody has come to have."""
+"""Handles, timers and futures that a loop reuses: never one that has another reference."""
 
 import asyncio
 import gc
@@ -102,7 +102,7 @@ def test_a_weak_reference_to_a_free_handle_never_shows_the_next_call(loop, kind)
     assert not {id(one) for one in made} & {id(one) for one in alive}
 
 
-def test_a_free_handle_that_nobody_found_is_used_again(loop):
+def test_a_free_handle_without_references_is_reused(loop):
     seen = []
 
     def begin():
@@ -116,7 +116,7 @@ def test_a_free_handle_that_nobody_found_is_used_again(loop):
 
 @pytest.mark.parametrize("find", WAYS, ids=["objects", "referents", "referrers", "thread"])
 def test_a_spare_future_that_was_found_is_not_used_again(loop, find):
-    """What `sock_recv` waits for is used again by the next one."""
+    """The future of a waiting `sock_recv` is reused by the next one."""
     ours, other = socket.socketpair()
     ours.setblocking(False)
     kept = []
@@ -136,4 +136,4 @@ def test_a_spare_future_that_was_found_is_not_used_again(loop, find):
     with ours, other:
         loop.run_until_complete(asyncio.wait_for(main(), 20))
     futures = [one for one in kept if one.get_loop() is loop]
-    assert len(futures) == len(set(futures)), "somebody else's future was ended"
+    assert len(futures) == len(set(futures)), "another call's future was ended"

@@ -133,7 +133,7 @@ def test_a_loop_that_is_gone_asks_no_more(elsewhere, how):
 
 
 def test_ten_thousand_of_two_kinds(several):
-    """Each loop hears of each kind once more after the last was sent."""
+    """Each loop handles each number once more after the last was sent."""
     kinds = [signal.SIGUSR1, signal.SIGUSR2]
     heard = [Heard(there, kinds) for there in several]
     for n in range(10_000):
@@ -151,7 +151,7 @@ def test_ten_thousand_of_two_kinds(several):
     assert all(count <= 5000 for counts in sent for count in counts.values())
 
 
-def test_ten_thousand_that_nobody_reads_meanwhile(loop):
+def test_ten_thousand_signals_unread_meanwhile(loop):
     """More than any pipe or socket would hold."""
     got = []
     loop.add_signal_handler(signal.SIGUSR1, lambda: (got.append(1), loop.stop()))
@@ -187,7 +187,7 @@ def test_a_busy_loop_hears_too(elsewhere):
     done.set()
 
 
-def test_a_loop_hears_in_its_next_run_what_came_while_it_did_not_run():
+def test_a_loop_handles_in_its_next_run_signals_that_came_while_it_did_not_run():
     def work():
         nonlocal got
         loop = tokioloop.TokioLoop()
@@ -214,7 +214,7 @@ def test_a_loop_made_here_and_run_there(loop):
 
 
 def test_handlers_come_and_go_while_signals_come(several):
-    """Two loops ask and ask no more over and over; the others hear all the while."""
+    """Two loops add and remove handlers over and over; the others' are called all the while."""
     heard = [Heard(there) for there in several[:2]]
     going = True
 
@@ -254,8 +254,8 @@ def test_errors_are_the_same_everywhere(elsewhere):
 
 
 # ---- Python's own handlers ------------------------------------------------------------------------------
-# A thread that is about to block looks at signals for the last time a moment before it does, and what comes in that moment
-# waits for the next signal. That is CPython's, so these signals come until they are seen.
+# A thread that is about to block checks for signals a moment before it does, and one that comes in that moment
+# waits for the next signal. That is CPython's behaviour, so these tests send signals until one is handled.
 
 
 def test_python_handlers_run_while_the_main_thread_waits(elsewhere):
@@ -371,7 +371,7 @@ def test_a_runner_leaves_a_number_alone_that_a_loop_asked_for():
     assert done.stdout.split() == ["heard"] * 2
 
 
-def test_signal_signal_takes_over_and_what_it_returned_may_be_put_back(loop):
+def test_signal_signal_takes_over_and_its_result_may_be_restored(loop):
     got = []
     loop.add_signal_handler(signal.SIGUSR1, lambda: (got.append("loop"), loop.stop()))
     former = signal.signal(signal.SIGUSR1, lambda *args: got.append("python"))
@@ -385,7 +385,7 @@ def test_signal_signal_takes_over_and_what_it_returned_may_be_put_back(loop):
     assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
 
 
-def test_what_somebody_else_installed_meanwhile_stays(loop, elsewhere):
+def test_a_handler_installed_meanwhile_stays(loop, elsewhere):
     def handler(number, frame):
         got.append(number)
 

@@ -229,7 +229,7 @@ def test_connecting(loop, run):
     run(main())
 
 
-def test_connecting_to_nobody(loop, run):
+def test_connecting_without_a_listener(loop, run):
     async def main():
         with socket.socket() as bound, socket.socket() as client:
             bound.bind(("127.0.0.1", 0))
@@ -264,7 +264,7 @@ def test_many_at_once(loop, run):
 
 
 def test_a_waiting_call_awaited_twice(loop, run, pair):
-    """One gets the bytes, the other an error; which one is which is nobody's promise."""
+    """One gets the bytes, the other an error; which is which is not defined."""
     near, far = pair
 
     async def main():

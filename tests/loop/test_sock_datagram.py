@@ -145,7 +145,7 @@ def test_another_family(loop, run):
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as sock:
         sock.setblocking(False)
         sock.bind((0, 0))
-        # A request (RTM_GETLINK) for what there is: answered by the kernel, whose address is (0, 0).
+        # A request for all links (RTM_GETLINK), answered by the kernel, whose address is (0, 0).
         request = struct.pack("=LHHLLBxHiLL", 32, 18, 0x301, 1, 0, 0, 0, 0, 0, 0)
 
         async def main():
@@ -324,7 +324,7 @@ def test_a_cancelled_receive_loses_no_datagram(loop, run, udp):
     run(main())
 
 
-def test_a_buffer_is_let_go(loop, run, udp):
+def test_a_buffer_is_released(loop, run, udp):
     _, far = udp
 
     async def main():

@@ -31,7 +31,7 @@ def test_a_registration_stays_and_grows(loop, run, pair):
     run(main())
 
 
-def test_what_nobody_heeds_is_let_go(loop, run, pair):
+def test_an_unused_registration_is_dropped(loop, run, pair):
     near, far = pair
 
     async def main():
@@ -49,7 +49,7 @@ def test_what_nobody_heeds_is_let_go(loop, run, pair):
     run(main())
 
 
-def test_what_is_read_without_waiting_stays_registered(loop, run, pair):
+def test_a_socket_read_without_waiting_stays_registered(loop, run, pair):
     near, far = pair
 
     async def main():
@@ -86,7 +86,7 @@ def dead_references() -> int:
 
 
 def test_thousands_of_sockets_come_and_go(loop, run):
-    """At once and one after the other; neither descriptors nor what the loop notes of them pile up."""
+    """At once and one after the other; neither descriptors nor the loop's records of them pile up."""
 
     async def main():
         before = len(os.listdir("/proc/self/fd")), dead_references()

@@ -1,4 +1,4 @@
-"""What sock_* make of edges: no data, end or error is missed, whatever was read before and whoever read it."""
+"""sock_* and edges: no data, end or error is missed, whatever was read before and by which code."""
 
 import asyncio
 import contextlib
@@ -38,7 +38,7 @@ def test_a_peer_that_writes_between_a_short_read_and_the_next_wait(loop, run, pa
 @pytest.mark.parametrize("turns", range(3))
 @pytest.mark.parametrize("way", ["half-close", "close"])
 def test_the_end_after_a_short_read(loop, run, make, turns, way):
-    """It is the last edge: who reads a little, and again, must see it."""
+    """It is the last edge: a caller that reads a little, and again, must see it."""
 
     async def main():
         near, far = make()
@@ -132,7 +132,7 @@ def test_urgent_data_ends_a_read_early(loop, run, inline):
 
 
 def test_a_low_water_mark(loop, run):
-    """The kernel reports nothing below it, but a call takes what is there."""
+    """The kernel reports nothing below the mark, but a call takes the bytes that have come."""
 
     async def main():
         near, far = tcp_pair()
@@ -146,8 +146,8 @@ def test_a_low_water_mark(loop, run):
     run(main())
 
 
-def test_somebody_else_reads_the_socket(loop, run, pair):
-    """Directly, by another object and by another loop: what is left is received, and nothing is waited for in vain."""
+def test_other_code_reads_the_socket(loop, run, pair):
+    """Directly, by another object and by another loop: the rest is received, and no call waits forever."""
     near, far = pair
     other = tokioloop.TokioLoop()
 
@@ -175,7 +175,7 @@ def test_somebody_else_reads_the_socket(loop, run, pair):
 
 
 def test_a_datagram_socket_waits_for_room_at_its_receiver(loop, run, tmp_path):
-    """It has no edge for that: the loop looks again and again, as asyncio does."""
+    """It has no edge for that: the loop polls again and again, as asyncio does."""
 
     async def main():
         with (

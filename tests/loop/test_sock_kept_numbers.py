@@ -10,7 +10,7 @@ from .sock_support import PAIRS, exchange, waiting
 
 
 async def move(sock, number):
-    """*sock* under another number, which nobody has."""
+    """*sock* under another number, which is unused."""
     if sock.fileno() != number:
         os.dup2(sock.fileno(), number)
         sock.close()
@@ -69,7 +69,7 @@ def test_a_number_used_again_while_the_old_call_waits(loop, run, make, end):
 
 @PAIRS
 def test_the_old_readiness_is_not_the_new_sockets(loop, run, make):
-    """An edge on its way when the socket is closed and its number used again wakes nobody in vain, and hides nothing."""
+    """An edge in transit when the socket is closed and its number reused causes no false wake-up, and hides nothing."""
 
     async def main():
         old, old_far = make()

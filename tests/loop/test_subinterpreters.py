@@ -1,4 +1,4 @@
-"""The module is the main interpreter's: a subinterpreter is refused, and the main one goes on as before."""
+"""The module is the main interpreter's: a subinterpreter is refused, and the main one is not affected."""
 
 import sys
 

@@ -89,7 +89,7 @@ def test_a_factory_that_fails(loop):
         loop.create_task(read())
 
 
-def test_what_is_no_factory(loop):
+def test_an_object_that_is_not_a_factory(loop):
     with pytest.raises(TypeError, match="task factory must be a callable or None"):
         loop.set_task_factory("factory")
 

@@ -131,7 +131,7 @@ def test_a_post_is_run_or_refused_when_the_loop_ends():
         assert alive == [], "a callback was neither run nor dropped"
 
 
-def test_a_post_may_be_cancelled_by_whoever_made_it(elsewhere):
+def test_a_post_may_be_cancelled_by_its_maker(elsewhere):
     got = []
     blocked, go = threading.Event(), threading.Event()
     elsewhere.loop.call_soon_threadsafe(lambda: (blocked.set(), go.wait(30)))
@@ -191,7 +191,7 @@ def test_posting_from_the_loops_own_thread(loop, turn):
 
 
 def test_one_wake_up_for_a_burst(elsewhere):
-    """All of a burst that came while the loop was awake is run before it sleeps again: no part of it woke the loop anew."""
+    """All of a burst that came while the loop was awake is run before it sleeps again: no part of it woke the loop again."""
     parks = []
 
     def note():

@@ -72,7 +72,7 @@ def _run(loop: tokioloop.TokioLoop, bound: threading.Semaphore) -> None:
 
 
 def _rest(loop: tokioloop.TokioLoop, bound: threading.Semaphore) -> None:
-    """The loop does not run: those who call claim it for the moment."""
+    """The loop does not run: callers claim it for the moment."""
     bound.acquire(timeout=PATIENCE)
 
 

@@ -75,7 +75,7 @@ def test_a_far_timer_does_not_hide_a_near_one(loop):
 
 
 @pytest.mark.parametrize("delay", [None, "1", 1j, object()])
-def test_a_delay_that_is_no_number(loop, delay):
+def test_a_delay_that_is_not_a_number(loop, delay):
     with pytest.raises(TypeError):
         loop.call_later(delay, print)
     with pytest.raises(TypeError):

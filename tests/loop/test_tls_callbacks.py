@@ -24,7 +24,7 @@ def told_of(context, callback):
 
 
 class Always:
-    """A message callback that raises. `ssl` forgets it where it has to say that it needs input; else it raises it."""
+    """A message callback that raises. `ssl` drops the error where it has to report that it needs input; otherwise it raises it."""
 
     def __init__(self, error):
         self.error, self.armed = error, True
@@ -259,7 +259,7 @@ def test_keys_that_both_know(secure_ours, monkeypatch, version, answer, side):
                 await protocol.lost()
                 await there.lost()
             elif answer == "close":
-                # The waiter of a connection that its owner closed is told of its end, with no error.
+                # The waiter of a connection that its owner closed ends without an error.
                 await asyncio.gather(connecting, return_exceptions=True)
             else:
                 with pytest.raises((ssl.SSLError, ConnectionError)):

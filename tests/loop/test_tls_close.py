@@ -270,7 +270,7 @@ def test_connection_lost_comes_once(secure, ways):
             assert link.server.log.count("lost") == 1
 
     if secure.is_ours or ways not in [("close", "abort"), ("close",) * 3]:
-        # asyncio lets go of the connection at the second close().
+        # asyncio releases the connection at the second close().
         secure.run(main())
     assert secure.contexts == []
 
@@ -383,7 +383,7 @@ def test_cancelling_the_connect_closes_the_socket(secure):
 
 
 @pytest.mark.parametrize("way", ["close", "abort", "vanish"])
-def test_what_is_closed_is_let_go_of(secure, way):
+def test_closed_objects_are_released(secure, way):
     async def main():
         watched = []
         server = Recorder()

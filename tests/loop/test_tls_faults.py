@@ -82,7 +82,7 @@ def test_a_fatal_alert_is_an_error_on_this_side_and_names_it(secure, server_side
 
 
 async def encrypted_by(protocol, peer):
-    """A record of the transport, with what stands before it handed on."""
+    """A record of the transport; bytes before it are passed on."""
     loop = asyncio.get_running_loop()
     protocol.transport.write(b"x")
     data = await loop.sock_recv(peer.sock, 1 << 16)
@@ -213,7 +213,7 @@ class Wire:
 @pytest.mark.parametrize("harm", ["none", "flip", "cut", "insert", "lose"])
 @pytest.mark.parametrize("seed", range(8))
 def test_a_wire_that_is_not_kind(secure_ours, seed, harm):
-    """Both sides get the right bytes or a clean end; nobody hangs, and nobody is told what was not sent."""
+    """Both sides get the right bytes or a clean end; neither hangs, and neither gets bytes that were not sent."""
     numbers = random.Random(f"{seed} {harm}")
     version = numbers.choice([TLS_1_2, TLS_1_3])
     sizes = {"client": numbers.randrange(40_000), "server": numbers.randrange(40_000)}
@@ -230,9 +230,9 @@ def test_a_wire_that_is_not_kind(secure_ours, seed, harm):
             "client": numbers.choice([Recorder, BufferedRecorder])(),
             "server": numbers.choice([Recorder, BufferedRecorder])(),
         }
-        # No timeout need end it: what cannot go on must say so. The shutdown may wait for a lost goodbye.
+        # No timeout needs to end it: a connection that can't continue must fail. The shutdown may wait for a lost close_notify.
         options = {"ssl_shutdown_timeout": 0.1}
-        # A record that lost its end is waited for; only time can tell that.
+        # The handshake waits for a record that lost its end; only its timeout ends that.
         patience = {"ssl_handshake_timeout": 0.2 if harm in ("insert", "lose", "flip") else 20}
         ends = [
             loop.create_connection(

@@ -1,4 +1,4 @@
-"""A peer of TLS 1.3 that begins a message after the handshake and does not end it: what that leaves with OpenSSL harms nobody."""
+"""A peer of TLS 1.3 that begins a message after the handshake and does not end it: the error that it leaves with OpenSSL harms no other connection."""
 
 import asyncio
 import contextlib

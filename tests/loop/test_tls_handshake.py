@@ -56,7 +56,7 @@ def test_the_handshake_timeout(secure, server_side):
 
 
 def test_a_stream_that_had_ended_before_fails_at_once(secure):
-    """The end is told once, to the protocol before: who begins TLS then must not wait for the timeout."""
+    """The end is reported once, to the former protocol: TLS that begins after it must not wait for the timeout."""
 
     async def main():
         upgraded = asyncio.get_running_loop().create_future()
@@ -84,7 +84,7 @@ def test_a_stream_that_had_ended_before_fails_at_once(secure):
     assert secure.contexts == []
 
 
-def test_a_client_that_stalls_blocks_nobody_and_is_cut(secure):
+def test_a_client_that_stalls_blocks_no_other_and_is_cut(secure):
     async def main():
         made = []
 

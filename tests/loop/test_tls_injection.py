@@ -12,7 +12,7 @@ import tokioloop
 from .support import receive_all, tcp_pair
 from .tls_support import Peer, client_context, server_context
 
-INJECTED = b"* OK from somebody else\r\n"
+INJECTED = b"* OK from an attacker\r\n"
 STREAMS = pytest.mark.parametrize("streams", [asyncio, tokioloop], ids=["asyncio's streams", "ours"])
 
 
@@ -80,7 +80,7 @@ def test_a_client_that_has_read_the_rest_may_go_on(secure_ours, streams):
 
 
 @STREAMS
-def test_plain_text_that_nobody_has_received_yet_is_no_handshake(secure, streams):
+def test_plain_text_not_yet_received_is_not_a_handshake(secure, streams):
     async def main():
         async with streams_and_peer(streams, answer=b"220 go ahead\r\n") as (reader, writer, far):
             await reader.readline()
@@ -119,7 +119,7 @@ def test_over_tls_too(secure_ours, streams):
 @STREAMS
 @pytest.mark.parametrize("early", ["a hello", "junk"])
 def test_what_a_server_has_taken_in_belongs_to_tls(secure, streams, early):
-    """A client may send its hello with the command; anything else is no handshake, and is not read as data either."""
+    """A client may send its hello with the command; anything else is not a handshake, and is not read as data either."""
 
     async def main():
         got = asyncio.get_running_loop().create_future()

@@ -82,7 +82,7 @@ def test_bytes_pass_through_the_programs_own_methods(secure):
 
 
 def test_plain_contexts_get_the_engine_that_was_chosen(secure_ours):
-    """The fallback for such classes must not take over quietly where nobody asked for one."""
+    """The fallback for such classes must not take over silently where it was not asked for."""
     from tokioloop import _tokioloop
 
     assert _tokioloop._tls_engine() == secure_ours.kind
@@ -96,7 +96,7 @@ def test_plain_contexts_get_the_engine_that_was_chosen(secure_ours):
 
 
 def test_the_collector_sees_what_an_engine_holds(secure_ours):
-    """Each reference as often as it is held: else whatever is in a cycle through the connection stays for ever."""
+    """Each reference is visited as often as it is held; otherwise a cycle through the connection would stay forever."""
 
     async def main():
         async with linked() as link:

@@ -126,7 +126,7 @@ def test_reading_below_is_paused_while_much_waits(secure):
             data = pattern(size)
             sending = asyncio.create_task(peer.send(peer.encrypted(data)))
             await asyncio.wait([sending], timeout=0.05)
-            assert not sending.done(), "took in megabytes that nobody wants"
+            assert not sending.done(), "received megabytes without a reader"
             assert protocol.log == ["made"]
             transport.resume_reading()
             assert await protocol.received(size) == data
@@ -192,11 +192,11 @@ def test_a_buffer_may_be_replaced_in_every_callback(secure):
     secure.run(main())
 
 
-def test_a_buffer_is_let_go_of_before_it_is_told_of(secure_ours):
+def test_a_buffer_is_released_before_buffer_updated(secure_ours):
     class Resizing(BufferedRecorder):
         def buffer_updated(self, nbytes):
             super().buffer_updated(nbytes)
-            self.buffer.extend(b"grown")  # BufferError while somebody looks at it.
+            self.buffer.extend(b"grown")  # BufferError while a view of it exists.
 
     async def main():
         async with linked(server=Resizing(10)) as link:
@@ -367,7 +367,7 @@ def test_what_ends_the_run_leaves_it(secure, where, error):
     assert raised == [where]
     assert secure.contexts == []
     if where == "connection_made":
-        # Nobody was told that it is connected.
+        # connection_made() was never called.
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             secure.run(settled(task))

@@ -88,7 +88,7 @@ def test_a_server_asks_for_a_certificate_after_the_handshake(secure):
             ssl_object = link.far.get_extra_info("ssl_object")
             assert ssl_object.getpeercert() in (None, {})
             ssl_object.verify_client_post_handshake()
-            link.far.write(b"who are you?")
+            link.far.write(b"name, please")
             await link.client.received(12)
             link.near.write(b"this")
             await link.server.received(4)

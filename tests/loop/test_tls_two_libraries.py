@@ -99,7 +99,7 @@ def strangers(copies, tmp_path_factory):
         data = path.read_bytes()
         for copy in copies:
             name = copy.name.encode()
-            # Of the same length: the name stands in a table.
+            # Of the same length, since the name is in a table.
             data = data.replace(b"\0" + name + b"\0", b"\0" + name.replace(b"lib", b"bil") + b"\0")
         paths.append(directory / path.name.replace("lib", "bil"))
         paths[-1].write_bytes(data)

@@ -105,7 +105,7 @@ def test_what_is_written_may_change_afterwards(secure_ours, kind, size):
             protocol.transport.write(data)
             data[:] = bytes(size)
             if isinstance(data, bytearray):
-                data.clear()  # BufferError while somebody looks at it.
+                data.clear()  # BufferError while a view of it exists.
             assert await peer.read_exactly(size) == pattern(size)
 
     secure_ours.run(main())

@@ -113,7 +113,7 @@ def test_removed_by_the_callback_of_another_descriptor(loop):
         far.close()
 
 
-def test_the_callback_is_let_go(loop, pair):
+def test_the_callback_is_released(loop, pair):
     near, _ = pair
 
     class Callback:
@@ -178,7 +178,7 @@ def test_regular_files_cannot_be_watched(loop):
 
 
 @pytest.mark.parametrize("bad", [-1, "file", None, object(), 1.5, 2**40])
-def test_what_is_no_descriptor(loop, bad):
+def test_an_object_that_is_not_a_descriptor(loop, bad):
     with pytest.raises((ValueError, TypeError, OverflowError)):
         loop.add_reader(bad, print)
 
@@ -336,7 +336,7 @@ def test_errors_of_watch_callbacks_are_reported_and_the_watch_stays(loop, pair, 
     assert len(calls) == len(contexts) == 3
 
 
-def test_a_destructor_that_comes_back_when_its_watch_is_replaced_in_vain(loop):
+def test_a_destructor_that_comes_back_when_replacing_its_watch_fails(loop):
     """A failing add_reader drops the former callback; that may run code which uses the loop."""
     near, far = unix_pair()
     number = near.fileno()
