@@ -11,9 +11,10 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use pyo3::exceptions::PyImportError;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PySet};
+use pyo3::types::PySet;
 
-use super::{TASK, registry, task_type};
+use super::fields::TASK;
+use super::{registry, task_type, theirs};
 use crate::event_loop::{EventLoop, binding, schedule};
 use crate::py::{Owned, imports, raw};
 
@@ -26,11 +27,7 @@ pub(super) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     let asyncio = py.import("_asyncio")?;
     redefine(&asyncio.getattr("current_task")?, &CURRENT_TASK, current_task)?;
-    if let Some(running) =
-        asyncio.getattr_opt("_current_tasks")?.and_then(|found| found.cast_into::<PyDict>().ok())
-    {
-        RUNNING.store(running.into_ptr(), Ordering::Relaxed);
-    }
+    theirs::init(&asyncio)?;
     if let Some(all) = asyncio.getattr_opt("all_tasks")? {
         redefine(&all, &ALL_TASKS, all_tasks)?;
     }
@@ -151,7 +148,7 @@ unsafe extern "C" fn current_task(
                 None => original(module, args, nargs, keywords),
             };
         }
-        // A task of asyncio's own type, if one runs, runs inside of ours: ours make those give way (see `start_eagerly`).
+        // A task of asyncio's own type, if one runs, runs inside of ours: ours make those give way (see `eager.rs`).
         let theirs = original(module, args, nargs, keywords);
         if theirs != ffi::Py_None() {
             return theirs;
@@ -201,23 +198,6 @@ unsafe extern "C" fn all_tasks(
 #[pyo3(name = "_native_tasks")]
 fn native_tasks<'py>(event_loop: &Bound<'py, EventLoop>) -> PyResult<Bound<'py, PySet>> {
     registry::pending(event_loop.py(), event_loop.get())
-}
-
-/// Where 3.13 keeps the running tasks of asyncio's own types; null where there is no such dict.
-static RUNNING: AtomicPtr<ffi::PyObject> = AtomicPtr::new(std::ptr::null_mut());
-
-/// Whether a task of asyncio's own types may be running in this thread.
-pub(super) fn may_run(_py: Python<'_>) -> bool {
-    let running = RUNNING.load(Ordering::Relaxed);
-    // SAFETY: attached; the dict is kept for ever. Only its size is read.
-    running.is_null() || unsafe { ffi::PyDict_Size(running) } != 0
-}
-
-/// Makes another task of asyncio's own types (or none) the current one; returns the one before, or None.
-pub(super) fn swap_current(event_loop: &Bound<'_, EventLoop>, task: Option<&Owned>) -> PyResult<Owned> {
-    let py = event_loop.py();
-    let task = task.map(|task| task.bind(py));
-    Ok(imports::swap_current_task(py)?.call1((event_loop, task))?.into())
 }
 
 /// `_register_task` and its kin. A native task stands in its loop's list, and is not to enter the list of C tasks too, which

@@ -6,10 +6,10 @@ use pyo3::exceptions::PyRecursionError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use super::future::{self, Outcome, Refused};
-use super::{
+use super::fields::{
     FUTURE, FutureKind, Kind, LOG_TRACEBACK, MUST_CANCEL, State, TASK, Task, TaskKind, peek, task_of,
 };
+use super::future::{self, Outcome, Refused};
 use crate::event_loop::EventLoop;
 use crate::py::names::names;
 use crate::py::{Owned, call, raw};

@@ -9,9 +9,10 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use pyo3::{Borrowed, ffi};
 
-use super::{
-    BEGUN, FUTURE, Future, FutureKind, Kind, LOG_DESTROY, Name, TASK, Task, future, step, task_of, task_type,
+use super::fields::{
+    BEGUN, FUTURE, Future, FutureKind, Kind, LOG_DESTROY, Name, TASK, Task, name_text, task_of,
 };
+use super::{eager, future, wakeup};
 use crate::event_loop::EventLoop;
 use crate::event_loop::core::{Core, Ready};
 use crate::py::names::{Name as Interned, names};
@@ -140,7 +141,7 @@ unsafe fn fill(
         Some(context) => context.into(),
         None => context::copy_current(py)?,
     };
-    let name = options.name.as_ref().map(task_type::name_text).transpose()?;
+    let name = options.name.as_ref().map(name_text).transpose()?;
     // After what can fail: what did not become a task can be tried again.
     prepare(&task.future, event_loop)?;
     // SAFETY: alive; not shared with another thread yet.
@@ -156,7 +157,7 @@ unsafe fn fill(
     if options.eager_start && lp.shared.is_running() {
         lp.check_thread(py)?;
         number(lp, task);
-        return step::start_eagerly(event_loop, object);
+        return eager::start(event_loop, object);
     }
     let by_handle = lp.shared.steps_by_handle();
     let queued = object.clone_ref(py);
@@ -173,7 +174,7 @@ unsafe fn fill(
         Ok(None) => Ok(()),
         Ok(Some(_)) if lp.shared.is_closed() => Err(crate::event_loop::closed()),
         Ok(Some(back)) => match back.into_task() {
-            Some(task) => step::push(py, event_loop.as_ptr(), task),
+            Some(task) => wakeup::push(py, event_loop.as_ptr(), task),
             None => Ok(()),
         },
         Err(foreign) => Err(lp.wrong_thread(py, foreign)),

@@ -4,19 +4,16 @@
 
 use std::ffi::{c_int, c_void};
 
-use pyo3::exceptions::{PyAttributeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyAttributeError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyFrozenSet, PySet, PyTuple};
 
-use super::{
-    BLOCKING, FAILED, Future, FutureKind, Kind, LOG_TRACEBACK, State, cancel, create, future, iter, life,
-    peek,
-};
-use crate::event_loop::EventLoop;
+use super::fields::{BLOCKING, FAILED, Future, FutureKind, Kind, LOG_TRACEBACK, State, peek};
+use super::foreign::decide;
+use super::{cancel, create, future, iter, life, waiting};
 use crate::py::method::{self, function, getter, setter};
 use crate::py::{Owned, imports, raw};
-use crate::sync::ownership::Foreign;
 
 /// Immutable, as asyncio's are: short cuts for exact instances rely on the methods being these.
 pub(super) const FLAGS: std::ffi::c_ulong = ffi::Py_TPFLAGS_DEFAULT
@@ -112,35 +109,6 @@ pub(super) fn getset<K: Kind>() -> Vec<ffi::PyGetSetDef> {
     ]
 }
 
-/// What a change comes to that only the loop's thread may make: from elsewhere it goes through the inbox, if the loop was made
-/// so, or raises.
-pub(super) unsafe fn decide<K: Kind, R>(
-    py: Python<'_>,
-    object: *mut ffi::PyObject,
-    changed: Result<R, Foreign>,
-    method: &str,
-    args: &[*mut ffi::PyObject],
-    routed: Option<R>,
-) -> PyResult<R> {
-    let foreign = match changed {
-        Ok(value) => return Ok(value),
-        Err(foreign) => foreign,
-    };
-    // SAFETY: alive in the caller's hands.
-    let event_loop = unsafe { K::future(object) }.alive()?;
-    match routed {
-        Some(value) if event_loop.shared.routes() && !foreign.is_forked() => {
-            future::route(py, object, method, args)?;
-            Ok(value)
-        }
-        _ => {
-            let name = if K::IS_TASK { "task" } else { "future" };
-            let rest = if args.is_empty() { "" } else { ", ..." };
-            Err(EventLoop::wrong_thread_for(foreign, &format!("{name}.{method}{rest}")))
-        }
-    }
-}
-
 /// An object, or None.
 pub(super) fn or_none(py: Python<'_>, object: Option<Owned>) -> *mut ffi::PyObject {
     object.map_or_else(|| raw::none(py), Owned::into_ptr)
@@ -187,7 +155,7 @@ getter!(get_state<K: Kind>(py, object, future = K::future(object)) {
 });
 getter!(get_blocking<K: Kind>(py, object, future = K::future(object)) Ok(raw::boolean(py, future.has(BLOCKING))));
 getter!(get_loop_attribute<K: Kind>(py, object, future = K::future(object)) Ok(or_none(py, peek(&future.event_loop))));
-getter!(get_callbacks<K: Kind>(py, object, future = K::future(object)) Ok(future::callbacks(py, future)?.into_ptr()));
+getter!(get_callbacks<K: Kind>(py, object, future = K::future(object)) Ok(waiting::callbacks(py, future)?.into_ptr()));
 getter!(get_result<K: Kind>(py, object, future = K::future(object)) value(py, future, false));
 getter!(get_exception<K: Kind>(py, object, future = K::future(object)) value(py, future, true));
 getter!(get_log_traceback<K: Kind>(py, object, future = K::future(object)) {
@@ -274,6 +242,11 @@ unsafe extern "C" fn class_getitem(
 
 // ---- changing ------------------------------------------------------------------------------------------
 
+/// The error of what a task does for itself only.
+fn not_supported(method: &str) -> PyErr {
+    PyRuntimeError::new_err(format!("Task does not support {method} operation"))
+}
+
 unsafe extern "C" fn set_result<K: Kind>(
     object: *mut ffi::PyObject,
     value: *mut ffi::PyObject,
@@ -282,7 +255,7 @@ unsafe extern "C" fn set_result<K: Kind>(
     unsafe {
         raw::enter_hot(|py| {
             if K::IS_TASK {
-                return Err(super::task_type::not_supported("set_result"));
+                return Err(not_supported("set_result"));
             }
             let ended = future::set_result::<K>(py, object, Owned::borrow(value))?;
             decide::<K, _>(py, object, ended, "set_result", &[value], Some(()))?;
@@ -299,7 +272,7 @@ unsafe extern "C" fn set_exception<K: Kind>(
     unsafe {
         raw::enter(|py| {
             if K::IS_TASK {
-                return Err(super::task_type::not_supported("set_exception"));
+                return Err(not_supported("set_exception"));
             }
             let state = K::future(object);
             state.alive()?;
@@ -360,7 +333,7 @@ unsafe extern "C" fn add_done_callback<K: Kind>(
                 false => context_argument(py, args.offset(nargs), keywords)?,
             };
             let again = given.as_ref().map(|context| context.clone_ref(py));
-            let added = future::add_callback::<K>(py, object, callback, given)?;
+            let added = waiting::add_callback::<K>(py, object, callback, given)?;
             // With a context of its own it can't be routed as it is; that is said.
             let routed = again.is_none().then_some(());
             decide::<K, _>(py, object, added, "add_done_callback", &[callback], routed)?;
@@ -400,7 +373,7 @@ unsafe extern "C" fn remove_done_callback<K: Kind>(
     unsafe {
         raw::enter(|py| {
             let unwanted = Bound::from_borrowed_ptr(py, callback);
-            let removed = future::remove_callback::<K>(py, object, &unwanted)?;
+            let removed = waiting::remove_callback::<K>(py, object, &unwanted)?;
             let removed = decide::<K, _>(py, object, removed, "remove_done_callback", &[callback], None)?;
             Ok(removed.into_pyobject(py)?.into_any().into_ptr())
         })

@@ -12,7 +12,8 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::critical_section::with_critical_section;
 
-use super::{FUTURE, FutureKind, Kind, State, TASK, TaskKind, exact_future, future, peek, take};
+use super::fields::{FUTURE, Future, FutureKind, Kind, State, TASK, TaskKind, exact_future, peek, take};
+use super::future;
 use crate::py::class::{Class, Object, Visit};
 use crate::py::errors::{end_with, raise_the_end, thrown};
 use crate::py::{Owned, raw};
@@ -103,7 +104,7 @@ pub(super) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
 pub(super) unsafe extern "C" fn get_await(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: called by Python, attached, with a future.
     unsafe {
-        match exact_future(object).and_then(super::Future::event_loop) {
+        match exact_future(object).and_then(Future::event_loop) {
             Some(event_loop) if event_loop.shared.is_mine() || !event_loop.shared.is_running() => {
                 ffi::Py_NewRef(object)
             }
@@ -140,7 +141,7 @@ unsafe fn make(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
 }
 
 /// The state of a future of either type or of a subclass.
-unsafe fn state_of<'a>(object: *mut ffi::PyObject) -> &'a super::Future {
+unsafe fn state_of<'a>(object: *mut ffi::PyObject) -> &'a Future {
     // SAFETY: promised by the caller.
     unsafe { if TASK.is_instance(object) { TaskKind::future(object) } else { FutureKind::future(object) } }
 }
@@ -165,7 +166,7 @@ unsafe extern "C" fn own_next<K: Kind>(object: *mut ffi::PyObject) -> *mut ffi::
 unsafe fn advance(
     py: Python<'_>,
     object: *mut ffi::PyObject,
-    future: &super::Future,
+    future: &Future,
     elsewhere: impl FnOnce(Foreign) -> PyResult<()>,
 ) -> PyResult<*mut ffi::PyObject> {
     if future.state() == State::Pending {

@@ -6,10 +6,11 @@ use std::sync::atomic::Ordering;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use super::{
+use super::fields::{
     Callback, FUTURE, Future, FutureKind, GOING, Kind, LINKED, LOG_DESTROY, LOG_TRACEBACK, Rare, State, TASK,
-    Task, TaskKind, peek, take, task_of, unseen,
+    Task, TaskKind, peek, take, task_of,
 };
+use super::unseen;
 use crate::event_loop::report::Report;
 use crate::py::class::{Base, Class, Object, Visit};
 use crate::py::{Owned, raw};

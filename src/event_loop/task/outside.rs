@@ -7,7 +7,8 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::create::create_future;
-use super::{FUTURE, FutureKind, Kind, State, TaskKind, create, exact_future, future, take};
+use super::fields::{FUTURE, FutureKind, Kind, State, TaskKind, exact_future, take};
+use super::{create, future, waiting};
 use crate::event_loop::EventLoop;
 use crate::event_loop::report::{OrReport, Report};
 use crate::event_loop::reuse::Spare;
@@ -83,8 +84,9 @@ pub fn when_ended(py: Python<'_>, task: &Owned, callback: &Bound<'_, PyAny>, con
     let native = unsafe { exact_future(task.as_ptr()) };
     if let Some(state) = native {
         // SAFETY: alive, and a task.
-        let added =
-            unsafe { future::add_callback::<TaskKind>(py, task.as_ptr(), callback.as_ptr(), Some(context))? };
+        let added = unsafe {
+            waiting::add_callback::<TaskKind>(py, task.as_ptr(), callback.as_ptr(), Some(context))?
+        };
         return added.map_err(|foreign| match state.alive() {
             Ok(lp) => lp.wrong_thread(py, foreign),
             Err(error) => error,

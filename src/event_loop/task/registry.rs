@@ -10,10 +10,13 @@ use pyo3::prelude::*;
 use pyo3::types::PySet;
 use pyo3::{Borrowed, ffi};
 
-use super::{LINKED, State, TaskKind, task_of};
+use super::fields::{Kind, LINKED, State, TaskKind, task_of};
 use crate::event_loop::EventLoop;
+use crate::event_loop::core::Core;
 use crate::py::{Owned, raw};
 use crate::sync::biased::BiasedLock;
+use crate::sync::ownership::Foreign;
+use crate::sync::quiet::{Quiet, Under};
 
 /// What a loop keeps of its tasks. All but the lock is touched under the lock only.
 pub struct Tasks {
@@ -23,13 +26,6 @@ pub struct Tasks {
     head: Cell<*mut ffi::PyObject>,
     /// The task that runs; whoever runs it keeps it alive.
     current: Cell<*mut ffi::PyObject>,
-}
-
-/// A task's neighbours in its loop's list.
-#[derive(Default)]
-pub(super) struct Links {
-    next: Cell<*mut ffi::PyObject>,
-    previous: Cell<*mut ffi::PyObject>,
 }
 
 impl Tasks {
@@ -116,6 +112,34 @@ impl Tasks {
     }
 }
 
+impl EventLoop {
+    /// Changes futures and tasks of the loop. `f` must not call into Python or drop a reference.
+    #[inline]
+    pub(super) fn with_tasks<R>(&self, f: impl FnOnce(&mut Core) -> R) -> Result<R, Foreign> {
+        self.with_claim(|core| {
+            let _held = self.tasks.lock.owner();
+            f(core)
+        })
+    }
+
+    /// Looks at futures and tasks of the loop from any thread. As for [`with_tasks`](Self::with_tasks), `f` does not call
+    /// into Python.
+    pub(super) fn look_at_tasks<R>(&self, f: impl FnOnce() -> R) -> R {
+        match self.shared.claim() {
+            Ok(_claim) => {
+                let _held = self.tasks.lock.owner();
+                let _quiet = Quiet::begin(Under::Claim);
+                f()
+            }
+            Err(_) => {
+                let _held = self.tasks.lock.visitor();
+                let _quiet = Quiet::begin(Under::Claim);
+                f()
+            }
+        }
+    }
+}
+
 /// The native tasks of a loop that are not done. Any thread: a consistent snapshot that lets the loop's thread run on, but
 /// for the microseconds that copying the list takes.
 pub fn pending<'py>(py: Python<'py>, event_loop: &EventLoop) -> PyResult<Bound<'py, PySet>> {
@@ -123,7 +147,7 @@ pub fn pending<'py>(py: Python<'py>, event_loop: &EventLoop) -> PyResult<Bound<'
     let pending = PySet::empty(py)?;
     for task in tasks {
         // SAFETY: a native Task.
-        if unsafe { <TaskKind as super::Kind>::future(task.as_ptr()) }.state() == State::Pending {
+        if unsafe { TaskKind::future(task.as_ptr()) }.state() == State::Pending {
             pending.add(task.bind(py))?;
         }
     }

@@ -1,22 +1,15 @@
 //! One step of a task: resume the coroutine, and wait for what it yields.
 
-use std::ffi::c_void;
-use std::sync::OnceLock;
-
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
 
+use super::fields::{Kind, MUST_CANCEL, State, Task, TaskKind, exact_future, take, task_of};
 use super::future::{self, exception_outcome};
-use super::{
-    BLOCKING, Callback, Future, Kind, LINKED, MUST_CANCEL, State, TaskKind, cancel, exact_future, peek, take,
-    task_of,
-};
-use crate::event_loop::core::Ready;
+use super::{cancel, wait};
+use crate::event_loop::EventLoop;
 use crate::event_loop::report::Report;
-use crate::event_loop::{EventLoop, queue};
-use crate::py::context::{self, Entered};
+use crate::py::context::Entered;
 use crate::py::fatal::{Fatal, OrFatal};
 use crate::py::names::names;
 use crate::py::{Owned, call, imports, panic, raw};
@@ -51,7 +44,7 @@ pub(in crate::event_loop) fn run(event_loop: &Bound<'_, EventLoop>, task: Owned)
 }
 
 /// What keeps a task alive until the context is left.
-enum Kept {
+pub(super) enum Kept {
     /// The queue or a future has the reference now, and the loop's thread has not gone on yet.
     Elsewhere,
     Here(#[allow(dead_code)] Owned),
@@ -68,7 +61,7 @@ fn report(event_loop: &Bound<'_, EventLoop>, task: &Owned, error: PyErr) -> OrFa
 
 /// Runs one step. The context is entered.
 #[inline]
-fn step(event_loop: &Bound<'_, EventLoop>, task: Owned) -> Result<Kept, (PyErr, Owned)> {
+pub(super) fn step(event_loop: &Bound<'_, EventLoop>, task: Owned) -> Result<Kept, (PyErr, Owned)> {
     let py = event_loop.py();
     let lp = event_loop.get();
     let object = task.as_ptr();
@@ -102,14 +95,14 @@ fn step(event_loop: &Bound<'_, EventLoop>, task: Owned) -> Result<Kept, (PyErr, 
         return Err((error, task));
     }
     match resume(py, state, waiter, throw) {
-        Ok(Turn::Yielded(yielded)) => match wait_for_native(lp, task, yielded) {
+        Ok(Turn::Yielded(yielded)) => match wait::native(lp, task, yielded) {
             Ok(()) => {
                 current.was_left();
                 Ok(Kept::Elsewhere)
             }
             Err((task, yielded)) => {
-                let waited = match wait_for(event_loop, &task, yielded) {
-                    Err(error) if state.waiter.get().is_null() => give_back(event_loop, &task, error),
+                let waited = match wait::any(event_loop, &task, yielded) {
+                    Err(error) if state.waiter.get().is_null() => wait::give_back(event_loop, &task, error),
                     waited => waited,
                 };
                 drop(current);
@@ -149,7 +142,7 @@ impl Drop for Current<'_> {
 
 /// Resumes the coroutine with what came of the future that the task waited for.
 #[inline]
-fn resume(py: Python<'_>, task: &super::Task, waiter: Option<Owned>, throw: Option<Owned>) -> PyResult<Turn> {
+fn resume(py: Python<'_>, task: &Task, waiter: Option<Owned>, throw: Option<Owned>) -> PyResult<Turn> {
     let mut error = match throw {
         Some(error) => Some(error),
         None => waiter.as_ref().map_or(Ok(None), |waiter| failure_of(py, waiter))?,
@@ -231,169 +224,6 @@ fn failure_of(py: Python<'_>, waiter: &Owned) -> PyResult<Option<Owned>> {
     }
 }
 
-/// The common cases of a yield: None, and a pending native future of this loop. The task's reference moves to where it waits;
-/// it is given back where there is more to do.
-#[inline]
-fn wait_for_native(lp: &EventLoop, task: Owned, yielded: Owned) -> Result<(), (Owned, Owned)> {
-    // SAFETY: a native task.
-    let state = unsafe { task_of(task.as_ptr()) };
-    if lp.shared.steps_by_handle() {
-        return Err((task, yielded));
-    }
-    // SAFETY: only compared.
-    if yielded.as_ptr() == unsafe { ffi::Py_None() } {
-        let mut task = Some(task);
-        let _ = lp.with_tasks(|core| {
-            lp.tasks.set_current(std::ptr::null_mut());
-            core.push(Ready::Task(task.take().expect("moved once"))).map_err(|back| task = back.into_task())
-        });
-        return task.map_or(Ok(()), |task| Err((task, yielded)));
-    }
-    // SAFETY: alive.
-    let Some(future) = (unsafe { exact_future(yielded.as_ptr()) }) else { return Err((task, yielded)) };
-    let simple = future.event_loop.get() == state.future.event_loop.get()
-        && future.has(BLOCKING)
-        && future.state() == State::Pending
-        && !state.future.has(MUST_CANCEL)
-        && yielded.as_ptr() != task.as_ptr();
-    if !simple {
-        return Err((task, yielded));
-    }
-    let _ = lp.with_tasks(|_| {
-        future.set(BLOCKING, false);
-        state.waiter.set(yielded.into_ptr());
-        future.add_waiting(&mut Some(Callback { callback: task, context: None }));
-        lp.tasks.set_current(std::ptr::null_mut());
-    });
-    Ok(())
-}
-
-/// Waits for anything that a coroutine may yield, or has the next step complain about it.
-#[cold]
-fn wait_for(event_loop: &Bound<'_, EventLoop>, task: &Owned, yielded: Owned) -> PyResult<()> {
-    let py = event_loop.py();
-    let lp = event_loop.get();
-    let object = task.as_ptr();
-    let shown = || -> PyResult<(String, String)> {
-        Ok((task.bind(py).repr()?.to_string(), yielded.bind(py).repr()?.to_string()))
-    };
-    if yielded.bind(py).is_none() {
-        return push(py, event_loop.as_ptr(), task.clone_ref(py));
-    }
-    if yielded.as_ptr() == object {
-        return fail_soon(event_loop, task, format!("Task cannot await on itself: {}", shown()?.0));
-    }
-    // SAFETY: alive.
-    let native = unsafe { exact_future(yielded.as_ptr()) };
-    let blocking = match native {
-        Some(future) => Some(future.has(BLOCKING)),
-        None => match yielded.bind(py).getattr_opt(names()._asyncio_future_blocking.bind(py))? {
-            Some(flag) if !flag.is_none() => Some(flag.is_truthy()?),
-            _ => None,
-        },
-    };
-    let Some(blocking) = blocking else {
-        let generator = yielded.bind(py).is_instance(imports::generator_type(py)?)?;
-        let (task_text, yielded_text) = shown()?;
-        return fail_soon(
-            event_loop,
-            task,
-            if generator {
-                format!(
-                    "yield was used instead of yield from for generator in task {task_text} with {yielded_text}"
-                )
-            } else {
-                format!("Task got bad yield: {yielded_text}")
-            },
-        );
-    };
-    let its_loop = match native {
-        Some(future) => future.event_loop.get(),
-        None => imports::get_future_loop(py)?.call1((yielded.bind(py),))?.as_ptr(),
-    };
-    if its_loop != event_loop.as_ptr() {
-        let (task_text, yielded_text) = shown()?;
-        let text = format!("Task {task_text} got Future {yielded_text} attached to a different loop");
-        return fail_soon(event_loop, task, text);
-    }
-    if !blocking {
-        let (task_text, yielded_text) = shown()?;
-        let text = format!("yield was used instead of yield from in task {task_text} with {yielded_text}");
-        return fail_soon(event_loop, task, text);
-    }
-    match native {
-        Some(future) => wait_in_turn(event_loop, task, future)?,
-        None => {
-            yielded.bind(py).setattr(names()._asyncio_future_blocking.bind(py), false)?;
-            let (wakeup, context) = wakeup_with_context(py, task.clone_ref(py))?;
-            let options = PyDict::new(py);
-            options.set_item(names().context.bind(py), context)?;
-            let name = names().add_done_callback.bind(py);
-            yielded.bind(py).call_method(name, (wakeup,), Some(&options))?;
-            // asyncio keeps account of who waits for its futures; native ones know it from their callbacks.
-            #[cfg(Py_3_14)]
-            imports::add_to_awaited_by(py)?.call1((yielded.bind(py), task.bind(py)))?;
-        }
-    }
-    // SAFETY: a native task.
-    let state = unsafe { task_of(object) };
-    let waiter = yielded.clone_ref(py);
-    let (must_cancel, message) = lp
-        .with_tasks(|_| {
-            state.waiter.set(waiter.into_ptr());
-            let message = state.future.rare().and_then(|rare| rare.cancel_message.as_ref());
-            (state.future.has(MUST_CANCEL), message.map(|message| message.clone_ref(py)))
-        })
-        .map_err(|foreign| lp.wrong_thread(py, foreign))?;
-    if must_cancel && cancel::cancel_any(py, &yielded, message.as_ref())? {
-        let _ = lp.with_tasks(|_| state.future.set(MUST_CANCEL, false));
-    }
-    Ok(())
-}
-
-/// Has a native future wake the task, at once if it is done.
-fn wait_in_turn(event_loop: &Bound<'_, EventLoop>, task: &Owned, future: &Future) -> PyResult<()> {
-    let py = event_loop.py();
-    let lp = event_loop.get();
-    let mut callback = Some(Callback { callback: task.clone_ref(py), context: None });
-    lp.with_tasks(|_| {
-        future.set(BLOCKING, false);
-        future.add_waiting(&mut callback);
-    })
-    .map_err(|foreign| lp.wrong_thread(py, foreign))?;
-    match callback {
-        Some(done) => push(py, event_loop.as_ptr(), done.callback),
-        None => Ok(()),
-    }
-}
-
-/// Has the next step throw RuntimeError into the coroutine.
-fn fail_soon(event_loop: &Bound<'_, EventLoop>, task: &Owned, text: String) -> PyResult<()> {
-    throw_soon(event_loop, task, PyRuntimeError::new_err(text))
-}
-
-/// What was yielded could not be waited for, by an error of its own: the coroutine gets that, else nothing would ever step it
-/// again.
-#[cold]
-fn give_back(event_loop: &Bound<'_, EventLoop>, task: &Owned, error: PyErr) -> PyResult<()> {
-    let error = Fatal::split(event_loop.py(), error)?;
-    throw_soon(event_loop, task, error)
-}
-
-/// Has the next step throw an exception into the coroutine.
-fn throw_soon(event_loop: &Bound<'_, EventLoop>, task: &Owned, error: PyErr) -> PyResult<()> {
-    let py = event_loop.py();
-    let error = Owned::from(error.into_value(py).into_bound(py).into_any());
-    let lp = event_loop.get();
-    // SAFETY: a native task.
-    let state = unsafe { task_of(task.as_ptr()) };
-    let former = lp
-        .with_tasks(|_| state.future.rare_mut().throw.replace(error))
-        .map_err(|foreign| lp.wrong_thread(py, foreign))?;
-    drop(former);
-    push(py, event_loop.as_ptr(), task.clone_ref(py))
-}
-
 /// Ends the task as its coroutine ended. KeyboardInterrupt and SystemExit are the task's and leave the loop as well.
 #[inline]
 fn conclude(py: Python<'_>, task: &Owned, turn: Turn) -> PyResult<()> {
@@ -458,114 +288,9 @@ fn cannot_enter(py: Python<'_>, task: &Owned, current: *mut ffi::PyObject) -> Py
     ))
 }
 
-/// Puts a task's step onto the queue. As a Handle in debug mode, so that all that it tells
-/// of handles holds, and where `call_soon` is overridden.
-///
-/// # Safety
-/// `event_loop` is the task's loop, alive.
-pub(super) fn push(py: Python<'_>, event_loop: *mut ffi::PyObject, task: Owned) -> PyResult<()> {
-    // SAFETY: an EventLoop, alive.
-    let borrowed = unsafe { Bound::from_borrowed_ptr(py, event_loop).cast_into_unchecked::<EventLoop>() };
-    let lp = borrowed.get();
-    if lp.shared.steps_by_handle() {
-        let (wakeup, context) = wakeup_with_context(py, task)?;
-        // SAFETY: all alive.
-        return unsafe { queue::soon_seen(py, event_loop, wakeup.as_ptr(), &[], context.into()) }.map(drop);
-    }
-    let pushed = lp
-        .with_claim(move |core| core.push(Ready::Task(task)))
-        .map_err(|foreign| lp.wrong_thread(py, foreign))?;
-    pushed.map_err(|_| lp.refusal())
-}
-
-/// Runs a new task's first step now, inside whatever runs. The loop runs in this thread.
-pub(super) fn start_eagerly(event_loop: &Bound<'_, EventLoop>, task: &Owned) -> PyResult<()> {
-    let py = event_loop.py();
-    let lp = event_loop.get();
-    raw::check_stack()?;
-    // SAFETY: a native task.
-    let state = unsafe { task_of(task.as_ptr()) };
-    // A running task of asyncio's own type gives way for the time, so that asking for the current one finds ours. It may run
-    // inside of one of ours.
-    let theirs = match super::asyncio::may_run(py) {
-        true => Some(super::asyncio::swap_current(event_loop, None)?),
-        false => None,
-    };
-    let mut aside = Aside { event_loop, before: std::ptr::null_mut(), theirs };
-    aside.before = lp
-        .with_tasks(|_| {
-            // SAFETY: new, and not in the list yet.
-            unsafe { lp.tasks.link(task.as_ptr()) };
-            lp.tasks.set_current(std::ptr::null_mut())
-        })
-        .map_err(|foreign| lp.wrong_thread(py, foreign))?;
-    // SAFETY: set before, and stays.
-    let context = unsafe { Owned::borrow(state.run_context.get()) };
-    let result = context::run(py, &context, || match step(event_loop, task.clone_ref(py)) {
-        Ok(_) => Ok(()),
-        Err((error, _)) => Err(error),
-    });
-    let back = aside.put_back();
-    if state.future.state() != State::Pending {
-        // SAFETY: under the lock. Nobody steps a task that is done.
-        let coro = lp.with_tasks(|_| unsafe { take(&state.coro) });
-        drop(coro);
-    }
-    debug_assert!(state.future.state() == State::Pending || !state.future.has(LINKED));
-    result.and(back)
-}
-
-/// The tasks that gave way for an eager step: ours, and one of asyncio's own type. Dropped, it puts them back.
-struct Aside<'a, 'py> {
-    event_loop: &'a Bound<'py, EventLoop>,
-    before: *mut ffi::PyObject,
-    theirs: Option<Owned>,
-}
-
-impl Aside<'_, '_> {
-    fn put_back(&mut self) -> PyResult<()> {
-        let (lp, before) = (self.event_loop.get(), std::mem::replace(&mut self.before, std::ptr::null_mut()));
-        if !before.is_null() {
-            // The claim is this thread's as long as the loop runs.
-            let _ = lp.with_tasks(|_| lp.tasks.set_current(before));
-        }
-        match self.theirs.take() {
-            Some(theirs) if !theirs.bind(self.event_loop.py()).is_none() => {
-                super::asyncio::swap_current(self.event_loop, Some(&theirs)).map(drop)
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-impl Drop for Aside<'_, '_> {
-    fn drop(&mut self) {
-        if let Err(error) = self.put_back() {
-            error.write_unraisable(self.event_loop.py(), Some(self.event_loop));
-        }
-    }
-}
-
-// ---- the wake-up as a Python callable -----------------------------------------------------------------
-
-/// `task_wakeup`, bound to a task: what futures of other kinds call, and what handles in debug mode run.
-static WAKEUP: OnceLock<Definition> = OnceLock::new();
-
-struct Definition(*mut ffi::PyMethodDef);
-// SAFETY: never freed, immutable.
-unsafe impl Send for Definition {}
-// SAFETY: as above.
-unsafe impl Sync for Definition {}
-
-pub(super) fn init(_py: Python<'_>) -> PyResult<()> {
-    let definition = ffi::PyMethodDef {
-        ml_name: c"task_wakeup".as_ptr(),
-        ml_meth: ffi::PyMethodDefPointer { PyCFunctionFast: wakeup },
-        ml_flags: ffi::METH_FASTCALL,
-        ml_doc: std::ptr::null(),
-    };
-    WAKEUP.get_or_init(|| Definition(Box::into_raw(Box::new(definition))));
-    Ok(())
+/// Has wake-ups run steps.
+pub(super) fn init() {
+    super::wakeup::init(wakeup);
 }
 
 /// Runs a step now: called by a handle, in the task's context. The future that is done, if given, is the one waited for.
@@ -588,33 +313,5 @@ unsafe extern "C" fn wakeup(
             step(&event_loop, task).map_err(|(error, _)| error)?;
             Ok(raw::none(py))
         })
-    }
-}
-
-/// The wake-up of a task as a callable, and the context to call it in.
-pub(super) fn wakeup_with_context(
-    py: Python<'_>,
-    task: Owned,
-) -> PyResult<(Bound<'_, PyAny>, Bound<'_, PyAny>)> {
-    let definition = WAKEUP.get().expect("made by the module's init").0;
-    // SAFETY: the definition lives for ever; a task's context is set before anybody sees it.
-    unsafe {
-        let function = ffi::PyCFunction_NewEx(definition, task.as_ptr(), std::ptr::null_mut());
-        let function = Owned::steal_or_err(py, function)?;
-        let context = peek(&task_of(task.as_ptr()).run_context);
-        let context = context.ok_or_else(|| PyRuntimeError::new_err("uninitialized Task object"))?;
-        Ok((function.into_bound(py), context.into_bound(py)))
-    }
-}
-
-/// Whether a callable is the wake-up of a task.
-pub(super) fn is_wakeup_of(callable: &Bound<'_, PyAny>, task: &Owned) -> bool {
-    let definition = WAKEUP.get().expect("made by the module's init").0;
-    // SAFETY: the layout is checked first; only read.
-    unsafe {
-        ffi::PyCFunction_CheckExact(callable.as_ptr()) != 0 && {
-            let function = callable.as_ptr().cast::<ffi::PyCFunctionObject>();
-            (*function).m_ml.cast::<c_void>() == definition.cast() && (*function).m_self == task.as_ptr()
-        }
     }
 }

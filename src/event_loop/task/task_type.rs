@@ -3,13 +3,14 @@
 use std::ffi::c_int;
 use std::sync::atomic::Ordering;
 
-use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
-use super::future_type::{self, decide, or_none};
-use super::{Kind, LOG_DESTROY, MUST_CANCEL, Name, Task, TaskKind, cancel, peek, task_of};
+use super::cancel;
+use super::fields::{Kind, LOG_DESTROY, MUST_CANCEL, Name, Task, TaskKind, name_text, peek, task_of};
+use super::foreign::decide;
+use super::future_type::{self, or_none};
 use crate::py::method::{self, function, getter, setter};
 use crate::py::{Owned, imports, raw};
 use crate::sync::ownership::{Foreign, Why};
@@ -60,42 +61,6 @@ pub(super) fn spec() -> raw::TypeSpec {
     }
 }
 
-pub(super) fn not_supported(method: &str) -> PyErr {
-    PyRuntimeError::new_err(format!("Task does not support {method} operation"))
-}
-
-impl Name {
-    pub(super) fn number(number: usize) -> Self {
-        Self { tagged: number << 1 | 1 }
-    }
-
-    /// The number, if the name is one; objects stand at even addresses.
-    fn as_number(self) -> Option<usize> {
-        // SAFETY: both fields are one word; any value is a valid number.
-        let tagged = unsafe { self.tagged };
-        (tagged & 1 == 1).then_some(tagged >> 1)
-    }
-}
-
-impl Task {
-    /// The name's object, which is left out afterwards. Under the lock, or with nobody else there.
-    pub(super) fn take_name(&self) -> Option<Owned> {
-        let former = self.name.replace(Name { tagged: 0 });
-        if former.as_number().is_some() {
-            return None;
-        }
-        // SAFETY: not a number, so a strong reference or null.
-        unsafe { (!former.object.is_null()).then(|| Owned::steal(former.object)) }
-    }
-
-    /// Replaces the name; gives the former object back. Under the lock.
-    pub(super) fn replace_name(&self, name: Owned) -> Option<Owned> {
-        let former = self.take_name();
-        self.name.set(Name { object: name.into_ptr() });
-        former
-    }
-}
-
 /// A field's object or None, for any thread.
 fn look(py: Python<'_>, task: &Task, field: &std::cell::Cell<*mut ffi::PyObject>) -> *mut ffi::PyObject {
     let found = match task.future.event_loop() {
@@ -132,14 +97,6 @@ function!(enter pub(super) get_name(py, object, task = task_of(object)) {
         (None, name) => Ok(or_none(py, name)),
     }
 });
-
-/// A name as a str.
-pub(super) fn name_text(name: &Bound<'_, PyAny>) -> PyResult<Owned> {
-    match name.cast_exact::<PyString>() {
-        Ok(name) => Ok(name.as_any().into()),
-        Err(_) => Ok(name.str()?.into_any().into()),
-    }
-}
 
 unsafe extern "C" fn set_name(object: *mut ffi::PyObject, name: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: called by Python, attached, with a Task and an argument.
