@@ -24,7 +24,6 @@ use super::report::Report;
 use crate::driver::Driver;
 use crate::py::fatal::OrFatal;
 use crate::py::imports;
-use crate::sync::biased;
 use crate::sync::ownership::{Claim, Foreign, Running, Visiting, Why};
 use crate::sync::quiet::{Quiet, Under};
 use crate::sys::thread;
@@ -92,33 +91,11 @@ impl<'a, 'py> OnLoop<'a, 'py> {
         self.core(|core| core.driver().map(|driver| f.take().map(|f| f(driver)).expect("called once")))
     }
 
-    #[expect(dead_code, reason = "tasks do not ask for the proof yet")]
-    /// Begins a change of futures and tasks: until it is dropped, nothing calls Python or releases a reference.
-    #[inline]
-    pub fn change(self) -> Change<'a> {
-        let lp = self.get();
-        let claim = self.claim();
-        let quiet = Quiet::begin(Under::Claim);
-        let held = lp.tasks.lock.owner();
-        // SAFETY: claimed, and nothing comes back here before the change is dropped, so this is the only borrow.
-        Change { core: unsafe { &mut *lp.core.get() }, _held: held, _quiet: quiet, _claim: claim }
-    }
-
     /// Calls the exception handler.
     #[cold]
     pub fn report(self, report: Report<'py>) -> OrFatal {
         report.send(self.event_loop)
     }
-}
-
-/// The right to change the loop's futures and tasks. What orders such changes is given back in the order of the fields.
-#[must_use]
-pub struct Change<'a> {
-    #[expect(dead_code, reason = "as for `OnLoop::change`")]
-    pub core: &'a mut Core,
-    _held: biased::Owner<'a>,
-    _quiet: Quiet,
-    _claim: Claim<'a>,
 }
 
 /// A run of the loop in this thread, until dropped.

@@ -1,5 +1,6 @@
-//! Protocol machinery without sockets and without a clock: bytes in, decisions out.
+//! State machines without sockets, without a clock and without Python: of transports, bytes in, decisions out; of futures and tasks.
 
 pub mod flow;
+pub mod task;
 pub mod tls;
 pub mod write_queue;

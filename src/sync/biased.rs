@@ -85,6 +85,22 @@ impl BiasedLock {
     }
 }
 
+impl Owner<'_> {
+    /// The lock whose side this is.
+    #[inline]
+    pub(super) fn lock(&self) -> &BiasedLock {
+        self.lock
+    }
+}
+
+impl Visitor<'_> {
+    /// The lock whose side this is.
+    #[inline]
+    pub(super) fn lock(&self) -> &BiasedLock {
+        self.lock
+    }
+}
+
 impl Drop for Owner<'_> {
     #[inline]
     fn drop(&mut self) {

@@ -2,6 +2,7 @@
 //! cross-thread protocols can be model-checked. Nothing here is specific to event loops.
 
 pub mod biased;
+pub mod held;
 pub mod idle;
 pub mod mailbox;
 pub mod ownership;
@@ -9,13 +10,17 @@ pub mod ownership;
 pub use rawthread::quiet;
 
 #[cfg(feature = "loom")]
-pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
+pub(crate) use loom::sync::atomic::{
+    AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+};
 #[cfg(feature = "loom")]
 pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard};
 #[cfg(not(feature = "loom"))]
 pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
 #[cfg(not(feature = "loom"))]
-pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
+pub(crate) use std::sync::atomic::{
+    AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+};
 
 #[cfg(not(feature = "loom"))]
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

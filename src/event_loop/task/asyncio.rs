@@ -44,7 +44,7 @@ fn redefine(function: &Bound<'_, PyAny>, original: &OnceLock<Function>, new: Fun
     }
     let flags = ffi::METH_FASTCALL | ffi::METH_KEYWORDS;
     let object = function.as_ptr();
-    // SAFETY: the layout is checked before it is used. The definition lives for ever, as the module's own does.
+    // SAFETY: the layout is checked before it is used. The definition lives forever, as the module's own does.
     unsafe {
         let known = ffi::PyCFunction_CheckExact(object) != 0
             && (*(*object.cast::<ffi::PyCFunctionObject>()).m_ml).ml_flags == flags;
@@ -58,7 +58,7 @@ fn redefine(function: &Bound<'_, PyAny>, original: &OnceLock<Function>, new: Fun
         let _ = original.set(definition.ml_meth.PyCFunctionFastWithKeywords);
         let ml_meth = ffi::PyMethodDefPointer { PyCFunctionFastWithKeywords: new };
         let definition = Box::into_raw(Box::new(ffi::PyMethodDef { ml_meth, ..definition }));
-        // Release: who reads the pointer sees what it points to.
+        // Release: a thread that reads the pointer finds the definition written.
         AtomicPtr::from_ptr(place).store(definition, Ordering::Release);
     }
     Ok(())
@@ -66,8 +66,8 @@ fn redefine(function: &Bound<'_, PyAny>, original: &OnceLock<Function>, new: Fun
 
 static GET_CONTEXT: OnceLock<ffi::PyCFunction> = OnceLock::new();
 
-/// Does the same to `asyncio.Task.get_context`: from 3.14 on, called unbound on a native task, it would take a reference to what
-/// stands in the base's empty field, and crash.
+/// Does the same to `asyncio.Task.get_context`: from 3.14 on, called unbound on a native task, it would take a reference to the
+/// content of the base's empty field, and crash.
 fn redefine_get_context(method: &Bound<'_, PyAny>) -> PyResult<()> {
     if GET_CONTEXT.get().is_some() {
         return Ok(());
@@ -87,7 +87,7 @@ fn redefine_get_context(method: &Bound<'_, PyAny>) -> PyResult<()> {
         let _ = GET_CONTEXT.set(definition.ml_meth.PyCFunction);
         let ml_meth = ffi::PyMethodDefPointer { PyCFunction: get_context };
         let definition = Box::into_raw(Box::new(ffi::PyMethodDef { ml_meth, ..definition }));
-        // Release: who reads the pointer sees what it points to.
+        // Release: a thread that reads the pointer finds the definition written.
         AtomicPtr::from_ptr(place).store(definition, Ordering::Release);
     }
     Ok(())
@@ -200,8 +200,8 @@ fn native_tasks<'py>(event_loop: &Bound<'py, EventLoop>) -> PyResult<Bound<'py, 
     registry::pending(event_loop.py(), event_loop.get())
 }
 
-/// `_register_task` and its kin. A native task stands in its loop's list, and is not to enter the list of C tasks too, which
-/// is threaded through fields that nobody would take it out of again.
+/// `_register_task` and the three functions like it. A native task is in its loop's list, and is not to enter the list of C tasks too, which
+/// is threaded through fields that nothing would take it out of again.
 #[cfg(Py_3_14)]
 mod registers {
     use super::*;
@@ -224,7 +224,7 @@ mod registers {
                 keywords: *mut ffi::PyObject,
             ) -> *mut ffi::PyObject {
                 let original = $original.get().expect("set before this was installed");
-                // SAFETY: called by Python, attached, as the original would be. The one argument stands first, named or not.
+                // SAFETY: called by Python, attached, as the original would be. The one argument comes first, by position or by name.
                 unsafe {
                     let named = if keywords.is_null() { 0 } else { ffi::PyTuple_GET_SIZE(keywords) };
                     if nargs + named == 1 && TASK.is_instance(*args) {

@@ -6,11 +6,10 @@ use pyo3::exceptions::PyRecursionError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use super::fields::{
-    FUTURE, FutureKind, Kind, LOG_TRACEBACK, MUST_CANCEL, State, TASK, Task, TaskKind, peek, task_of,
-};
+use super::fields::{FUTURE, FutureKind, Kind, TASK, Task, TaskKind, task_of};
 use super::future::{self, Outcome, Refused};
 use crate::event_loop::EventLoop;
+use crate::proto::task::Ask;
 use crate::py::names::names;
 use crate::py::{Owned, call, raw};
 use crate::sync::ownership::Foreign;
@@ -30,9 +29,9 @@ pub(super) unsafe fn cancel_future<K: Kind>(
         let future = K::future(object);
         let event_loop = future.alive()?;
         match future::finish::<K>(object, event_loop, Outcome::Cancelled { message, error }) {
-            Ok(waiting) => waiting.tell(py, future.event_loop.get(), object).map(|()| Ok(true)),
+            Ok(waiting) => waiting.tell(py, future.loop_pointer(), object).map(|()| Ok(true)),
             Err(Refused::Done) => {
-                Ok(event_loop.with_tasks(|_| future.set(LOG_TRACEBACK, false)).map(|()| false))
+                Ok(event_loop.with_tasks(|_, change| future.life.retrieve(change)).map(|()| false))
             }
             Err(Refused::Thread(foreign)) => Ok(Err(foreign)),
         }
@@ -58,7 +57,7 @@ pub(super) unsafe fn cancel_task(
         Err(foreign) => return Ok(Err(foreign)),
     };
     let mut circle = Circle { mark: object, _kept: None, steps: 0, next_mark: 8 };
-    // What keeps `task` alive, but for the first one.
+    // What keeps `task` alive; the caller keeps the first one.
     let mut kept: Option<Owned> = None;
     loop {
         let next = waiter.as_ptr();
@@ -99,25 +98,24 @@ enum Asked {
 
 /// Asks a task to cancel itself, as far as that is its own.
 fn ask(task: &Task) -> PyResult<Result<Asked, Foreign>> {
-    Ok(task.future.alive()?.with_tasks(|_| {
-        task.future.set(LOG_TRACEBACK, false);
-        if task.future.state() != State::Pending {
+    Ok(task.future.alive()?.with_tasks(|_, change| {
+        task.future.check(change);
+        if task.future.life.ask_cancel(change) == Ask::Over {
             return Asked::Done;
         }
         let cancels = task.future.cancels.load(Ordering::Relaxed);
         task.future.cancels.store(cancels.wrapping_add(1), Ordering::Relaxed);
-        // SAFETY: under the lock.
-        unsafe { peek(&task.waiter) }.map_or(Asked::Runs, Asked::Waits)
+        task.waiter.peek(change).map_or(Asked::Runs, Asked::Waits)
     }))
 }
 
 /// Has the task's next step raise CancelledError.
 fn in_next_step(task: &Task, message: Option<Owned>) -> PyResult<Result<(), Foreign>> {
-    let former = task.future.alive()?.with_tasks(|_| {
-        task.future.set(MUST_CANCEL, true);
+    let former = task.future.alive()?.with_tasks(|_, change| {
+        task.future.life.cancel_next_step(change);
         match message {
-            Some(message) => task.future.rare_mut().cancel_message.replace(message),
-            None => task.future.rare().and_then(|rare| rare.cancel_message.take()),
+            Some(message) => task.future.rare_mut(change).cancel_message.replace(message),
+            None => task.future.rare(change).and_then(|rare| rare.cancel_message.take()),
         }
     });
     Ok(former.map(drop))
@@ -126,7 +124,7 @@ fn in_next_step(task: &Task, message: Option<Owned>) -> PyResult<Result<(), Fore
 /// Finds out that a walk goes in a circle: it comes by a mark, which is moved on at distances that double.
 struct Circle {
     mark: *mut ffi::PyObject,
-    /// So that another object does not come to stand at the mark's address.
+    /// So that no other object is allocated at the mark's address.
     _kept: Option<Owned>,
     steps: usize,
     next_mark: usize,
@@ -176,11 +174,12 @@ pub(super) fn cancel_any(py: Python<'_>, future: &Owned, message: Option<&Owned>
 pub(super) unsafe fn uncancel(object: *mut ffi::PyObject) -> PyResult<Result<u32, Foreign>> {
     // SAFETY: promised.
     let future = unsafe { TaskKind::future(object) };
-    Ok(future.alive()?.with_tasks(|_| {
+    Ok(future.alive()?.with_tasks(|_, change| {
+        future.check(change);
         let left = future.cancels.load(Ordering::Relaxed).saturating_sub(1);
         future.cancels.store(left, Ordering::Relaxed);
         if left == 0 {
-            future.set(MUST_CANCEL, false);
+            future.life.take_cancel(change);
         }
         left
     }))

@@ -9,14 +9,14 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use pyo3::{Borrowed, ffi};
 
-use super::fields::{
-    BEGUN, FUTURE, Future, FutureKind, Kind, LOG_DESTROY, Name, TASK, Task, name_text, task_of,
-};
+use super::fields::{FUTURE, Future, FutureKind, Kind, TASK, Task, TaskKind, name_text, task_of};
 use super::{eager, future, wakeup};
 use crate::event_loop::EventLoop;
 use crate::event_loop::core::{Core, Ready};
+use crate::proto::task::Begun;
 use crate::py::names::{Name as Interned, names};
 use crate::py::{Owned, context, imports, raw};
+use crate::sync::held::{Change, Sole};
 
 /// A pending future of the loop: a native one, unless the loop was made to use asyncio's.
 pub fn create_future(event_loop: &Bound<'_, EventLoop>) -> PyResult<Owned> {
@@ -27,7 +27,7 @@ pub fn create_future(event_loop: &Bound<'_, EventLoop>) -> PyResult<Owned> {
     // SAFETY: our own type; the object is complete before anybody else sees it.
     unsafe {
         let object = FUTURE.allocate(py)?;
-        prepare(FutureKind::future(object.as_ptr()), event_loop)?;
+        complete(FutureKind::future(object.as_ptr()), event_loop, source_traceback(event_loop)?);
         Ok(object)
     }
 }
@@ -56,22 +56,32 @@ fn asyncio_object(
     }
 }
 
-/// Gives a new future its loop, and in debug mode the place where it was made.
+/// Gives a new future its loop, and in debug mode the place where it was made. The last of what makes it: other threads that have the
+/// object, by a class derived from its type, can change it from here on.
+///
+/// # Safety
+/// The future has no loop, and this is the only thread that fills it: others, if they have it, find that it has no loop.
 #[inline]
-fn prepare(future: &Future, event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
-    let py = event_loop.py();
-    if event_loop.get().shared.is_debug() {
-        let traceback = source_traceback(py)?;
-        future.rare_mut().source_traceback = Some(traceback);
+unsafe fn complete(future: &Future, event_loop: &Bound<'_, EventLoop>, source_traceback: Option<Owned>) {
+    // SAFETY: promised: without a loop there is no lock by which another thread could reach what is set here.
+    let sole = unsafe { Sole::new() };
+    if source_traceback.is_some() {
+        future.rare_mut(sole).source_traceback = source_traceback;
     }
-    // Last: from here on others may change it, if a derived class gave them the object.
-    // SAFETY: alive.
-    future.event_loop.set(unsafe { ffi::Py_NewRef(event_loop.as_ptr()) });
-    Ok(())
+    future.set_loop(event_loop.clone().into_any().into(), sole);
+}
+
+/// In debug mode, the place where a future is made.
+#[inline]
+fn source_traceback(event_loop: &Bound<'_, EventLoop>) -> PyResult<Option<Owned>> {
+    match event_loop.get().shared.is_debug() {
+        true => extract_stack(event_loop.py()).map(Some),
+        false => Ok(None),
+    }
 }
 
 #[cold]
-fn source_traceback(py: Python<'_>) -> PyResult<Owned> {
+fn extract_stack(py: Python<'_>) -> PyResult<Owned> {
     Ok(imports::traceback_extract_stack(py)?.call0()?.into())
 }
 
@@ -85,6 +95,7 @@ unsafe fn native_task(event_loop: &Bound<'_, EventLoop>, coro: *mut ffi::PyObjec
     // SAFETY: our own type; the object is complete before anybody else sees it.
     unsafe {
         let object = TASK.allocate(py)?;
+        task_of(object.as_ptr()).future.life.begin_alone(Sole::new());
         let coro = Bound::from_borrowed_ptr(py, coro);
         fill(event_loop, &object, &coro, Options::default())?;
         Ok(object)
@@ -102,10 +113,11 @@ pub(super) fn eager_task(
     let object = TASK.allocate(py)?;
     // SAFETY: as above.
     let made = unsafe {
+        task_of(object.as_ptr()).future.life.begin_alone(Sole::new());
         fill(event_loop, &object, coro, Options { name: None, context: Some(context), eager_start: true })
     };
     if made.is_err() {
-        // The first step's KeyboardInterrupt or SystemExit, which the caller gets, is no exception that nobody retrieved.
+        // The first step's KeyboardInterrupt or SystemExit, which the caller gets, does not count as never retrieved.
         // SAFETY: a native Task; one that was not filled in is pending.
         let _ = future::failure(py, unsafe { &task_of(object.as_ptr()).future });
     }
@@ -121,6 +133,9 @@ struct Options<'py> {
 }
 
 /// Makes a task of an empty object, and starts it.
+///
+/// # Safety
+/// `object` is a native Task that was begun and has no loop yet, by this thread.
 unsafe fn fill(
     event_loop: &Bound<'_, EventLoop>,
     object: &Owned,
@@ -129,7 +144,7 @@ unsafe fn fill(
 ) -> PyResult<()> {
     let py = event_loop.py();
     let lp = event_loop.get();
-    // SAFETY: a native Task that nobody else uses yet.
+    // SAFETY: promised.
     let task = unsafe { task_of(object.as_ptr()) };
     // SAFETY: alive.
     if unsafe { ffi::PyCoro_CheckExact(coro.as_ptr()) } == 0
@@ -142,17 +157,18 @@ unsafe fn fill(
         None => context::copy_current(py)?,
     };
     let name = options.name.as_ref().map(name_text).transpose()?;
-    // After what can fail: what did not become a task can be tried again.
-    prepare(&task.future, event_loop)?;
-    // SAFETY: alive; not shared with another thread yet.
+    // The last thing that can fail: what did not become a task can be tried again.
+    let source_traceback = source_traceback(event_loop)?;
+    // SAFETY: promised; so no other thread reaches the fields.
     unsafe {
-        task.coro.set(ffi::Py_NewRef(coro.as_ptr()));
+        let sole = Sole::new();
+        task.coro.put(coro.clone().into(), sole);
+        task.run_context.put(context, sole);
+        if let Some(name) = name {
+            drop(task.replace_name(name, sole));
+        }
         raw::enable_try_incref(object.as_ptr());
-    }
-    task.run_context.set(context.into_ptr());
-    task.future.set(LOG_DESTROY, true);
-    if let Some(name) = name {
-        task.name.set(Name { object: name.into_ptr() });
+        complete(&task.future, event_loop, source_traceback);
     }
     if options.eager_start && lp.shared.is_running() {
         lp.check_thread(py)?;
@@ -161,10 +177,10 @@ unsafe fn fill(
     }
     let by_handle = lp.shared.steps_by_handle();
     let queued = object.clone_ref(py);
-    let entered = lp.with_tasks(|core| {
+    let entered = lp.with_tasks(|core, change| {
         // SAFETY: new, and not in the list yet.
-        unsafe { lp.tasks.link(object.as_ptr()) };
-        give_number(core, task);
+        unsafe { lp.tasks.link(object.as_ptr(), change) };
+        give_number(core, task, change);
         if by_handle {
             return Some(Ready::Task(queued));
         }
@@ -182,25 +198,22 @@ unsafe fn fill(
 }
 
 fn number(lp: &EventLoop, task: &Task) {
-    let _ = lp.with_tasks(|core| give_number(core, task));
+    let _ = lp.with_tasks(|core, change| give_number(core, task, change));
 }
 
 /// Numbers a task without a name. Numbers are taken from the process's counter a block at a time, so that loops share nothing
 /// while they make tasks.
 #[inline]
-fn give_number(core: &mut Core, task: &Task) {
-    // SAFETY: both fields are one word.
-    if unsafe { task.name.get().tagged } != 0 {
-        return;
-    }
-    if core.task_numbers.is_empty() {
-        static NEXT: AtomicUsize = AtomicUsize::new(1);
-        const BLOCK: usize = 1024;
-        let first = NEXT.fetch_add(BLOCK, Ordering::Relaxed);
-        core.task_numbers = first..first + BLOCK;
-    }
-    let number = core.task_numbers.next().expect("filled above");
-    task.name.set(Name::number(number));
+fn give_number(core: &mut Core, task: &Task, change: Change<'_>) {
+    task.number(change, || {
+        if core.task_numbers.is_empty() {
+            static NEXT: AtomicUsize = AtomicUsize::new(1);
+            const BLOCK: usize = 1024;
+            let first = NEXT.fetch_add(BLOCK, Ordering::Relaxed);
+            core.task_numbers = first..first + BLOCK;
+        }
+        core.task_numbers.next().expect("filled above")
+    });
 }
 
 /// `create_task(coro, *, name=None, context=None, **kwargs)`: through the task factory if one is set.
@@ -354,13 +367,17 @@ unsafe fn init_arguments<'py>(
 }
 
 /// Runs `fill`, once: RuntimeError for a second `__init__`, in whatever thread, since others may have seen the object.
-fn begin(future: &Future, fill: impl FnOnce() -> PyResult<()>) -> PyResult<c_int> {
-    if future.flags.fetch_or(BEGUN, Ordering::Relaxed) & BEGUN != 0 || !future.event_loop.get().is_null() {
-        return Err(PyRuntimeError::new_err("the future is initialised already"));
+fn begin<K: Kind>(future: &Future, fill: impl FnOnce() -> PyResult<()>) -> PyResult<c_int> {
+    let life = &future.life;
+    let begun = |_| PyRuntimeError::new_err("the future is initialised already");
+    // One that was made complete is begun, too.
+    if future.event_loop().is_some() {
+        return Err(begun(Begun));
     }
+    if K::IS_TASK { life.begin_task() } else { life.begin() }.map_err(begun)?;
     let filled = fill();
-    if filled.is_err() && future.event_loop.get().is_null() {
-        future.flags.fetch_and(!BEGUN, Ordering::Relaxed);
+    if filled.is_err() && future.event_loop().is_none() {
+        life.did_not_begin();
     }
     filled.map(|()| 0)
 }
@@ -380,7 +397,11 @@ pub(super) unsafe extern "C" fn future_init(
             }
             let [event_loop] = keyword_values("Future", ["loop"], keywords)?;
             let future = FutureKind::future(object);
-            begin(future, || prepare(future, &loop_for(event_loop, py)?))
+            begin::<FutureKind>(future, || {
+                let event_loop = loop_for(event_loop, py)?;
+                complete(future, &event_loop, source_traceback(&event_loop)?);
+                Ok(())
+            })
         })
     }
 }
@@ -415,7 +436,7 @@ pub(super) unsafe extern "C" fn task_init(
                 eager_start: eager.map_or(Ok(false), |eager| eager.is_truthy())?,
             };
             let task = Owned::borrow(object);
-            begin(&task_of(object).future, || fill(&event_loop, &task, &coro, options))
+            begin::<TaskKind>(&task_of(object).future, || fill(&event_loop, &task, &coro, options))
         })
     }
 }

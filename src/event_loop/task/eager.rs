@@ -3,7 +3,7 @@
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use super::fields::{LINKED, State, take, task_of};
+use super::fields::task_of;
 use super::{step, theirs};
 use crate::event_loop::EventLoop;
 use crate::py::{Owned, context, raw};
@@ -23,25 +23,25 @@ pub(super) fn start(event_loop: &Bound<'_, EventLoop>, task: &Owned) -> PyResult
     };
     let mut aside = Aside { event_loop, before: std::ptr::null_mut(), theirs };
     aside.before = lp
-        .with_tasks(|_| {
+        .with_tasks(|_, change| {
             // SAFETY: new, and not in the list yet.
-            unsafe { lp.tasks.link(task.as_ptr()) };
-            lp.tasks.set_current(std::ptr::null_mut())
+            unsafe { lp.tasks.link(task.as_ptr(), change) };
+            lp.tasks.set_current(std::ptr::null_mut(), change)
         })
         .map_err(|foreign| lp.wrong_thread(py, foreign))?;
     // SAFETY: set before, and stays.
-    let context = unsafe { Owned::borrow(state.run_context.get()) };
+    let context = unsafe { Owned::borrow(state.run_context.pointer()) };
     let result = context::run(py, &context, || match step::step(event_loop, task.clone_ref(py)) {
         Ok(_) => Ok(()),
         Err((error, _)) => Err(error),
     });
     let back = aside.put_back();
-    if state.future.state() != State::Pending {
-        // SAFETY: under the lock. Nobody steps a task that is done.
-        let coro = lp.with_tasks(|_| unsafe { take(&state.coro) });
+    if !state.future.life.is_pending() {
+        // No step looks for the coroutine of a task that is done.
+        let coro = lp.with_tasks(|_, change| state.coro.take(change));
         drop(coro);
     }
-    debug_assert!(state.future.state() == State::Pending || !state.future.has(LINKED));
+    debug_assert!(state.future.life.is_pending() || !state.future.life.is_linked());
     result.and(back)
 }
 
@@ -57,7 +57,7 @@ impl Aside<'_, '_> {
         let (lp, before) = (self.event_loop.get(), std::mem::replace(&mut self.before, std::ptr::null_mut()));
         if !before.is_null() {
             // The claim is this thread's as long as the loop runs.
-            let _ = lp.with_tasks(|_| lp.tasks.set_current(before));
+            let _ = lp.with_tasks(|_, change| lp.tasks.set_current(before, change));
         }
         match self.theirs.take() {
             Some(theirs) if !theirs.bind(self.event_loop.py()).is_none() => {

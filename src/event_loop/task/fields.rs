@@ -1,9 +1,10 @@
-//! The state of futures and tasks: what their objects keep behind the fields of asyncio's types, and how it is found. Nothing
-//! here says when a field may be touched; `mod.rs` does.
+//! The state of futures and tasks: what their objects keep behind the fields of asyncio's types, and how it is found.
+//!
+//! What touches a field shows a proof of [`sync::held`](crate::sync::held), which is that of the future's own loop: debug builds check it.
 
 use std::cell::Cell;
 use std::ptr;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
@@ -11,48 +12,66 @@ use pyo3::types::PyString;
 use pyo3::{Borrowed, ffi};
 
 use crate::event_loop::EventLoop;
+use crate::proto::task::Life;
+pub(super) use crate::proto::task::State;
 use crate::py::Owned;
 use crate::py::class::Class;
+use crate::sync::held::{Change, Changes, Exclusive, Reads, Sole};
 
-/// A future's lifecycle, as in asyncio.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub(super) enum State {
-    Pending,
-    Cancelled,
-    Finished,
+/// A field that holds a strong reference, or null. To put something in, to take it out or to make a second reference needs a proof that the
+/// lock of the future's own loop is held, or that it does not have to be.
+#[repr(transparent)]
+pub(super) struct Slot(Cell<*mut ffi::PyObject>);
+
+impl Slot {
+    /// The object, to be compared. It is alive where the caller knows that it stays.
+    #[inline]
+    pub(super) fn pointer(&self) -> *mut ffi::PyObject {
+        self.0.get()
+    }
+
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.get().is_null()
+    }
+
+    /// A second reference to the object.
+    #[inline]
+    pub(super) fn peek(&self, _: impl Reads) -> Option<Owned> {
+        let object = self.0.get();
+        // SAFETY: a strong reference or null, which no other thread changes meanwhile, as the proof says. Attached, as is every thread that
+        // has a future.
+        (!object.is_null()).then(|| unsafe { Owned::borrow(object) })
+    }
+
+    /// Takes the object out.
+    #[inline]
+    pub(super) fn take(&self, _: impl Exclusive) -> Option<Owned> {
+        let object = self.0.replace(ptr::null_mut());
+        // SAFETY: the reference moves out of the field.
+        (!object.is_null()).then(|| unsafe { Owned::steal(object) })
+    }
+
+    /// Puts an object where none is.
+    #[inline]
+    pub(super) fn put(&self, object: Owned, _: impl Changes) {
+        debug_assert!(self.is_empty());
+        self.0.set(object.into_ptr());
+    }
 }
-
-/// `value` is an exception.
-pub(super) const FAILED: u8 = 1;
-/// `_asyncio_future_blocking`: yielded by an `await`, not looked at yet.
-pub(super) const BLOCKING: u8 = 2;
-/// An exception that nobody has retrieved: told when the future goes.
-pub(super) const LOG_TRACEBACK: u8 = 4;
-/// The task is to be cancelled in its next step.
-pub(super) const MUST_CANCEL: u8 = 8;
-/// A pending task that goes is told of.
-pub(super) const LOG_DESTROY: u8 = 16;
-/// A task that stands in its loop's list.
-pub(super) const LINKED: u8 = 32;
-/// Its `__init__` was called.
-pub(super) const BEGUN: u8 = 64;
-/// Its last reference is gone: it is finalised for that, and not by the collector.
-pub(super) const GOING: u8 = 128;
 
 /// The state of a Future, behind the fields of asyncio's.
 #[repr(C)]
 pub(super) struct Future {
-    /// The loop, a strong reference; null before `__init__` and once collected.
-    pub(super) event_loop: Cell<*mut ffi::PyObject>,
+    /// The loop, a strong reference; null before `__init__`. Set once, as the last field of a new object, and stays until it is freed.
+    event_loop: AtomicPtr<ffi::PyObject>,
     /// The first callback, or a task to wake (then without context).
-    pub(super) callback: Cell<*mut ffi::PyObject>,
-    pub(super) context: Cell<*mut ffi::PyObject>,
+    pub(super) callback: Slot,
+    pub(super) context: Slot,
     /// The result or the exception.
-    pub(super) value: Cell<*mut ffi::PyObject>,
-    pub(super) rare: Cell<*mut Rare>,
-    pub(super) state: AtomicU8,
-    pub(super) flags: AtomicU8,
+    pub(super) value: Slot,
+    rare: Cell<*mut Rare>,
+    pub(super) life: Life,
     /// How often a task was asked to cancel itself, less what was taken back.
     pub(super) cancels: AtomicU32,
 }
@@ -81,20 +100,20 @@ pub(super) struct Callback {
 #[repr(C)]
 pub(super) struct Task {
     pub(super) future: Future,
-    pub(super) coro: Cell<*mut ffi::PyObject>,
-    pub(super) run_context: Cell<*mut ffi::PyObject>,
+    pub(super) coro: Slot,
+    pub(super) run_context: Slot,
     /// The future that the task waits for.
-    pub(super) waiter: Cell<*mut ffi::PyObject>,
-    pub(super) name: Cell<Name>,
+    pub(super) waiter: Slot,
+    name: Cell<Name>,
     pub(super) links: Links,
 }
 
 /// A task's name: a str, or a number that becomes `Task-N` when it is asked for.
 #[derive(Clone, Copy)]
-pub(super) union Name {
-    pub(super) object: *mut ffi::PyObject,
+union Name {
+    object: *mut ffi::PyObject,
     /// Odd: twice the number, and one.
-    pub(super) tagged: usize,
+    tagged: usize,
 }
 
 pub(super) static FUTURE: Class<Future> = Class::new();
@@ -117,7 +136,7 @@ impl Kind for FutureKind {
 
     #[inline]
     unsafe fn future<'a>(object: *mut ffi::PyObject) -> &'a Future {
-        // SAFETY: promised; the state stands at the offset, and lives as long as the object.
+        // SAFETY: promised; the state is at the offset, and lives as long as the object.
         unsafe { &*object.byte_add(FUTURE.offset()).cast() }
     }
 }
@@ -136,7 +155,7 @@ impl Kind for TaskKind {
 /// `object` is a native Task.
 #[inline]
 pub(super) unsafe fn task_of<'a>(object: *mut ffi::PyObject) -> &'a Task {
-    // SAFETY: promised; the state stands at the offset, and lives as long as the object.
+    // SAFETY: promised; the state is at the offset, and lives as long as the object.
     unsafe { &*object.byte_add(TASK.offset()).cast() }
 }
 
@@ -160,47 +179,22 @@ pub(super) unsafe fn exact_future<'a>(object: *mut ffi::PyObject) -> Option<&'a 
 }
 
 impl Future {
-    #[inline]
-    pub(super) fn state(&self) -> State {
-        // Acquire: pairs with the Release in `set_state`; the value is there once the state says so.
-        match self.state.load(Ordering::Acquire) {
-            0 => State::Pending,
-            1 => State::Cancelled,
-            _ => State::Finished,
-        }
-    }
-
-    #[inline]
-    pub(super) fn set_state(&self, state: State) {
-        self.state.store(state as u8, Ordering::Release);
-    }
-
     /// Whether it is done with None, and nothing was ever asked of it but to be awaited. In the loop's thread.
     pub(super) fn is_blank(&self) -> bool {
-        self.state() == State::Finished
-            && !self.has(FAILED)
+        self.life.state() == State::Finished
+            && !self.life.has_failed()
             // SAFETY: only compared.
-            && self.value.get() == unsafe { ffi::Py_None() }
-            && [&self.callback, &self.context].iter().all(|field| field.get().is_null())
+            && self.value.pointer() == unsafe { ffi::Py_None() }
+            && self.callback.is_empty()
+            && self.context.is_empty()
             && self.rare.get().is_null()
     }
 
-    #[inline]
-    pub(super) fn has(&self, flag: u8) -> bool {
-        self.flags.load(Ordering::Relaxed) & flag != 0
-    }
-
-    /// Sets or clears a flag: under the loop's claim, which makes this the only writer.
-    #[inline]
-    pub(super) fn set(&self, flag: u8, on: bool) {
-        let flags = self.flags.load(Ordering::Relaxed);
-        self.flags.store(if on { flags | flag } else { flags & !flag }, Ordering::Relaxed);
-    }
-
-    /// The loop; None before `__init__`. Valid as long as the future is not collected.
+    /// The loop; None before `__init__`. Valid as long as the future is not freed.
     #[inline]
     pub(super) fn event_loop(&self) -> Option<&EventLoop> {
-        let object = self.event_loop.get();
+        // Acquire: pairs with the Release in `set_loop`. A thread that finds the loop finds a whole object.
+        let object = self.event_loop.load(Ordering::Acquire);
         if object.is_null() {
             return None;
         }
@@ -212,6 +206,28 @@ impl Future {
         }
     }
 
+    /// The loop as an object; null before `__init__`. It stays as long as the future.
+    #[inline]
+    pub(super) fn loop_pointer(&self) -> *mut ffi::PyObject {
+        self.event_loop.load(Ordering::Relaxed)
+    }
+
+    /// Gives a new future its loop: the last step that makes it, since other threads may change it from here on.
+    #[inline]
+    pub(super) fn set_loop(&self, event_loop: Owned, _: Sole<'_>) {
+        debug_assert!(self.loop_pointer().is_null());
+        self.event_loop.store(event_loop.into_ptr(), Ordering::Release);
+    }
+
+    /// Takes the loop out of a future that is freed.
+    #[inline]
+    pub(super) fn take_loop(&self, _: Sole<'_>) -> Option<Owned> {
+        let object = self.loop_pointer();
+        self.event_loop.store(ptr::null_mut(), Ordering::Relaxed);
+        // SAFETY: the reference moves out of the field.
+        (!object.is_null()).then(|| unsafe { Owned::steal(object) })
+    }
+
     /// The loop, or asyncio's error for a future without one.
     #[inline]
     pub(super) fn alive(&self) -> PyResult<&EventLoop> {
@@ -221,53 +237,50 @@ impl Future {
     pub(super) fn loop_object<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, EventLoop>> {
         self.alive()?;
         // SAFETY: alive as just checked.
-        Ok(unsafe { Bound::from_borrowed_ptr(py, self.event_loop.get()).cast_into_unchecked() })
+        Ok(unsafe { Bound::from_borrowed_ptr(py, self.loop_pointer()).cast_into_unchecked() })
     }
 
-    /// The rare part, made if it is not there: for changes.
+    /// Checks, in debug builds, that a proof is about the lock of this future's loop.
+    #[inline]
+    pub(super) fn check(&self, proof: impl Reads) {
+        debug_assert!(
+            self.event_loop().is_none_or(|event_loop| event_loop.tasks.is_proved(proof)),
+            "the lock of another loop is held"
+        );
+    }
+
+    /// The rare part, made if it is not there.
     #[allow(clippy::mut_from_ref)]
-    pub(super) fn rare_mut(&self) -> &mut Rare {
+    pub(super) fn rare_mut<'a>(&'a self, proof: impl Changes + 'a) -> &'a mut Rare {
+        self.check(proof);
         if self.rare.get().is_null() {
             self.rare.set(Box::into_raw(Box::default()));
         }
-        // SAFETY: just made, or made before and freed with the object only; the caller holds the lock, so this is the only
-        // reference, and ends before the lock does.
+        // SAFETY: just made, or made before and freed with the object only. No other thread has a reference, as the proof says, and none of
+        // this thread's outlives the statement that takes it.
         unsafe { &mut *self.rare.get() }
     }
 
-    /// The rare part if there is one: for changes.
+    /// The rare part if there is one.
     #[allow(clippy::mut_from_ref)]
-    pub(super) fn rare(&self) -> Option<&mut Rare> {
+    pub(super) fn rare<'a>(&'a self, proof: impl Exclusive + 'a) -> Option<&'a mut Rare> {
+        self.check(proof);
         // SAFETY: as for `rare_mut`.
         unsafe { self.rare.get().as_mut() }
+    }
+
+    /// Takes the rare part out, of a future that is garbage.
+    pub(super) fn take_rare(&self, proof: impl Exclusive) -> Option<Box<Rare>> {
+        self.check(proof);
+        let rare = self.rare.replace(ptr::null_mut());
+        // SAFETY: made from a box, and no longer the future's.
+        (!rare.is_null()).then(|| unsafe { Box::from_raw(rare) })
     }
 }
 
 #[cold]
 pub(super) fn uninitialised() -> PyErr {
     PyRuntimeError::new_err("Future object is not initialized.")
-}
-
-/// A second reference to what a field holds.
-///
-/// # Safety
-/// Attached; the field can't be changed meanwhile.
-#[inline]
-pub(super) unsafe fn peek(field: &Cell<*mut ffi::PyObject>) -> Option<Owned> {
-    let object = field.get();
-    // SAFETY: a field holds a strong reference or null.
-    (!object.is_null()).then(|| unsafe { Owned::borrow(object) })
-}
-
-/// What a field held, which is null afterwards.
-///
-/// # Safety
-/// The caller may change the field.
-#[inline]
-pub(super) unsafe fn take(field: &Cell<*mut ffi::PyObject>) -> Option<Owned> {
-    let object = field.replace(ptr::null_mut());
-    // SAFETY: the reference moves out of the field.
-    (!object.is_null()).then(|| unsafe { Owned::steal(object) })
 }
 
 /// A task's neighbours in its loop's list.
@@ -278,12 +291,8 @@ pub(super) struct Links {
 }
 
 impl Name {
-    pub(super) fn number(number: usize) -> Self {
-        Self { tagged: number << 1 | 1 }
-    }
-
-    /// The number, if the name is one; objects stand at even addresses.
-    pub(super) fn as_number(self) -> Option<usize> {
+    /// The number, if the name is one; objects are at even addresses.
+    fn as_number(self) -> Option<usize> {
         // SAFETY: both fields are one word; any value is a valid number.
         let tagged = unsafe { self.tagged };
         (tagged & 1 == 1).then_some(tagged >> 1)
@@ -291,8 +300,8 @@ impl Name {
 }
 
 impl Task {
-    /// The name's object, which is left out afterwards. Under the lock, or with nobody else there.
-    pub(super) fn take_name(&self) -> Option<Owned> {
+    /// Takes out the name's object.
+    pub(super) fn take_name(&self, _: impl Exclusive) -> Option<Owned> {
         let former = self.name.replace(Name { tagged: 0 });
         if former.as_number().is_some() {
             return None;
@@ -301,11 +310,30 @@ impl Task {
         unsafe { (!former.object.is_null()).then(|| Owned::steal(former.object)) }
     }
 
-    /// Replaces the name; gives the former object back. Under the lock.
-    pub(super) fn replace_name(&self, name: Owned) -> Option<Owned> {
-        let former = self.take_name();
+    /// Replaces the name; returns the former object. Any thread may do so, under either side of the lock.
+    pub(super) fn replace_name(&self, name: Owned, proof: impl Exclusive) -> Option<Owned> {
+        let former = self.take_name(proof);
         self.name.set(Name { object: name.into_ptr() });
         former
+    }
+
+    /// The name: a number, or an object.
+    pub(super) fn peek_name(&self, _: impl Exclusive) -> Result<usize, Option<Owned>> {
+        let name = self.name.get();
+        match name.as_number() {
+            Some(number) => Ok(number),
+            // SAFETY: not a number, so a strong reference or null, which no other thread changes meanwhile, as the proof says.
+            None => Err(unsafe { (!name.object.is_null()).then(|| Owned::borrow(name.object)) }),
+        }
+    }
+
+    /// Gives a task without a name a number that is made when it is needed.
+    #[inline]
+    pub(super) fn number(&self, _: Change<'_>, next: impl FnOnce() -> usize) {
+        // SAFETY: both fields are one word.
+        if unsafe { self.name.get().tagged } == 0 {
+            self.name.set(Name { tagged: next() << 1 | 1 });
+        }
     }
 }
 

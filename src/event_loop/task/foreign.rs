@@ -20,7 +20,7 @@ impl EventLoop {
         door::wrong_thread(foreign, Some(what))
     }
 
-    /// Whether the frames of the loop's coroutines can be looked at: it runs in this thread, or stands still and is bound to
+    /// Whether the frames of the loop's coroutines can be looked at: it runs in this thread, or it does not run and is bound to
     /// no other thread, which might run it meanwhile.
     pub(super) fn has_still_frames(&self) -> bool {
         let bound = self.shared.bound_thread.load(Ordering::Relaxed);

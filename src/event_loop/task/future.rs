@@ -1,13 +1,15 @@
-//! What futures do, whichever of the two types they are: getting done, telling whoever waits, giving their result.
+//! What futures do, whichever of the two types they are: they end, schedule what waits for them, and give their result.
 
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use super::fields::{BLOCKING, FAILED, Future, Kind, LOG_TRACEBACK, State, peek};
+use super::fields::{Future, Kind, State};
 use super::waiting::Waiting;
 use crate::event_loop::EventLoop;
+use crate::proto::task::{Ended, Ending, Yield};
 use crate::py::{Owned, imports};
+use crate::sync::held::Change;
 use crate::sync::ownership::Foreign;
 
 /// How a future ends.
@@ -32,7 +34,7 @@ pub(super) fn invalid_state(py: Python<'_>, text: &str) -> PyErr {
     }
 }
 
-/// Ends a future: stores how, and takes out who waits for it. A single waiting task goes onto the queue at once.
+/// Ends a future: stores how, and takes out what waits for it. A single waiting task goes onto the queue at once.
 ///
 /// # Safety
 /// `object` is alive, and of the kind.
@@ -45,16 +47,14 @@ pub(super) unsafe fn finish<K: Kind>(
     // SAFETY: promised.
     let future = unsafe { K::future(object) };
     let mut outcome = Some(outcome);
-    let done = event_loop.with_tasks(|core| {
-        if future.state() != State::Pending {
-            return None;
-        }
-        let former = future.store(outcome.take().expect("taken once"));
+    let done = event_loop.with_tasks(|core, change| {
+        let ending = future.life.end(change)?;
+        let former = future.store(outcome.take().expect("taken once"), ending, change);
         if K::IS_TASK {
-            // SAFETY: a task of this loop, under the lock.
-            unsafe { event_loop.tasks.unlink(object) };
+            // SAFETY: a task of this loop.
+            unsafe { event_loop.tasks.unlink(object, change) };
         }
-        Some(future.take_waiting(event_loop, core, former))
+        Some(future.take_waiting(event_loop, core, former, change))
     });
     match done {
         Ok(Some(waiting)) => Ok(waiting),
@@ -65,29 +65,28 @@ pub(super) unsafe fn finish<K: Kind>(
 }
 
 impl Future {
-    /// Stores how it ended; gives back what was replaced. Under the lock.
+    /// Stores how it ended, and then ends it; returns what was replaced.
     #[inline]
-    fn store(&self, outcome: Outcome) -> Option<Owned> {
+    fn store(&self, outcome: Outcome, ending: Ending<'_>, change: Change<'_>) -> Option<Owned> {
         match outcome {
             Outcome::Result(value) => {
-                self.value.set(value.into_ptr());
-                self.set_state(State::Finished);
+                self.value.put(value, change);
+                ending.with(Ended::Result);
             }
             Outcome::Exception { error, traceback } => {
-                self.value.set(error.into_ptr());
+                self.value.put(error, change);
                 if traceback.is_some() {
-                    self.rare_mut().exception_traceback = traceback;
+                    self.rare_mut(change).exception_traceback = traceback;
                 }
-                self.set(FAILED | LOG_TRACEBACK, true);
-                self.set_state(State::Finished);
+                ending.with(Ended::Exception);
             }
             Outcome::Cancelled { message, error } => {
                 if message.is_some() || error.is_some() {
-                    self.rare_mut().cancelled_error = error;
+                    self.rare_mut(change).cancelled_error = error;
                 }
                 let former =
-                    self.rare().and_then(|rare| std::mem::replace(&mut rare.cancel_message, message));
-                self.set_state(State::Cancelled);
+                    self.rare(change).and_then(|rare| std::mem::replace(&mut rare.cancel_message, message));
+                ending.with(Ended::Cancelled);
                 return former;
             }
         }
@@ -95,7 +94,7 @@ impl Future {
     }
 }
 
-/// `set_result`, for whoever may change the future.
+/// `set_result`, for a caller that may change the future.
 ///
 /// # Safety
 /// `object` is alive and of the kind.
@@ -109,7 +108,7 @@ pub(super) unsafe fn set_result<K: Kind>(
     unsafe { end::<K>(py, object, Outcome::Result(value)) }
 }
 
-/// Ends a future and tells who waits. InvalidStateError when it is done; what is not stored is dropped here.
+/// Ends a future and schedules what waits for it. InvalidStateError when it is done; what is not stored is dropped here.
 ///
 /// # Safety
 /// `object` is alive and of the kind.
@@ -123,7 +122,7 @@ pub(super) unsafe fn end<K: Kind>(
     unsafe {
         let future = K::future(object);
         match finish::<K>(object, future.alive()?, outcome) {
-            Ok(waiting) => waiting.tell(py, future.event_loop.get(), object).map(Ok),
+            Ok(waiting) => waiting.tell(py, future.loop_pointer(), object).map(Ok),
             Err(Refused::Done) => Err(invalid_state(py, "invalid state")),
             Err(Refused::Thread(foreign)) => Ok(Err(foreign)),
         }
@@ -150,7 +149,7 @@ pub(super) fn exception_outcome(py: Python<'_>, given: &Bound<'_, PyAny>) -> PyR
     };
     // SAFETY: an exception; the answer is a new reference or null.
     let traceback = unsafe { ffi::PyException_GetTraceback(error.as_ptr()) };
-    // SAFETY: as said.
+    // SAFETY: a new reference, since it is not null.
     let traceback = (!traceback.is_null()).then(|| unsafe { Owned::steal(traceback) });
     Ok(Outcome::Exception { error: error.into(), traceback })
 }
@@ -159,7 +158,7 @@ pub(super) fn exception_outcome(py: Python<'_>, given: &Bound<'_, PyAny>) -> PyR
 pub(super) fn cancelled_error(py: Python<'_>, future: &Future) -> PyResult<Owned> {
     let (made, message) = match future.event_loop() {
         None => (None, None),
-        Some(event_loop) => event_loop.look_at_tasks(|| match future.rare() {
+        Some(event_loop) => event_loop.look_at_tasks(|look| match future.rare(look) {
             None => (None, None),
             Some(rare) => {
                 let message = rare.cancel_message.as_ref().map(|message| message.clone_ref(py));
@@ -180,8 +179,8 @@ pub(super) fn cancelled_error(py: Python<'_>, future: &Future) -> PyResult<Owned
 /// How a future ended, as a task is told: None, or what to throw into its coroutine. Marks an exception as retrieved.
 #[inline]
 pub(super) fn failure(py: Python<'_>, future: &Future) -> PyResult<Option<Owned>> {
-    match future.state() {
-        State::Finished if !future.has(FAILED) => Ok(None),
+    match future.life.state() {
+        State::Finished if !future.life.has_failed() => Ok(None),
         State::Finished => exception(py, future).map(Some),
         State::Cancelled => cancelled_error(py, future).map(Some),
         State::Pending => Err(invalid_state(py, "Result is not set.")),
@@ -191,11 +190,10 @@ pub(super) fn failure(py: Python<'_>, future: &Future) -> PyResult<Option<Owned>
 /// The exception of a failed future with the traceback it came with. Any thread.
 #[cold]
 fn exception(py: Python<'_>, future: &Future) -> PyResult<Owned> {
-    let (error, traceback) = future.alive()?.look_at_tasks(|| {
-        future.set(LOG_TRACEBACK, false);
-        let traceback = future.rare().and_then(|rare| rare.exception_traceback.take());
-        // SAFETY: under the lock.
-        (unsafe { peek(&future.value) }, traceback)
+    let (error, traceback) = future.alive()?.look_at_tasks(|look| {
+        future.life.retrieve(look);
+        let traceback = future.rare(look).and_then(|rare| rare.exception_traceback.take());
+        (future.value.peek(look), traceback)
     });
     let error = error.ok_or_else(|| invalid_state(py, "Result is not set."))?;
     let none = Owned::from(py.None().into_bound(py));
@@ -212,12 +210,9 @@ pub(super) fn result(py: Python<'_>, future: &Future) -> PyResult<Owned> {
     if let Some(error) = failure(py, future)? {
         return Err(PyErr::from_value(error.into_bound(py)));
     }
-    let value = if event_loop.shared.is_mine() {
-        // SAFETY: this thread is the only one to change it.
-        unsafe { peek(&future.value) }
-    } else {
-        // SAFETY: under the lock.
-        event_loop.look_at_tasks(|| unsafe { peek(&future.value) })
+    let value = match event_loop.mine() {
+        Some(mine) => future.value.peek(mine),
+        None => event_loop.look_at_tasks(|look| future.value.peek(look)),
     };
     value.ok_or_else(|| invalid_state(py, "Result is not set."))
 }
@@ -225,14 +220,9 @@ pub(super) fn result(py: Python<'_>, future: &Future) -> PyResult<Owned> {
 /// What an `await` does first with a pending future: marks it as yielded. RuntimeError when that was done before.
 #[inline]
 pub(super) fn yield_once(future: &Future) -> PyResult<Result<(), Foreign>> {
-    let marked = future.alive()?.with_tasks(|_| {
-        let fresh = !future.has(BLOCKING);
-        future.set(BLOCKING, true);
-        fresh
-    });
-    match marked {
-        Ok(true) => Ok(Ok(())),
-        Ok(false) => Err(not_awaited()),
+    match future.alive()?.with_tasks(|_, change| future.life.yielded(change)) {
+        Ok(Yield::First) => Ok(Ok(())),
+        Ok(Yield::Again) => Err(not_awaited()),
         Err(foreign) => Ok(Err(foreign)),
     }
 }

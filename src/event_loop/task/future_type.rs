@@ -9,7 +9,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyFrozenSet, PySet, PyTuple};
 
-use super::fields::{BLOCKING, FAILED, Future, FutureKind, Kind, LOG_TRACEBACK, State, peek};
+use super::fields::{Future, FutureKind, Kind, State};
 use super::foreign::decide;
 use super::{cancel, create, future, iter, life, waiting};
 use crate::py::method::{self, function, getter, setter};
@@ -64,7 +64,7 @@ pub(super) fn methods<K: Kind>() -> Vec<ffi::PyMethodDef> {
         raw::one_arg(c"set_result", set_result::<K>, c"Mark it done. InvalidStateError if it is. The loop's thread."),
         raw::one_arg(c"set_exception", set_exception::<K>, c"Mark it failed. InvalidStateError if it is done. The loop's thread."),
         raw::fast_keywords(c"cancel", cancel::<K>, c"cancel($self, /, msg=None)\n--\n\nCancel it; False if it is done. The loop's thread."),
-        // Besides the slot that `await` uses: whoever calls it by name may want to call what it returns by name too.
+        // Besides the slot that `await` uses: a program that calls it by name may call the methods of what it returns by name too.
         raw::method(c"__await__", ffi::PyMethodDefPointer { PyCFunction: iter::await_by_name }, ffi::METH_NOARGS | ffi::METH_COEXIST, c"An iterator with send(), throw() and close()."),
         raw::method(c"__class_getitem__", ffi::PyMethodDefPointer { PyCFunction: class_getitem }, ffi::METH_O | ffi::METH_CLASS, generic),
     ]
@@ -92,7 +92,7 @@ pub(super) fn getset<K: Kind>() -> Vec<ffi::PyGetSetDef> {
             c"_log_traceback",
             get_log_traceback::<K>,
             set_log_traceback::<K>,
-            c"Nobody has seen its exception.",
+            c"Its exception was not retrieved.",
         ),
         raw::getter(c"_source_traceback", get_source_traceback::<K>, c"Where it was made, in debug mode."),
         raw::property(
@@ -117,26 +117,26 @@ pub(super) fn or_none(py: Python<'_>, object: Option<Owned>) -> *mut ffi::PyObje
 // ---- looking -------------------------------------------------------------------------------------------
 
 function!(enter_hot result<K: Kind>(py, object, future = K::future(object)) Ok(future::result(py, future)?.into_ptr()));
-function!(enter_hot cancelled<K: Kind>(py, object, future = K::future(object)) Ok(raw::boolean(py, future.state() == State::Cancelled)));
-function!(enter_hot done<K: Kind>(py, object, future = K::future(object)) Ok(raw::boolean(py, future.state() != State::Pending)));
+function!(enter_hot cancelled<K: Kind>(py, object, future = K::future(object)) Ok(raw::boolean(py, future.life.state() == State::Cancelled)));
+function!(enter_hot done<K: Kind>(py, object, future = K::future(object)) Ok(raw::boolean(py, !future.life.is_pending())));
 function!(enter_hot get_loop<K: Kind>(py, object, future = K::future(object)) {
     let _ = py;
     future.alive()?;
     // SAFETY: alive as long as the future.
-    Ok(ffi::Py_NewRef(future.event_loop.get()))
+    Ok(ffi::Py_NewRef(future.loop_pointer()))
 });
 function!(enter_hot make_cancelled_error<K: Kind>(py, object, future = K::future(object)) Ok(future::cancelled_error(py, future)?.into_ptr()));
 function!(enter_hot exception<K: Kind>(py, object, future = K::future(object)) {
     if future.event_loop().is_none() {
         return Err(future::invalid_state(py, "Future object is not initialized."));
     }
-    match future.state() {
+    match future.life.state() {
         State::Pending => Err(future::invalid_state(py, "Exception is not set.")),
         State::Cancelled => Err(PyErr::from_value(future::cancelled_error(py, future)?.into_bound(py))),
-        State::Finished if future.has(FAILED) => {
-            let error = future.alive()?.look_at_tasks(|| {
-                future.set(LOG_TRACEBACK, false);
-                peek(&future.value)
+        State::Finished if future.life.has_failed() => {
+            let error = future.alive()?.look_at_tasks(|look| {
+                future.life.retrieve(look);
+                future.value.peek(look)
             });
             Ok(or_none(py, error))
         }
@@ -146,40 +146,40 @@ function!(enter_hot exception<K: Kind>(py, object, future = K::future(object)) {
 
 getter!(get_state<K: Kind>(py, object, future = K::future(object)) {
     future.alive()?;
-    let text = match future.state() {
+    let text = match future.life.state() {
         State::Pending => pyo3::intern!(py, "PENDING"),
         State::Cancelled => pyo3::intern!(py, "CANCELLED"),
         State::Finished => pyo3::intern!(py, "FINISHED"),
     };
     Ok(text.clone().into_ptr())
 });
-getter!(get_blocking<K: Kind>(py, object, future = K::future(object)) Ok(raw::boolean(py, future.has(BLOCKING))));
-getter!(get_loop_attribute<K: Kind>(py, object, future = K::future(object)) Ok(or_none(py, peek(&future.event_loop))));
+getter!(get_blocking<K: Kind>(py, object, future = K::future(object)) Ok(raw::boolean(py, future.life.is_blocking())));
+getter!(get_loop_attribute<K: Kind>(py, object, future = K::future(object)) Ok(or_none(py, future.event_loop().map(|_| Owned::borrow(future.loop_pointer())))));
 getter!(get_callbacks<K: Kind>(py, object, future = K::future(object)) Ok(waiting::callbacks(py, future)?.into_ptr()));
 getter!(get_result<K: Kind>(py, object, future = K::future(object)) value(py, future, false));
 getter!(get_exception<K: Kind>(py, object, future = K::future(object)) value(py, future, true));
 getter!(get_log_traceback<K: Kind>(py, object, future = K::future(object)) {
     future.alive()?;
-    Ok(raw::boolean(py, future.has(LOG_TRACEBACK)))
+    Ok(raw::boolean(py, future.life.is_unretrieved()))
 });
 getter!(get_source_traceback<K: Kind>(py, object, future = K::future(object)) {
     let Some(event_loop) = future.event_loop() else { return Ok(raw::none(py)) };
-    Ok(or_none(py, event_loop.look_at_tasks(|| {
-        future.rare().and_then(|rare| rare.source_traceback.as_ref()).map(|found| found.clone_ref(py))
+    Ok(or_none(py, event_loop.look_at_tasks(|look| {
+        future.rare(look).and_then(|rare| rare.source_traceback.as_ref()).map(|found| found.clone_ref(py))
     })))
 });
 getter!(get_cancel_message<K: Kind>(py, object, future = K::future(object)) {
     let Some(event_loop) = future.event_loop() else { return Ok(raw::none(py)) };
-    Ok(or_none(py, event_loop.look_at_tasks(|| {
-        future.rare().and_then(|rare| rare.cancel_message.as_ref()).map(|found| found.clone_ref(py))
+    Ok(or_none(py, event_loop.look_at_tasks(|look| {
+        future.rare(look).and_then(|rare| rare.cancel_message.as_ref()).map(|found| found.clone_ref(py))
     })))
 });
 
 getter!(get_awaited_by<K: Kind>(py, object, future = K::future(object)) {
     let waiting = PySet::empty(py)?;
-    // Native tasks stand in the list of callbacks; of others asyncio keeps account, from 3.14 on, in the base's field.
+    // Native tasks are in the list of callbacks; asyncio keeps the others, from 3.14 on, in the base's field.
     let callbacks = match future.event_loop() {
-        Some(event_loop) => event_loop.look_at_tasks(|| future.copy_callbacks(py)),
+        Some(event_loop) => event_loop.look_at_tasks(|look| future.copy_callbacks(py, look)),
         None => vec![],
     };
     for (callback, _) in callbacks.iter().filter(|(_, context)| context.is_none()) {
@@ -201,10 +201,9 @@ getter!(get_awaited_by<K: Kind>(py, object, future = K::future(object)) {
 /// The result, or the exception; None where it is the other.
 fn value(py: Python<'_>, future: &Future, failed: bool) -> PyResult<*mut ffi::PyObject> {
     let event_loop = future.alive()?;
-    let found = event_loop.look_at_tasks(|| {
-        let there = future.state() == State::Finished && future.has(FAILED) == failed;
-        // SAFETY: under the lock.
-        there.then(|| unsafe { peek(&future.value) }).flatten()
+    let found = event_loop.look_at_tasks(|look| {
+        let there = future.life.state() == State::Finished && future.life.has_failed() == failed;
+        there.then(|| future.value.peek(look)).flatten()
     });
     Ok(or_none(py, found))
 }
@@ -223,7 +222,7 @@ unsafe extern "C" fn repr<K: Kind>(object: *mut ffi::PyObject) -> *mut ffi::PyOb
                 (false, _) => imports::foreign_repr(py)?,
             };
             let text = match format.call1((&object,)) {
-                // Nobody runs the loop, so that any thread may have changed something between two looks.
+                // The loop does not run, so that any thread may have changed something between two looks.
                 Err(_) if !event_loop.shared.is_mine() => imports::foreign_repr(py)?.call1((object,)),
                 text => text,
             };
@@ -276,7 +275,7 @@ unsafe extern "C" fn set_exception<K: Kind>(
             }
             let state = K::future(object);
             state.alive()?;
-            if state.state() != State::Pending {
+            if !state.life.is_pending() {
                 return Err(future::invalid_state(py, "invalid state"));
             }
             let outcome = future::exception_outcome(py, &Bound::from_borrowed_ptr(py, error))?;
@@ -300,7 +299,7 @@ unsafe extern "C" fn cancel<K: Kind>(
             let [message] = method::arguments(py, "cancel", ["msg"], args, nargs, keywords)?;
             let message = message.filter(|message| !message.is_none());
             let pointers: Vec<_> = message.iter().map(|message| message.as_ptr()).collect();
-            let pending = K::future(object).state() == State::Pending;
+            let pending = K::future(object).life.is_pending();
             let message = message.map(Owned::from);
             let done = if K::IS_TASK {
                 cancel::cancel_task(py, object, message)?
@@ -382,7 +381,7 @@ unsafe extern "C" fn remove_done_callback<K: Kind>(
 
 setter!(set_blocking<K: Kind>(py, object, future = K::future(object), value) {
     let value = value.is_truthy()?;
-    let changed = future.alive()?.with_tasks(|_| future.set(BLOCKING, value));
+    let changed = future.alive()?.with_tasks(|_, change| future.life.set_blocking(change, value));
     decide::<K, _>(py, object, changed, "_asyncio_future_blocking", &[], None)?;
     Ok(())
 });
@@ -392,7 +391,7 @@ setter!(set_log_traceback<K: Kind>(py, object, future = K::future(object), value
         return Err(PyValueError::new_err("_log_traceback can only be set to False"));
     }
     let _ = py;
-    future.alive()?.look_at_tasks(|| future.set(LOG_TRACEBACK, false));
+    future.alive()?.look_at_tasks(|look| future.life.retrieve(look));
     Ok(())
 });
 
@@ -409,7 +408,8 @@ unsafe extern "C" fn set_cancel_message<K: Kind>(
             }
             let future = K::future(object);
             let value = Owned::borrow(value);
-            let changed = future.alive()?.with_tasks(|_| future.rare_mut().cancel_message.replace(value));
+            let changed =
+                future.alive()?.with_tasks(|_, change| future.rare_mut(change).cancel_message.replace(value));
             let _former = decide::<K, _>(py, object, changed, "_cancel_message", &[], None)?;
             Ok(0)
         })

@@ -1,10 +1,9 @@
 //! What `await` sees of a future.
 //!
 //! An exact native future is its own iterator: awaiting makes no object. The slot is filled after the type was made, so that
-//! `__next__` is no attribute of it, and a future is no `collections.abc.Iterator`. `iter(future)`, `future.__await__()` by
+//! it has no attribute `__next__`, and a future does not pass for a `collections.abc.Iterator`. `iter(future)`, `future.__await__()` by
 //! name, and subclasses get a `FutureIter`, which has all that asyncio's has.
 
-use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,11 +11,12 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::critical_section::with_critical_section;
 
-use super::fields::{FUTURE, Future, FutureKind, Kind, State, TASK, TaskKind, exact_future, peek, take};
+use super::fields::{FUTURE, Future, FutureKind, Kind, Slot, TASK, TaskKind, exact_future};
 use super::future;
 use crate::py::class::{Class, Object, Visit};
 use crate::py::errors::{end_with, raise_the_end, thrown};
 use crate::py::{Owned, raw};
+use crate::sync::held::Sole;
 use crate::sync::ownership::Foreign;
 
 #[repr(C)]
@@ -24,22 +24,22 @@ struct FutureIter {
     header: ffi::PyObject,
     /// The future, until it was seen to be done. Of either type, or derived from one. Any thread may step the iterator: looked at
     /// and taken in its critical section.
-    future: Cell<*mut ffi::PyObject>,
+    future: Slot,
     /// It was yielded to a thread that may not mark the future as yielded.
     yielded: AtomicBool,
 }
 
 /// The future of an iterator, as long as it is there.
 fn future_of(iter: &Bound<'_, PyAny>) -> Option<Owned> {
-    // SAFETY: a FutureIter; nobody changes it meanwhile.
-    with_critical_section(iter, || unsafe { peek(&(*iter.as_ptr().cast::<FutureIter>()).future) })
+    // SAFETY: a FutureIter; the section keeps other threads out.
+    with_critical_section(iter, || unsafe { FutureIter::of(iter.as_ptr()).future.peek(Sole::new()) })
 }
 
-/// Lets go of the future.
+/// Releases the future.
 fn let_go(iter: &Bound<'_, PyAny>) {
-    // SAFETY: a FutureIter; nobody looks at it meanwhile.
+    // SAFETY: a FutureIter; the section keeps other threads out.
     let future =
-        with_critical_section(iter, || unsafe { take(&(*iter.as_ptr().cast::<FutureIter>()).future) });
+        with_critical_section(iter, || unsafe { FutureIter::of(iter.as_ptr()).future.take(Sole::new()) });
     // Outside of the section: it may run any code.
     drop(future);
 }
@@ -54,17 +54,17 @@ unsafe impl Object for FutureIter {
 
     fn visit(&self, see: &mut Visit) {
         // SAFETY: its own reference, or null.
-        unsafe { see.pointer(self.future.get()) };
+        unsafe { see.pointer(self.future.pointer()) };
     }
 
     unsafe fn take(object: *mut ffi::PyObject) -> impl Sized {
-        // SAFETY: nobody else has the iterator.
-        unsafe { take(&Self::of(object).future) }
+        // SAFETY: no other thread has the iterator.
+        unsafe { Self::of(object).future.take(Sole::new()) }
     }
 
     unsafe fn take_all(object: *mut ffi::PyObject) -> impl Sized {
         // SAFETY: as above.
-        unsafe { take(&Self::of(object).future) }
+        unsafe { Self::of(object).future.take(Sole::new()) }
     }
 }
 
@@ -79,7 +79,7 @@ pub(super) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         ],
         methods: vec![
             raw::one_arg(c"send", send, c"As next(): what is sent does not matter."),
-            raw::no_args(c"close", close, c"Let go of the future."),
+            raw::no_args(c"close", close, c"Release the future."),
             raw::method(
                 c"throw",
                 ffi::PyMethodDefPointer { PyCFunctionFast: throw },
@@ -134,7 +134,7 @@ unsafe fn make(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
         raw::enter(|py| {
             state_of(object).alive()?;
             let made = CLASS.allocate(py)?;
-            (*made.as_ptr().cast::<FutureIter>()).future.set(ffi::Py_NewRef(object));
+            FutureIter::of(made.as_ptr()).future.put(Owned::borrow(object), Sole::new());
             Ok(made.into_ptr())
         })
     }
@@ -160,7 +160,7 @@ unsafe extern "C" fn own_next<K: Kind>(object: *mut ffi::PyObject) -> *mut ffi::
     }
 }
 
-/// The future once while it is pending; null without an exception for a result of None; else as in C. `elsewhere` decides
+/// The future once while it is pending; null without an exception for a result of None; otherwise as in C. `elsewhere` decides
 /// whether it is yielded to a thread that may not mark it.
 #[inline]
 unsafe fn advance(
@@ -169,7 +169,7 @@ unsafe fn advance(
     future: &Future,
     elsewhere: impl FnOnce(Foreign) -> PyResult<()>,
 ) -> PyResult<*mut ffi::PyObject> {
-    if future.state() == State::Pending {
+    if future.life.is_pending() {
         future::yield_once(future)?.or_else(elsewhere)?;
         // SAFETY: alive.
         return Ok(unsafe { ffi::Py_NewRef(object) });
@@ -184,7 +184,7 @@ unsafe extern "C" fn next(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
             let iter = Bound::from_borrowed_ptr(py, object);
             let Some(future) = future_of(&iter) else { return Ok(std::ptr::null_mut()) };
             let state = state_of(future.as_ptr());
-            if state.state() != State::Pending {
+            if !state.life.is_pending() {
                 let_go(&iter);
             }
             let yielded = &(*object.cast::<FutureIter>()).yielded;

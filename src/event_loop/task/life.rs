@@ -1,21 +1,17 @@
-//! Life of the objects: what the collector sees of them, and finalisers. The base's fields stay empty but for what
+//! Life of the objects: what the collector sees of them, and finalisers. The base's fields stay empty, except for what
 //! asyncio's own functions put there (3.14's `awaited_by`); the base's functions look after those.
-
-use std::sync::atomic::Ordering;
 
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use super::fields::{
-    Callback, FUTURE, Future, FutureKind, GOING, Kind, LINKED, LOG_DESTROY, LOG_TRACEBACK, Rare, State, TASK,
-    Task, TaskKind, peek, take, task_of,
-};
+use super::fields::{Callback, FUTURE, Future, FutureKind, Kind, Rare, TASK, Task, TaskKind, task_of};
 use super::unseen;
 use crate::event_loop::report::Report;
 use crate::py::class::{Base, Class, Object, Visit};
 use crate::py::{Owned, raw};
+use crate::sync::held::{Exclusive, Sole};
 
-/// What a future referred to, but for its loop; released when dropped.
+/// What a future referred to, except its loop; released when dropped.
 #[derive(Default)]
 struct Remains {
     _objects: [Option<Owned>; 7],
@@ -26,49 +22,42 @@ impl Future {
     /// Takes everything out but the loop, which stays as long as the object: others may be reading it.
     ///
     /// # Safety
-    /// The lock is held, or nobody else has the object. `object` is of the kind.
+    /// `object` is of the kind.
     #[inline]
-    unsafe fn take_fields<K: Kind>(&self, object: *mut ffi::PyObject) -> Remains {
-        // SAFETY: promised.
-        unsafe {
-            let rare = self.rare.replace(std::ptr::null_mut());
-            let mut remains = Remains {
-                _objects: [
-                    take(&self.callback),
-                    take(&self.context),
-                    take(&self.value),
-                    None,
-                    None,
-                    None,
-                    None,
-                ],
-                _rare: (!rare.is_null()).then(|| Box::from_raw(rare)),
-            };
-            if K::IS_TASK {
-                let task = task_of(object);
-                let [.., coro, context, waiter, name] = &mut remains._objects;
-                *coro = take(&task.coro);
-                *context = take(&task.run_context);
-                *waiter = take(&task.waiter);
-                *name = task.take_name();
-            }
-            remains
+    unsafe fn take_fields<K: Kind>(&self, object: *mut ffi::PyObject, proof: impl Exclusive) -> Remains {
+        let (callback, context) = (self.callback.take(proof), self.context.take(proof));
+        let mut remains = Remains {
+            _objects: [callback, context, self.value.take(proof), None, None, None, None],
+            _rare: self.take_rare(proof),
+        };
+        if K::IS_TASK {
+            // SAFETY: promised.
+            let task = unsafe { task_of(object) };
+            let [.., coro, context, waiter, name] = &mut remains._objects;
+            *coro = task.coro.take(proof);
+            *context = task.run_context.take(proof);
+            *waiter = task.waiter.take(proof);
+            *name = task.take_name(proof);
         }
+        remains
     }
 
     fn visit_fields(&self, see: &mut Visit) {
-        for field in [&self.event_loop, &self.callback, &self.context, &self.value] {
+        // SAFETY: its own reference, or null.
+        unsafe { see.pointer(self.loop_pointer()) };
+        for field in [&self.callback, &self.context, &self.value] {
             // SAFETY: its own reference, or null.
-            unsafe { see.pointer(field.get()) };
+            unsafe { see.pointer(field.pointer()) };
         }
-        if let Some(rare) = self.rare() {
+        // SAFETY: the collector has stopped all other threads.
+        if let Some(rare) = self.rare(unsafe { Sole::new() }) {
             rare.visit(see);
         }
     }
 
     /// Whether it is pending, and its going is to be told.
     fn is_abandoned<K: Kind>(&self) -> bool {
-        K::IS_TASK && self.state() == State::Pending && self.has(LOG_DESTROY)
+        K::IS_TASK && self.life.is_pending() && self.life.logs_destruction()
     }
 }
 
@@ -104,14 +93,15 @@ unsafe impl Object for Future {
 
     #[inline]
     fn leave(&self, _: *mut ffi::PyObject) {
-        if self.has(LOG_TRACEBACK) {
-            self.flags.fetch_or(GOING, Ordering::Relaxed);
+        if self.life.is_unretrieved() {
+            // SAFETY: the last reference is gone, and no list leads to the object.
+            self.life.going(unsafe { Sole::new() });
         }
     }
 
     #[inline]
     fn is_unfinished(&self) -> bool {
-        self.has(LOG_TRACEBACK)
+        self.life.is_unretrieved()
     }
 
     unsafe fn finalize(object: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -119,7 +109,11 @@ unsafe impl Object for Future {
     }
 
     fn saved(&self, _: *mut ffi::PyObject) {
-        self.flags.fetch_and(!GOING, Ordering::Relaxed);
+        if self.life.is_going()
+            && let Some(event_loop) = self.event_loop()
+        {
+            event_loop.look_at_tasks(|look| self.life.saved(look));
+        }
     }
 
     #[inline]
@@ -130,14 +124,14 @@ unsafe impl Object for Future {
 }
 
 /// Whether asyncio's own deallocation has to free an object: 3.14 keeps lists of asyncio's C tasks, which one of ours is in only if
-/// somebody called asyncio's own `__init__` on it. That sets the base's first field, the loop. For all others that function would
-/// search in vain, and stop every thread for it.
+/// a program called asyncio's own `__init__` on it. That sets the base's first field, the loop. For all others that function would
+/// search those lists without effect, and stop every thread for it.
 ///
 /// # Safety
 /// A future or task whose base's fields are whole.
 #[inline]
 unsafe fn was_initialised_by_asyncio(object: *mut ffi::PyObject) -> bool {
-    // SAFETY: the base's fields stand behind the header.
+    // SAFETY: the base's fields are behind the header.
     cfg!(Py_3_14) && !unsafe { *object.add(1).cast::<*mut ffi::PyObject>() }.is_null()
 }
 
@@ -160,7 +154,7 @@ unsafe impl Object for Task {
         self.future.visit_fields(see);
         for field in [&self.coro, &self.run_context, &self.waiter] {
             // SAFETY: its own reference, or null.
-            unsafe { see.pointer(field.get()) };
+            unsafe { see.pointer(field.pointer()) };
         }
     }
 
@@ -175,10 +169,10 @@ unsafe impl Object for Task {
         unsafe { take_the_rest::<TaskKind>(object) }
     }
 
-    /// The task leaves its loop's list, so that nobody can find an object that is going.
+    /// The task leaves its loop's list, so that no thread can find an object that is going.
     #[inline]
     fn leave(&self, object: *mut ffi::PyObject) {
-        if self.future.has(LINKED) {
+        if self.future.life.is_linked() {
             unlink(&self.future, object);
         }
         self.future.leave(object);
@@ -188,7 +182,7 @@ unsafe impl Object for Task {
     fn is_unfinished(&self) -> bool {
         self.future.is_abandoned::<TaskKind>()
             || self.future.is_unfinished()
-            || cfg!(not(Py_3_14)) && self.future.has(LINKED)
+            || cfg!(not(Py_3_14)) && self.future.life.is_linked()
     }
 
     unsafe fn finalize(object: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -201,13 +195,13 @@ unsafe impl Object for Task {
 
     fn saved(&self, object: *mut ffi::PyObject) {
         self.future.saved(object);
-        if self.future.state() == State::Pending
+        if self.future.life.is_pending()
             && let Some(event_loop) = self.future.event_loop()
         {
             // SAFETY: alive again.
             unsafe { raw::enable_try_incref(object) };
-            // SAFETY: under the lock.
-            event_loop.look_at_tasks(|| unsafe { event_loop.tasks.link(object) });
+            // SAFETY: a task of the loop, which left the list when it was about to go.
+            event_loop.look_at_tasks(|look| unsafe { event_loop.tasks.link(object, look) });
         }
     }
 
@@ -221,22 +215,25 @@ unsafe impl Object for Task {
 /// Takes a task out of its loop's list.
 fn unlink(future: &Future, object: *mut ffi::PyObject) {
     if let Some(event_loop) = future.event_loop() {
-        // SAFETY: under the lock.
-        event_loop.look_at_tasks(|| unsafe { event_loop.tasks.unlink(object) });
+        // SAFETY: a task of the loop.
+        event_loop.look_at_tasks(|look| unsafe { event_loop.tasks.unlink(object, look) });
     }
 }
 
 /// What an object in garbage referred to. A snapshot of all tasks may still have found it, hence the lock.
 unsafe fn take_under_lock<K: Kind>(object: *mut ffi::PyObject) -> Remains {
-    // SAFETY: as promised to `Object::take`.
+    // SAFETY: `Object::take` promises a live object of the kind.
     unsafe {
         let future = K::future(object);
-        let Some(event_loop) = future.event_loop() else { return future.take_fields::<K>(object) };
-        event_loop.look_at_tasks(|| {
+        // Without a loop it was never filled, so that no other thread can do anything with it.
+        let Some(event_loop) = future.event_loop() else {
+            return future.take_fields::<K>(object, Sole::new());
+        };
+        event_loop.look_at_tasks(|look| {
             if K::IS_TASK {
-                event_loop.tasks.unlink(object);
+                event_loop.tasks.unlink(object, look);
             }
-            future.take_fields::<K>(object)
+            future.take_fields::<K>(object, look)
         })
     }
 }
@@ -244,10 +241,12 @@ unsafe fn take_under_lock<K: Kind>(object: *mut ffi::PyObject) -> Remains {
 /// What an object that goes referred to; its loop last.
 #[inline]
 unsafe fn take_the_rest<K: Kind>(object: *mut ffi::PyObject) -> (Remains, Option<Owned>) {
-    // SAFETY: as promised to `Object::take_all`.
+    // SAFETY: `Object::take_all` promises an object of the kind that only the caller has.
     unsafe {
         let future = K::future(object);
-        (future.take_fields::<K>(object), take(&future.event_loop))
+        // No other thread has the object.
+        let sole = Sole::new();
+        (future.take_fields::<K>(object, sole), future.take_loop(sole))
     }
 }
 
@@ -285,48 +284,54 @@ impl Rare {
     }
 }
 
-/// Tells of a future that nobody refers to any more: a task that is pending, an exception that nobody has seen.
+/// Reports a future that has no reference left: a task that is pending, or an exception that was never retrieved.
 fn tell<K: Kind>(object: &Bound<'_, PyAny>) -> PyResult<()> {
     // SAFETY: a live object of the kind.
     let future = unsafe { K::future(object.as_ptr()) };
     let pending = future.is_abandoned::<K>();
-    if !pending && !future.has(LOG_TRACEBACK)
+    if !pending && !future.life.is_unretrieved()
         // A forked child's copy of what the parent goes on with.
         || future.event_loop().is_none_or(|event_loop| event_loop.shared.is_forked())
     {
         return Ok(());
     }
-    if !pending && !future.has(GOING) && unseen::may_be_seen_yet() {
+    if !pending && !future.life.is_going() && unseen::may_be_seen_yet() {
         unseen::wait(object, look_again::<K>)
     } else {
         complain(object, future, pending)
     }
 }
 
-/// Tells of an exception that is still unseen now that all finalisers have run.
+/// Reports an exception that is still not retrieved now that all finalisers have run.
 fn look_again<K: Kind>(object: &Bound<'_, PyAny>) -> PyResult<()> {
     // SAFETY: a live object of the kind.
     let future = unsafe { K::future(object.as_ptr()) };
-    if future.has(LOG_TRACEBACK) { complain(object, future, false) } else { Ok(()) }
+    if future.life.is_unretrieved() { complain(object, future, false) } else { Ok(()) }
 }
 
-/// Tells the loop's exception handler of a task that goes before its end, or an exception that nobody has seen.
+/// Tells the loop's exception handler of a task that goes before its end, or an exception that was never retrieved.
 fn complain(object: &Bound<'_, PyAny>, future: &Future, pending: bool) -> PyResult<()> {
     let py = object.py();
+    // A finaliser that ran before this one may have handed the future to another thread.
+    let (error, source_traceback) = future.alive()?.look_at_tasks(|look| {
+        if !pending {
+            future.life.retrieve(look);
+        }
+        let source_traceback = future.rare(look).and_then(|rare| rare.source_traceback.as_ref());
+        (future.value.peek(look), source_traceback.map(|traceback| traceback.clone_ref(py)))
+    });
     let mut report = if pending {
         Report::new("Task was destroyed but it is pending!").with("task", object.clone())
     } else {
         let kind = object.get_type().name()?;
         let mut report = Report::new(format!("{kind} exception was never retrieved"));
-        // SAFETY: nobody else changes it now.
-        if let Some(error) = unsafe { peek(&future.value) } {
+        if let Some(error) = error {
             report = report.with("exception", error.into_bound(py));
         }
-        future.flags.fetch_and(!LOG_TRACEBACK, Ordering::Relaxed);
         report.with("future", object.clone())
     };
-    if let Some(traceback) = future.rare().and_then(|rare| rare.source_traceback.as_ref()) {
-        report = report.with("source_traceback", traceback.bind(py).to_owned());
+    if let Some(traceback) = source_traceback {
+        report = report.with("source_traceback", traceback.into_bound(py));
     }
     Ok(report.send(&future.loop_object(py)?)?)
 }

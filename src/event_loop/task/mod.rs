@@ -4,7 +4,7 @@
 //!
 //! | room          | what lives there                                                            |
 //! |---------------|-----------------------------------------------------------------------------|
-//! | `fields`      | the state of futures and tasks, and where it stands in their objects        |
+//! | `fields`      | the state of futures and tasks, and its place in their objects              |
 //! | `registry`    | a loop's lock over its futures, the list of its tasks, the one that runs    |
 //! | `foreign`     | calls from other threads that are routed or refused                         |
 //! | `wakeup`      | a task's step onto the queue, and as a Python callable                      |
@@ -17,24 +17,27 @@
 //! | `eager`       | a first step that is made at once                                           |
 //! | `create`      | `create_future`, `create_task` and the types' `__init__`                    |
 //! | `iter`        | what `await` sees                                                           |
-//! | `unseen`      | exceptions that nobody has retrieved, in garbage                            |
+//! | `unseen`      | exceptions that were never retrieved, in garbage                            |
 //! | `life`        | life of the objects: allocation, collection, finalisers                     |
 //! | `outside`     | what the rooms above use: coroutines run for others, futures to wait for    |
 //! | `future_type`, `task_type` | the Python faces                                               |
 //! | `asyncio`     | asyncio's own `current_task` and `all_tasks` answer for our loops           |
 //!
-//! # Who may touch what
+//! # Which thread may touch what
 //!
-//! A future belongs to its loop. Three kinds of access:
+//! A future belongs to its loop. What touches one shows a proof (`sync/held.rs`):
 //!
-//! - **Changing** one needs the loop's claim (`Shared::claim`: its thread while it runs) *and* the owner's side of the
-//!   loop's [`BiasedLock`](crate::sync::biased::BiasedLock): [`EventLoop::with_tasks`]. Any other thread is refused, or its
-//!   call goes through the inbox. Reading in the owning thread needs neither.
-//! - **Looking** from another thread takes the visitor's side: [`EventLoop::look_at_tasks`]. It takes references under
-//!   it, and uses them afterwards.
-//! - `state` and `flags` are atomic: any thread may read them. The state is stored with Release after the value.
+//! - **`Change`**: the loop's claim (`Shared::claim`: its thread while it runs) *and* the owner's side of the loop's
+//!   [`BiasedLock`](crate::sync::biased::BiasedLock) are held: [`EventLoop::with_tasks`]. Any other thread is refused, or its call goes
+//!   through the inbox.
+//! - **`Look`**: one side of the lock is held, by any thread: [`EventLoop::look_at_tasks`]. It takes references under it, and uses them
+//!   afterwards. It may also take out what a caller gets once (the traceback of an exception), set a task's name, and link and unlink tasks.
+//! - **`Mine`**: the loop's thread reads without the lock: [`EventLoop::mine`].
+//! - **`Sole`**: no other thread reaches the object: it has no loop yet, or no reference.
 //!
-//! Nothing under the lock calls Python or drops a reference. A name may be set by any thread, under either side.
+//! The state and marks of a future are one atomic word, `proto/task.rs`, which any thread may read without a proof.
+//!
+//! Nothing under the lock calls Python or drops a reference.
 //!
 //! A task waits for a native future by standing in its list of callbacks, with no context: that reference moves to the
 //! ready queue when the future is done, and from there back into a future or onto the queue. So a step costs no

@@ -1,13 +1,11 @@
 //! What the rooms above use of futures and tasks. Pools and calls across loops run coroutines for others: they begin one, are told
 //! when it ends, and learn how. Transports, `sock_*` calls and streams make futures for coroutines to wait for, and wake them.
 
-use std::sync::atomic::Ordering;
-
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::create::create_future;
-use super::fields::{FUTURE, FutureKind, Kind, State, TaskKind, exact_future, take};
+use super::fields::{FUTURE, FutureKind, Kind, State, TaskKind, exact_future};
 use super::{create, future, waiting};
 use crate::event_loop::EventLoop;
 use crate::event_loop::report::{OrReport, Report};
@@ -52,7 +50,7 @@ pub fn begin(event_loop: &Bound<'_, EventLoop>, coro: &Bound<'_, PyAny>, context
 pub fn end_of(py: Python<'_>, task: &Owned) -> PyResult<Option<End>> {
     // SAFETY: alive.
     let Some(state) = (unsafe { exact_future(task.as_ptr()) }) else { return end_of_foreign(py, task) };
-    match state.state() {
+    match state.life.state() {
         State::Pending => Ok(None),
         State::Cancelled => Ok(Some(End::Cancelled)),
         State::Finished => match future::failure(py, state)? {
@@ -140,7 +138,7 @@ fn settle(py: Python<'_>, waiting: &Owned, end: &End) -> PyResult<()> {
 /// Whether a native future was cancelled. Any thread; that it was not may be over the next moment.
 pub fn is_cancelled(future: &Owned) -> bool {
     // SAFETY: alive.
-    unsafe { exact_future(future.as_ptr()) }.is_some_and(|state| state.state() == State::Cancelled)
+    unsafe { exact_future(future.as_ptr()) }.is_some_and(|state| state.life.state() == State::Cancelled)
 }
 
 /// Whether a future of any kind is done.
@@ -148,7 +146,7 @@ pub fn is_cancelled(future: &Owned) -> bool {
 pub fn is_done(py: Python<'_>, future: &Owned) -> PyResult<bool> {
     // SAFETY: alive.
     match unsafe { exact_future(future.as_ptr()) } {
-        Some(state) => Ok(state.state() != State::Pending),
+        Some(state) => Ok(!state.life.is_pending()),
         None => call::method0(py, future, names().done)?.bind(py).is_truthy(),
     }
 }
@@ -164,7 +162,7 @@ pub fn renewed_future(event_loop: &Bound<'_, EventLoop>) -> PyResult<Owned> {
     }
 }
 
-/// Keeps a future that was awaited to its end, to be used again, if nobody else has it or can come to have it. On its loop's
+/// Keeps a future that was awaited to its end, to be used again, if the caller has the only reference to it. On its loop's
 /// thread.
 #[inline]
 pub fn give_back(event_loop: &Bound<'_, EventLoop>, future: Owned) {
@@ -173,7 +171,7 @@ pub fn give_back(event_loop: &Bound<'_, EventLoop>, future: Owned) {
         let object = future.as_ptr();
         FUTURE.is_exact(object) && raw::is_nobody_elses(object) && {
             let state = FutureKind::future(future.as_ptr());
-            state.event_loop.get() == event_loop.as_ptr() && state.is_blank()
+            state.loop_pointer() == event_loop.as_ptr() && state.is_blank()
         }
     };
     if !free {
@@ -182,15 +180,13 @@ pub fn give_back(event_loop: &Bound<'_, EventLoop>, future: Owned) {
     // SAFETY: as just checked.
     let state = unsafe { FutureKind::future(future.as_ptr()) };
     let mut spare = Some(Spare::new(future));
-    let former = event_loop.get().with_tasks(|core| {
+    let former = event_loop.get().with_tasks(|core, change| {
         if core.closed || core.spare_future.is_some() {
             return None;
         }
-        state.flags.store(0, Ordering::Relaxed);
-        state.set_state(State::Pending);
+        state.life.renew(change);
         core.spare_future = spare.take();
-        // SAFETY: under the lock.
-        unsafe { take(&state.value) }
+        state.value.take(change)
     });
     drop(former);
 }
@@ -202,7 +198,7 @@ pub fn wake(py: Python<'_>, waiting: &Owned) -> PyResult<()> {
     // SAFETY: alive; an exact native future.
     unsafe {
         if FUTURE.is_exact(waiting.as_ptr())
-            && (FutureKind::future(waiting.as_ptr()).state() != State::Pending
+            && (!FutureKind::future(waiting.as_ptr()).life.is_pending()
                 || future::set_result::<FutureKind>(py, waiting.as_ptr(), none())?.is_ok())
         {
             return Ok(());

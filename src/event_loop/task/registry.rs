@@ -1,7 +1,7 @@
 //! The tasks of one loop: those that are pending, in a list threaded through the tasks themselves, and the one that runs.
 //!
-//! The list holds no references. A task stands in it from its creation to its end, or to its deallocation if that comes first;
-//! whoever finds one there that is being deallocated in another thread can't get a reference to it, and leaves it.
+//! The list holds no references. A task is in it from its creation to its end, or to its deallocation if that comes first;
+//! a thread that finds one there while another thread deallocates it can't get a reference to it, and passes over it.
 
 use std::cell::Cell;
 use std::ptr;
@@ -10,21 +10,22 @@ use pyo3::prelude::*;
 use pyo3::types::PySet;
 use pyo3::{Borrowed, ffi};
 
-use super::fields::{Kind, LINKED, State, TaskKind, task_of};
+use super::fields::{Kind, TaskKind, task_of};
 use crate::event_loop::EventLoop;
 use crate::event_loop::core::Core;
 use crate::py::{Owned, raw};
 use crate::sync::biased::BiasedLock;
+use crate::sync::held::{Change, Held, Look, Mine, Reads};
 use crate::sync::ownership::Foreign;
 use crate::sync::quiet::{Quiet, Under};
 
-/// What a loop keeps of its tasks. All but the lock is touched under the lock only.
+/// What a loop keeps of its tasks. Everything except the lock is touched under the lock only.
 pub struct Tasks {
     /// Orders every change of a future or task of the loop, see the module `task`.
-    pub(in crate::event_loop) lock: BiasedLock,
+    lock: BiasedLock,
     /// The newest pending task.
     head: Cell<*mut ffi::PyObject>,
-    /// The task that runs; whoever runs it keeps it alive.
+    /// The task that runs; its step keeps it alive.
     current: Cell<*mut ffi::PyObject>,
 }
 
@@ -37,25 +38,34 @@ impl Tasks {
         }
     }
 
-    /// The running task; null when there is none. Under the lock, or in the loop's thread.
+    /// Whether a proof is about this loop's lock; always true in release builds.
     #[inline]
-    pub(super) fn current(&self) -> *mut ffi::PyObject {
+    pub(super) fn is_proved(&self, proof: impl Reads) -> bool {
+        proof.is_of(&self.lock)
+    }
+
+    /// The running task; null when there is none.
+    #[inline]
+    pub(super) fn current(&self, proof: impl Reads) -> *mut ffi::PyObject {
+        debug_assert!(self.is_proved(proof));
         self.current.get()
     }
 
-    /// Sets the running task; returns the one before. Under the lock.
+    /// Sets the running task; returns the one before.
     #[inline]
-    pub(super) fn set_current(&self, task: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    pub(super) fn set_current(&self, task: *mut ffi::PyObject, change: Change<'_>) -> *mut ffi::PyObject {
+        debug_assert!(self.is_proved(change));
         self.current.replace(task)
     }
 
-    /// Enters a task into the list. Under the lock.
+    /// Enters a task into the list.
     ///
     /// # Safety
     /// `object` is a native Task of this loop that is not in the list.
     #[inline]
-    pub(super) unsafe fn link(&self, object: *mut ffi::PyObject) {
-        // SAFETY: promised; what stands in the list is alive, or waits for the lock in its deallocation.
+    pub(super) unsafe fn link(&self, object: *mut ffi::PyObject, held: impl Held) {
+        debug_assert!(self.is_proved(held));
+        // SAFETY: promised; what is in the list is alive, or waits for the lock in its deallocation.
         unsafe {
             let task = task_of(object);
             let head = self.head.replace(object);
@@ -64,23 +74,23 @@ impl Tasks {
             if !head.is_null() {
                 task_of(head).links.previous.set(object);
             }
-            task.future.set(LINKED, true);
+            task.future.life.link(held);
         }
     }
 
-    /// Takes a task out of the list, if it is there. Under the lock.
+    /// Takes a task out of the list, if it is there.
     ///
     /// # Safety
     /// `object` is a native Task of this loop.
     #[inline]
-    pub(super) unsafe fn unlink(&self, object: *mut ffi::PyObject) {
+    pub(super) unsafe fn unlink(&self, object: *mut ffi::PyObject, held: impl Held) {
+        debug_assert!(self.is_proved(held));
         // SAFETY: as for `link`.
         unsafe {
             let task = task_of(object);
-            if !task.future.has(LINKED) {
+            if !task.future.life.unlink(held) {
                 return;
             }
-            task.future.set(LINKED, false);
             let next = task.links.next.replace(ptr::null_mut());
             let previous = task.links.previous.replace(ptr::null_mut());
             if previous.is_null() {
@@ -95,12 +105,12 @@ impl Tasks {
     }
 
     /// References to all tasks in the list, but those that are going: the collector, which knows of no reference to them, may
-    /// be closing their coroutines, and nobody else may step these. Under the lock.
-    fn snapshot(&self) -> Vec<Owned> {
+    /// be closing their coroutines, and nothing else may step these.
+    fn snapshot(&self, _: impl Held) -> Vec<Owned> {
         let mut found = Vec::new();
         let mut object = self.head.get();
         while !object.is_null() {
-            // SAFETY: what stands in the list is not freed before it has left it, for which the lock is needed.
+            // SAFETY: what is in the list is not freed before it has left it, for which the lock is needed.
             unsafe {
                 if !raw::is_garbage(object) && raw::try_incref(object) {
                     found.push(Owned::steal(object));
@@ -115,39 +125,46 @@ impl Tasks {
 impl EventLoop {
     /// Changes futures and tasks of the loop. `f` must not call into Python or drop a reference.
     #[inline]
-    pub(super) fn with_tasks<R>(&self, f: impl FnOnce(&mut Core) -> R) -> Result<R, Foreign> {
+    pub(super) fn with_tasks<R>(&self, f: impl FnOnce(&mut Core, Change<'_>) -> R) -> Result<R, Foreign> {
         self.with_claim(|core| {
-            let _held = self.tasks.lock.owner();
-            f(core)
+            let held = self.tasks.lock.owner();
+            f(core, held.change())
         })
     }
 
     /// Looks at futures and tasks of the loop from any thread. As for [`with_tasks`](Self::with_tasks), `f` does not call
     /// into Python.
-    pub(super) fn look_at_tasks<R>(&self, f: impl FnOnce() -> R) -> R {
+    pub(super) fn look_at_tasks<R>(&self, f: impl FnOnce(Look<'_>) -> R) -> R {
         match self.shared.claim() {
             Ok(_claim) => {
-                let _held = self.tasks.lock.owner();
+                let held = self.tasks.lock.owner();
                 let _quiet = Quiet::begin(Under::Claim);
-                f()
+                f(held.look())
             }
             Err(_) => {
-                let _held = self.tasks.lock.visitor();
+                let held = self.tasks.lock.visitor();
                 let _quiet = Quiet::begin(Under::Claim);
-                f()
+                f(held.look())
             }
         }
     }
+
+    /// The proof that this thread may read futures and tasks of the loop without the lock; None if it does not run the loop.
+    #[inline]
+    pub(super) fn mine(&self) -> Option<Mine<'_>> {
+        // SAFETY: the loop runs in this thread, until after the borrow of it has ended: so no other thread changes its futures.
+        self.shared.is_mine().then(|| unsafe { Mine::new(&self.tasks.lock) })
+    }
 }
 
-/// The native tasks of a loop that are not done. Any thread: a consistent snapshot that lets the loop's thread run on, but
-/// for the microseconds that copying the list takes.
+/// The native tasks of a loop that are not done. Any thread: a consistent snapshot that delays the loop's thread by
+/// the microseconds that copying the list takes only.
 pub fn pending<'py>(py: Python<'py>, event_loop: &EventLoop) -> PyResult<Bound<'py, PySet>> {
-    let tasks = event_loop.look_at_tasks(|| event_loop.tasks.snapshot());
+    let tasks = event_loop.look_at_tasks(|look| event_loop.tasks.snapshot(look));
     let pending = PySet::empty(py)?;
     for task in tasks {
         // SAFETY: a native Task.
-        if unsafe { TaskKind::future(task.as_ptr()) }.state() == State::Pending {
+        if unsafe { TaskKind::future(task.as_ptr()) }.life.is_pending() {
             pending.add(task.bind(py))?;
         }
     }
@@ -156,14 +173,14 @@ pub fn pending<'py>(py: Python<'py>, event_loop: &EventLoop) -> PyResult<Bound<'
 
 /// The native task that a loop is running now. Any thread.
 pub fn current(py: Python<'_>, event_loop: &EventLoop) -> Option<Owned> {
-    if event_loop.shared.is_mine() {
-        let task = event_loop.tasks.current();
+    if let Some(mine) = event_loop.mine() {
+        let task = event_loop.tasks.current(mine);
         // SAFETY: set while its step runs, which keeps it alive.
         return (!task.is_null()).then(|| unsafe { Borrowed::<PyAny>::from_ptr(py, task) }.to_owned().into());
     }
-    event_loop.look_at_tasks(|| {
-        let task = event_loop.tasks.current();
-        // SAFETY: alive: it is taken from the slot, under the lock, before its step lets go of it.
+    event_loop.look_at_tasks(|look| {
+        let task = event_loop.tasks.current(look);
+        // SAFETY: alive: it is taken from the slot, under the lock, before its step releases it.
         (!task.is_null()).then(|| unsafe { Owned::borrow(task) })
     })
 }

@@ -4,11 +4,12 @@ use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use super::fields::{Kind, MUST_CANCEL, State, Task, TaskKind, exact_future, take, task_of};
+use super::fields::{Kind, Task, TaskKind, exact_future, task_of};
 use super::future::{self, exception_outcome};
 use super::{cancel, wait};
 use crate::event_loop::EventLoop;
 use crate::event_loop::report::Report;
+use crate::proto::task::Step;
 use crate::py::context::Entered;
 use crate::py::fatal::{Fatal, OrFatal};
 use crate::py::names::names;
@@ -25,8 +26,8 @@ enum Turn {
 #[inline]
 pub(in crate::event_loop) fn run(event_loop: &Bound<'_, EventLoop>, task: Owned) -> OrFatal {
     let py = event_loop.py();
-    // SAFETY: only native tasks stand on the queue as themselves. Their context is set before and stays.
-    let context = unsafe { task_of(task.as_ptr()) }.run_context.get();
+    // SAFETY: only native tasks are on the queue as themselves. Their context is set before and stays.
+    let context = unsafe { task_of(task.as_ptr()) }.run_context.pointer();
     // SAFETY: attached, and alive with the task.
     let entered = unsafe { Entered::enter(context) };
     let result = match &entered {
@@ -67,15 +68,14 @@ pub(super) fn step(event_loop: &Bound<'_, EventLoop>, task: Owned) -> Result<Kep
     let object = task.as_ptr();
     // SAFETY: a native task.
     let state = unsafe { task_of(object) };
-    let begun = lp.with_tasks(|_| {
-        let current = lp.tasks.current();
-        if !current.is_null() || state.future.state() != State::Pending {
+    let begun = lp.with_tasks(|_, change| {
+        let current = lp.tasks.current(change);
+        if !current.is_null() || state.future.life.enter(change) == Step::IsDone {
             return Err(current);
         }
-        lp.tasks.set_current(object);
-        let throw = state.future.rare().and_then(|rare| rare.throw.take());
-        // SAFETY: under the lock.
-        Ok((unsafe { take(&state.waiter) }, throw))
+        lp.tasks.set_current(object, change);
+        let throw = state.future.rare(change).and_then(|rare| rare.throw.take());
+        Ok((state.waiter.take(change), throw))
     });
     let (waiter, throw) = match begun {
         Ok(Ok(begun)) => begun,
@@ -102,7 +102,7 @@ pub(super) fn step(event_loop: &Bound<'_, EventLoop>, task: Owned) -> Result<Kep
             }
             Err((task, yielded)) => {
                 let waited = match wait::any(event_loop, &task, yielded) {
-                    Err(error) if state.waiter.get().is_null() => wait::give_back(event_loop, &task, error),
+                    Err(error) if state.waiter.is_empty() => wait::give_back(event_loop, &task, error),
                     waited => waited,
                 };
                 drop(current);
@@ -136,7 +136,7 @@ impl Drop for Current<'_> {
     #[inline]
     fn drop(&mut self) {
         // The claim is this thread's as long as the loop runs.
-        let _ = self.0.with_tasks(|_| self.0.tasks.set_current(std::ptr::null_mut()));
+        let _ = self.0.with_tasks(|_, change| self.0.tasks.set_current(std::ptr::null_mut(), change));
     }
 }
 
@@ -147,7 +147,7 @@ fn resume(py: Python<'_>, task: &Task, waiter: Option<Owned>, throw: Option<Owne
         Some(error) => Some(error),
         None => waiter.as_ref().map_or(Ok(None), |waiter| failure_of(py, waiter))?,
     };
-    if task.future.has(MUST_CANCEL) {
+    if task.future.life.must_cancel() {
         let cancelled = match &error {
             Some(error) => error.bind(py).is_instance(imports::cancelled_error(py)?)?,
             None => false,
@@ -155,10 +155,10 @@ fn resume(py: Python<'_>, task: &Task, waiter: Option<Owned>, throw: Option<Owne
         if !cancelled {
             error = Some(future::cancelled_error(py, &task.future)?);
         }
-        let _ = task.future.alive()?.with_tasks(|_| task.future.set(MUST_CANCEL, false));
+        let _ = task.future.alive()?.with_tasks(|_, change| task.future.life.take_cancel(change));
     }
     drop(waiter);
-    let coro = task.coro.get();
+    let coro = task.coro.pointer();
     if coro.is_null() {
         return Err(PyRuntimeError::new_err("uninitialized Task object"));
     }
@@ -231,16 +231,16 @@ fn conclude(py: Python<'_>, task: &Owned, turn: Turn) -> PyResult<()> {
     // SAFETY: a native task.
     let state = unsafe { task_of(object) };
     let ended = match turn {
-        Turn::Returned(value) if !state.future.has(MUST_CANCEL) => {
+        Turn::Returned(value) if !state.future.life.must_cancel() => {
             // SAFETY: alive, a task.
             unsafe { future::set_result::<TaskKind>(py, object, value)? }
         }
         Turn::Returned(_) => {
             // Cancelled right before the coroutine ended.
             let event_loop = state.future.alive()?;
-            let message = event_loop.with_tasks(|_| {
-                state.future.set(MUST_CANCEL, false);
-                let message = state.future.rare().and_then(|rare| rare.cancel_message.as_ref());
+            let message = event_loop.with_tasks(|_, change| {
+                state.future.life.take_cancel(change);
+                let message = state.future.rare(change).and_then(|rare| rare.cancel_message.as_ref());
                 message.map(|message| message.clone_ref(py))
             });
             let message = message.map_err(|foreign| event_loop.wrong_thread(py, foreign))?;

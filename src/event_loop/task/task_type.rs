@@ -8,11 +8,11 @@ use pyo3::prelude::*;
 use pyo3::types::PyString;
 
 use super::cancel;
-use super::fields::{Kind, LOG_DESTROY, MUST_CANCEL, Name, Task, TaskKind, name_text, peek, task_of};
+use super::fields::{Kind, Slot, Task, TaskKind, name_text, task_of};
 use super::foreign::decide;
 use super::future_type::{self, or_none};
 use crate::py::method::{self, function, getter, setter};
-use crate::py::{Owned, imports, raw};
+use crate::py::{imports, raw};
 use crate::sync::ownership::{Foreign, Why};
 
 pub(super) fn spec() -> raw::TypeSpec {
@@ -62,10 +62,9 @@ pub(super) fn spec() -> raw::TypeSpec {
 }
 
 /// A field's object or None, for any thread.
-fn look(py: Python<'_>, task: &Task, field: &std::cell::Cell<*mut ffi::PyObject>) -> *mut ffi::PyObject {
+fn look(py: Python<'_>, task: &Task, field: &Slot) -> *mut ffi::PyObject {
     let found = match task.future.event_loop() {
-        // SAFETY: under the lock.
-        Some(event_loop) => event_loop.look_at_tasks(|| unsafe { peek(field) }),
+        Some(event_loop) => event_loop.look_at_tasks(|look| field.peek(look)),
         None => None,
     };
     or_none(py, found)
@@ -83,18 +82,9 @@ function!(enter pub(super) get_coro(py, object, task = task_of(object)) Ok(look(
 function!(enter pub(super) get_context(py, object, task = task_of(object)) Ok(look(py, task, &task.run_context)));
 function!(enter pub(super) get_name(py, object, task = task_of(object)) {
     let Some(event_loop) = task.future.event_loop() else { return Ok(raw::none(py)) };
-    let (number, name) = event_loop.look_at_tasks(|| {
-        let name = task.name.get();
-        // Under the lock; not a number, so a strong reference or null.
-        let own = |name: Name| (!name.object.is_null()).then(|| Owned::borrow(name.object));
-        match name.as_number() {
-            Some(number) => (Some(number), None),
-            None => (None, own(name)),
-        }
-    });
-    match (number, name) {
-        (Some(number), _) => Ok(PyString::new(py, &format!("Task-{number}")).into_any().into_ptr()),
-        (None, name) => Ok(or_none(py, name)),
+    match event_loop.look_at_tasks(|look| task.peek_name(look)) {
+        Ok(number) => Ok(PyString::new(py, &format!("Task-{number}")).into_any().into_ptr()),
+        Err(name) => Ok(or_none(py, name)),
     }
 });
 
@@ -104,7 +94,7 @@ unsafe extern "C" fn set_name(object: *mut ffi::PyObject, name: *mut ffi::PyObje
         raw::enter(|py| {
             let task = task_of(object);
             let name = name_text(&Bound::from_borrowed_ptr(py, name))?;
-            let former = task.future.alive()?.look_at_tasks(|| task.replace_name(name));
+            let former = task.future.alive()?.look_at_tasks(|look| task.replace_name(name, look));
             drop(former);
             Ok(raw::none(py))
         })
@@ -162,8 +152,8 @@ unsafe fn check_frames(py: Python<'_>, object: *mut ffi::PyObject, method: &str)
     unsafe { decide::<TaskKind, _>(py, object, claimed, method, &[], None) }
 }
 
-getter!(get_log_destroy<K: Kind>(py, object, future = K::future(object)) Ok(raw::boolean(py, future.has(LOG_DESTROY))));
-getter!(get_must_cancel<K: Kind>(py, object, future = K::future(object)) Ok(raw::boolean(py, future.has(MUST_CANCEL))));
+getter!(get_log_destroy<K: Kind>(py, object, future = K::future(object)) Ok(raw::boolean(py, future.life.logs_destruction())));
+getter!(get_must_cancel<K: Kind>(py, object, future = K::future(object)) Ok(raw::boolean(py, future.life.must_cancel())));
 getter!(get_coro_attribute<K: Kind>(py, object, future = K::future(object)) {
     let _ = future;
     let task = task_of(object);
@@ -178,8 +168,8 @@ setter!(set_log_destroy<K: Kind>(py, object, future = K::future(object), value) 
     let value = value.is_truthy()?;
     let _ = py;
     match future.event_loop() {
-        Some(event_loop) => event_loop.look_at_tasks(|| future.set(LOG_DESTROY, value)),
-        None => future.set(LOG_DESTROY, value),
+        Some(event_loop) => event_loop.look_at_tasks(|look| future.life.log_destruction(look, value)),
+        None => future.life.log_destruction_early(value),
     }
     Ok(())
 });

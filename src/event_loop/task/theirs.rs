@@ -24,7 +24,7 @@ pub(super) fn init(asyncio: &Bound<'_, PyModule>) -> PyResult<()> {
 /// Whether a task of asyncio's own types may be running in this thread.
 pub(super) fn may_run(_py: Python<'_>) -> bool {
     let running = RUNNING.load(Ordering::Relaxed);
-    // SAFETY: attached; the dict is kept for ever. Only its size is read.
+    // SAFETY: attached; the dict is kept forever. Only its size is read.
     running.is_null() || unsafe { ffi::PyDict_Size(running) } != 0
 }
 

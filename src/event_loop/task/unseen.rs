@@ -1,4 +1,4 @@
-//! Exceptions that nobody has retrieved, in garbage that the collector found.
+//! Exceptions that were never retrieved, in garbage that the collector found.
 //!
 //! A finaliser that is yet to run may retrieve one, as that of asyncio's `StreamReaderProtocol` does. A free-threaded interpreter's
 //! collector finalises garbage in the order of sizes and addresses, the other's in that in which it was made. So with the former a future
@@ -20,7 +20,7 @@ static AFTER: PyOnceLock<Py<PyCFunction>> = PyOnceLock::new();
 
 /// Whether a finaliser may be yet to run, given that the collector runs this one.
 pub(super) fn may_be_seen_yet() -> bool {
-    // SAFETY: may be called at any time. The collections of an interpreter that ends call nobody afterwards.
+    // SAFETY: may be called at any time. The collections of an interpreter that ends call nothing afterwards.
     cfg!(Py_GIL_DISABLED) && unsafe { ffi::Py_IsFinalizing() } == 0
 }
 

@@ -5,7 +5,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::fields::{BLOCKING, Callback, Future, MUST_CANCEL, State, exact_future, task_of};
+use super::fields::{Callback, Future, exact_future, task_of};
 use super::{cancel, wakeup};
 use crate::event_loop::EventLoop;
 use crate::event_loop::core::Ready;
@@ -25,27 +25,27 @@ pub(super) fn native(lp: &EventLoop, task: Owned, yielded: Owned) -> Result<(), 
     // SAFETY: only compared.
     if yielded.as_ptr() == unsafe { ffi::Py_None() } {
         let mut task = Some(task);
-        let _ = lp.with_tasks(|core| {
-            lp.tasks.set_current(std::ptr::null_mut());
+        let _ = lp.with_tasks(|core, change| {
+            lp.tasks.set_current(std::ptr::null_mut(), change);
             core.push(Ready::Task(task.take().expect("moved once"))).map_err(|back| task = back.into_task())
         });
         return task.map_or(Ok(()), |task| Err((task, yielded)));
     }
     // SAFETY: alive.
     let Some(future) = (unsafe { exact_future(yielded.as_ptr()) }) else { return Err((task, yielded)) };
-    let simple = future.event_loop.get() == state.future.event_loop.get()
-        && future.has(BLOCKING)
-        && future.state() == State::Pending
-        && !state.future.has(MUST_CANCEL)
+    let simple = future.loop_pointer() == state.future.loop_pointer()
+        && future.life.is_blocking()
+        && future.life.is_pending()
+        && !state.future.life.must_cancel()
         && yielded.as_ptr() != task.as_ptr();
     if !simple {
         return Err((task, yielded));
     }
-    let _ = lp.with_tasks(|_| {
-        future.set(BLOCKING, false);
-        state.waiter.set(yielded.into_ptr());
-        future.add_waiting(&mut Some(Callback { callback: task, context: None }));
-        lp.tasks.set_current(std::ptr::null_mut());
+    let _ = lp.with_tasks(|_, change| {
+        future.life.wait(change);
+        state.waiter.put(yielded, change);
+        future.add_waiting(&mut Some(Callback { callback: task, context: None }), change);
+        lp.tasks.set_current(std::ptr::null_mut(), change);
     });
     Ok(())
 }
@@ -68,7 +68,7 @@ pub(super) fn any(event_loop: &Bound<'_, EventLoop>, task: &Owned, yielded: Owne
     // SAFETY: alive.
     let native = unsafe { exact_future(yielded.as_ptr()) };
     let blocking = match native {
-        Some(future) => Some(future.has(BLOCKING)),
+        Some(future) => Some(future.life.is_blocking()),
         None => match yielded.bind(py).getattr_opt(names()._asyncio_future_blocking.bind(py))? {
             Some(flag) if !flag.is_none() => Some(flag.is_truthy()?),
             _ => None,
@@ -90,7 +90,7 @@ pub(super) fn any(event_loop: &Bound<'_, EventLoop>, task: &Owned, yielded: Owne
         );
     };
     let its_loop = match native {
-        Some(future) => future.event_loop.get(),
+        Some(future) => future.loop_pointer(),
         None => imports::get_future_loop(py)?.call1((yielded.bind(py),))?.as_ptr(),
     };
     if its_loop != event_loop.as_ptr() {
@@ -112,7 +112,7 @@ pub(super) fn any(event_loop: &Bound<'_, EventLoop>, task: &Owned, yielded: Owne
             options.set_item(names().context.bind(py), context)?;
             let name = names().add_done_callback.bind(py);
             yielded.bind(py).call_method(name, (wakeup,), Some(&options))?;
-            // asyncio keeps account of who waits for its futures; native ones know it from their callbacks.
+            // asyncio keeps a set of what awaits its futures; native ones have their callbacks.
             #[cfg(Py_3_14)]
             imports::add_to_awaited_by(py)?.call1((yielded.bind(py), task.bind(py)))?;
         }
@@ -121,14 +121,14 @@ pub(super) fn any(event_loop: &Bound<'_, EventLoop>, task: &Owned, yielded: Owne
     let state = unsafe { task_of(object) };
     let waiter = yielded.clone_ref(py);
     let (must_cancel, message) = lp
-        .with_tasks(|_| {
-            state.waiter.set(waiter.into_ptr());
-            let message = state.future.rare().and_then(|rare| rare.cancel_message.as_ref());
-            (state.future.has(MUST_CANCEL), message.map(|message| message.clone_ref(py)))
+        .with_tasks(|_, change| {
+            state.waiter.put(waiter, change);
+            let message = state.future.rare(change).and_then(|rare| rare.cancel_message.as_ref());
+            (state.future.life.must_cancel(), message.map(|message| message.clone_ref(py)))
         })
         .map_err(|foreign| lp.wrong_thread(py, foreign))?;
     if must_cancel && cancel::cancel_any(py, &yielded, message.as_ref())? {
-        let _ = lp.with_tasks(|_| state.future.set(MUST_CANCEL, false));
+        let _ = lp.with_tasks(|_, change| state.future.life.take_cancel(change));
     }
     Ok(())
 }
@@ -138,9 +138,9 @@ fn in_turn(event_loop: &Bound<'_, EventLoop>, task: &Owned, future: &Future) -> 
     let py = event_loop.py();
     let lp = event_loop.get();
     let mut callback = Some(Callback { callback: task.clone_ref(py), context: None });
-    lp.with_tasks(|_| {
-        future.set(BLOCKING, false);
-        future.add_waiting(&mut callback);
+    lp.with_tasks(|_, change| {
+        future.life.wait(change);
+        future.add_waiting(&mut callback, change);
     })
     .map_err(|foreign| lp.wrong_thread(py, foreign))?;
     match callback {
@@ -170,7 +170,7 @@ fn throw_soon(event_loop: &Bound<'_, EventLoop>, task: &Owned, error: PyErr) -> 
     // SAFETY: a native task.
     let state = unsafe { task_of(task.as_ptr()) };
     let former = lp
-        .with_tasks(|_| state.future.rare_mut().throw.replace(error))
+        .with_tasks(|_, change| state.future.rare_mut(change).throw.replace(error))
         .map_err(|foreign| lp.wrong_thread(py, foreign))?;
     drop(former);
     wakeup::push(py, event_loop.as_ptr(), task.clone_ref(py))

@@ -1,21 +1,20 @@
-//! Who waits for a future: its callbacks, and the tasks among them, which stand there as themselves, without a context.
-
-use std::ptr;
+//! What waits for a future: its callbacks, and the tasks among them, which are kept as themselves, without a context.
 
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 
-use super::fields::{Callback, Future, Kind, State, peek, take};
+use super::fields::{Callback, Future, Kind};
 use super::wakeup;
 use crate::event_loop::core::{Core, Ready};
 use crate::event_loop::post::{Post, RemoteCall};
 use crate::event_loop::record::Record;
 use crate::event_loop::{EventLoop, queue};
 use crate::py::{Owned, context};
+use crate::sync::held::{Change, Exclusive};
 use crate::sync::ownership::Foreign;
 
-/// Whom to tell that a future is done.
+/// What is to be scheduled now that a future is done.
 #[must_use]
 pub(super) struct Waiting {
     first: Option<Owned>,
@@ -26,17 +25,17 @@ pub(super) struct Waiting {
 }
 
 impl Future {
-    /// Takes out who waits, with what the future's end replaced. Under the lock.
+    /// Takes out what waits, with what the future's end replaced.
     #[inline]
     pub(super) fn take_waiting(
         &self,
         event_loop: &EventLoop,
         core: &mut Core,
         former: Option<Owned>,
+        change: Change<'_>,
     ) -> Waiting {
-        // SAFETY: under the lock.
-        let (first, context) = unsafe { (take(&self.callback), take(&self.context)) };
-        let rest = match self.rare() {
+        let (first, context) = (self.callback.take(change), self.context.take(change));
+        let rest = match self.rare(change) {
             Some(rare) if !rare.callbacks.is_empty() => std::mem::take(&mut rare.callbacks),
             _ => Vec::new(),
         };
@@ -50,50 +49,60 @@ impl Future {
         Waiting { first, context, rest, _former: former }
     }
 
-    /// Adds a callback, unless the future is done: then it is left to the caller. Under the lock.
+    /// Adds a callback, unless the future is done: then it is left to the caller.
     #[inline]
-    pub(super) fn add_waiting(&self, new: &mut Option<Callback>) {
-        if self.state() != State::Pending {
+    pub(super) fn add_waiting(&self, new: &mut Option<Callback>, change: Change<'_>) {
+        self.check(change);
+        if !self.life.is_pending() {
             return;
         }
         let Some(new) = new.take() else { return };
-        let first = self.callback.get().is_null() && self.rare().is_none_or(|rare| rare.callbacks.is_empty());
+        let first =
+            self.callback.is_empty() && self.rare(change).is_none_or(|rare| rare.callbacks.is_empty());
         if first {
-            self.callback.set(new.callback.into_ptr());
-            self.context.set(new.context.map_or(ptr::null_mut(), Owned::into_ptr));
+            self.put_first(new, change);
         } else {
-            self.rare_mut().callbacks.push(new);
+            self.rare_mut(change).callbacks.push(new);
         }
     }
 
-    /// References to all callbacks with their contexts. Under the lock.
-    pub(super) fn copy_callbacks(&self, py: Python<'_>) -> Vec<(Owned, Option<Owned>)> {
-        // SAFETY: under the lock.
-        let first = unsafe { peek(&self.callback).map(|callback| (callback, peek(&self.context))) };
-        let rest = self.rare().map(|rare| rare.callbacks.as_slice()).unwrap_or_default();
+    /// Fills the first place, which is empty.
+    #[inline]
+    fn put_first(&self, Callback { callback, context }: Callback, change: Change<'_>) {
+        self.callback.put(callback, change);
+        if let Some(context) = context {
+            self.context.put(context, change);
+        }
+    }
+
+    /// References to all callbacks with their contexts.
+    pub(super) fn copy_callbacks(
+        &self,
+        py: Python<'_>,
+        proof: impl Exclusive,
+    ) -> Vec<(Owned, Option<Owned>)> {
+        let first = self.callback.peek(proof).map(|callback| (callback, self.context.peek(proof)));
+        let rest = self.rare(proof).map(|rare| rare.callbacks.as_slice()).unwrap_or_default();
         let rest = rest.iter().map(|one| {
             (one.callback.clone_ref(py), one.context.as_ref().map(|context| context.clone_ref(py)))
         });
         first.into_iter().chain(rest).collect()
     }
 
-    /// Takes out the callbacks that are one of `matching`. Under the lock.
-    fn take_matching(&self, matching: &[*mut ffi::PyObject]) -> Vec<Callback> {
+    /// Takes out the callbacks that are one of `matching`.
+    fn take_matching(&self, matching: &[*mut ffi::PyObject], change: Change<'_>) -> Vec<Callback> {
         let mut removed = Vec::new();
-        if let Some(rare) = self.rare() {
+        if let Some(rare) = self.rare(change) {
             removed.extend(rare.callbacks.extract_if(.., |one| matching.contains(&one.callback.as_ptr())));
         }
-        if matching.contains(&self.callback.get()) {
-            // SAFETY: under the lock.
-            let (callback, context) = unsafe { (take(&self.callback), take(&self.context)) };
+        if matching.contains(&self.callback.pointer()) {
+            let (callback, context) = (self.callback.take(change), self.context.take(change));
             removed.extend(callback.map(|callback| Callback { callback, context }));
             // The first place is filled again, so that the order stays.
-            if let Some(rare) = self.rare()
+            if let Some(rare) = self.rare(change)
                 && !rare.callbacks.is_empty()
             {
-                let next = rare.callbacks.remove(0);
-                self.callback.set(next.callback.into_ptr());
-                self.context.set(next.context.map_or(ptr::null_mut(), Owned::into_ptr));
+                self.put_first(rare.callbacks.remove(0), change);
             }
         }
         removed
@@ -146,7 +155,7 @@ unsafe fn call(
     }
 }
 
-/// Schedules one callback while nobody runs the loop; but since its future ended, a thread may have begun to.
+/// Schedules one callback while the loop does not run; but since its future ended, a thread may have begun to.
 #[cold]
 unsafe fn call_from_outside(
     event_loop: &Bound<'_, EventLoop>,
@@ -203,12 +212,12 @@ pub(super) unsafe fn add_callback<K: Kind>(
         None => context::copy_current(py)?,
     };
     let mut new = Some(Callback { callback, context: Some(context) });
-    match event_loop.with_tasks(|_| future.add_waiting(&mut new)) {
+    match event_loop.with_tasks(|_, change| future.add_waiting(&mut new, change)) {
         Err(foreign) => Ok(Err(foreign)),
         Ok(()) => match new {
             None => Ok(Ok(())),
             // SAFETY: promised.
-            Some(callback) => unsafe { call(py, future.event_loop.get(), object, callback).map(Ok) },
+            Some(callback) => unsafe { call(py, future.loop_pointer(), object, callback).map(Ok) },
         },
     }
 }
@@ -225,7 +234,7 @@ pub(super) unsafe fn remove_callback<K: Kind>(
     // SAFETY: promised.
     let future = unsafe { K::future(object) };
     let event_loop = future.alive()?;
-    let callbacks = match event_loop.with_tasks(|_| future.copy_callbacks(py)) {
+    let callbacks = match event_loop.with_tasks(|_, change| future.copy_callbacks(py, change)) {
         Ok(callbacks) => callbacks,
         Err(foreign) => return Ok(Err(foreign)),
     };
@@ -241,14 +250,14 @@ pub(super) unsafe fn remove_callback<K: Kind>(
             matching.push(callback.as_ptr());
         }
     }
-    let removed = event_loop.with_tasks(|_| future.take_matching(&matching));
+    let removed = event_loop.with_tasks(|_, change| future.take_matching(&matching, change));
     // Dropped outside of the lock.
     Ok(removed.map(|removed| removed.len()))
 }
 
 /// `_callbacks`: a list of (callback, context), or None. Any thread.
 pub(super) fn callbacks(py: Python<'_>, future: &Future) -> PyResult<Py<PyAny>> {
-    let callbacks = future.alive()?.look_at_tasks(|| future.copy_callbacks(py));
+    let callbacks = future.alive()?.look_at_tasks(|look| future.copy_callbacks(py, look));
     if callbacks.is_empty() {
         return Ok(py.None());
     }

@@ -1,4 +1,4 @@
-//! A task's wake-up: its step onto the queue, and the same as a Python callable. Those who wake tasks stand below the steps, which say
+//! A task's wake-up: its step onto the queue, and the same as a Python callable. What wakes tasks is below the steps, which say
 //! at the start which function makes one.
 
 use std::ffi::c_void;
@@ -8,13 +8,13 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use super::fields::{peek, task_of};
+use super::fields::task_of;
 use crate::event_loop::core::Ready;
 use crate::event_loop::{EventLoop, queue};
 use crate::py::Owned;
 
-/// Puts a task's step onto the queue. As a Handle in debug mode, so that all that it tells
-/// of handles holds, and where `call_soon` is overridden.
+/// Puts a task's step onto the queue. As a Handle in debug mode, which shows each step as one,
+/// and where `call_soon` is overridden.
 ///
 /// `event_loop` is the task's loop, alive.
 pub(super) fn push(py: Python<'_>, event_loop: *mut ffi::PyObject, task: Owned) -> PyResult<()> {
@@ -55,13 +55,15 @@ pub(super) fn init(wakeup: ffi::PyCFunctionFast) {
 /// The wake-up of a task as a callable, and the context to call it in.
 pub(super) fn with_context(py: Python<'_>, task: Owned) -> PyResult<(Bound<'_, PyAny>, Bound<'_, PyAny>)> {
     let definition = WAKEUP.get().expect("made by the module's init").0;
-    // SAFETY: the definition lives for ever; a task's context is set before anybody sees it.
+    // SAFETY: the definition is never freed; a task's context is set before another thread can have the task, and stays until the task
+    // is garbage.
     unsafe {
         let function = ffi::PyCFunction_NewEx(definition, task.as_ptr(), std::ptr::null_mut());
         let function = Owned::steal_or_err(py, function)?;
-        let context = peek(&task_of(task.as_ptr()).run_context);
+        let context = task_of(task.as_ptr()).run_context.pointer();
+        let context = Bound::from_borrowed_ptr_or_opt(py, context);
         let context = context.ok_or_else(|| PyRuntimeError::new_err("uninitialized Task object"))?;
-        Ok((function.into_bound(py), context.into_bound(py)))
+        Ok((function.into_bound(py), context))
     }
 }
 
