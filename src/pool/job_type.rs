@@ -56,7 +56,12 @@ pub fn _set_job_class(class: &Bound<'_, pyo3::types::PyType>) {
 
 /// Makes a job.
 pub fn create(py: Python<'_>, work: Work) -> PyResult<Owned> {
-    let class = CLASS.derived();
+    let mut class = CLASS.derived();
+    if class.is_null() {
+        // The first job: its module names the class.
+        imports::job_future(py)?;
+        class = CLASS.derived();
+    }
     if class.is_null() {
         return Err(PyTypeError::new_err("the package names the class of jobs"));
     }

@@ -32,7 +32,7 @@ imports! {
     task_repr = "asyncio.base_tasks"."_task_repr";
     task_get_stack = "asyncio.base_tasks"."_task_get_stack";
     task_print_stack = "asyncio.base_tasks"."_task_print_stack";
-    foreign_repr = "tokioloop._loop.tasks"."_foreign_repr";
+    foreign_repr = "tokioloop._loop.listing"."_foreign_repr";
     traceback_extract_stack = "traceback"."extract_stack";
     invalid_state_error = "asyncio.exceptions"."InvalidStateError";
     cancelled_error = "asyncio.exceptions"."CancelledError";
@@ -79,6 +79,7 @@ imports! {
     condition = "threading"."Condition";
     partial = "functools"."partial";
     concurrent_cancelled_error = "concurrent.futures"."CancelledError";
+    job_future = "tokioloop._pool.job"."JobFuture";
     wait_for_job = "tokioloop._pool.job"."wait_for";
     log_failed_callback = "tokioloop._pool.job"."log_failed_callback";
     warn = "warnings"."warn";

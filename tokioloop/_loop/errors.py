@@ -1,12 +1,17 @@
 """Exception handlers: where an error goes that nobody awaits."""
 
+from __future__ import annotations
+
 import traceback
 from asyncio import Task
 from collections.abc import Callable
-from typing import Any
 
 from .._tokioloop import EventLoop
 from .log import logger
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 type Context = dict[str, Any]
 type ExceptionHandler = Callable[[Any, Context], object]

@@ -1,5 +1,7 @@
 """Blocking calls: run_in_executor and the default executor."""
 
+from __future__ import annotations
+
 import asyncio
 from asyncio import Future, wrap_future
 from collections.abc import Callable
@@ -9,8 +11,11 @@ from inspect import iscoroutinefunction
 from threading import Thread
 from warnings import warn
 
-from .._tokioloop import EventLoop
-from .threads import LoopThreads
+from .._tokioloop import EventLoop, ThreadQueue
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .threads import LoopThreads
 
 
 class Executor(EventLoop):
@@ -38,9 +43,9 @@ class Executor(EventLoop):
             if own is None:
                 # A loop that makes asyncio's futures can't see from another thread whether one was cancelled.
                 native = self._makes_native_futures()
-                own = LoopThreads() if native else ThreadPoolExecutor(thread_name_prefix="asyncio")
+                own = _make_threads() if native else ThreadPoolExecutor(thread_name_prefix="asyncio")
                 self._default_executor = own
-            if isinstance(own, LoopThreads):
+            if isinstance(own, ThreadQueue):
                 return own.call(self, func, args)
             executor = own
         return wrap_future(executor.submit(func, *args), loop=self)  # type: ignore[arg-type]
@@ -52,7 +57,7 @@ class Executor(EventLoop):
             raise TypeError("executor must be ThreadPoolExecutor instance")
         own = self._default_executor
         self._default_executor = executor
-        if isinstance(own, LoopThreads):
+        if isinstance(own, ThreadQueue):
             # Nobody else refers to them: they end once what was submitted is done.
             own.shutdown(wait=False)
 
@@ -83,7 +88,7 @@ class Executor(EventLoop):
         else:
             joiner.join()
 
-    def _join_executor(self, executor: LoopThreads | ThreadPoolExecutor, joined: "Future[None]") -> None:
+    def _join_executor(self, executor: LoopThreads | ThreadPoolExecutor, joined: Future[None]) -> None:
         # In a thread of its own. After a timeout nobody waits for it, and the loop may be closed.
         try:
             executor.shutdown(wait=True)
@@ -108,7 +113,13 @@ class Executor(EventLoop):
             executor.shutdown(wait=False)
 
 
-def _settle(future: "Future[None]", exc: Exception | None) -> None:
+def _make_threads() -> LoopThreads:
+    from .threads import LoopThreads
+
+    return LoopThreads()
+
+
+def _settle(future: Future[None], exc: Exception | None) -> None:
     if future.done():
         return
     if exc is None:

@@ -4,12 +4,14 @@ Else a thread that is not a daemon and runs ``run_forever()`` would keep the pro
 be cut off in the middle of a callback. ``atexit`` is too late for both: its functions run after the threads were joined.
 """
 
+from __future__ import annotations
+
 import threading
 import time
 from contextlib import suppress
 
 from .._tokioloop import _begin_exit
-from .joining import before_joining
+from .joining import LOOPS, before_joining
 from .lifecycle import Lifecycle
 
 # In seconds: how long all loops together may take to leave their runs. One in a callback that blocks is left behind.
@@ -44,4 +46,4 @@ def _is_to_be_stopped(loop: Lifecycle) -> bool:
     return thread is None or thread.daemon or not loop._has_goal()
 
 
-before_joining(_stop_loops)
+before_joining(LOOPS, _stop_loops)

@@ -1,18 +1,45 @@
 """What is called before the interpreter, at its end, waits for its threads. (``atexit`` is too late: its functions run after that.)"""
 
+from __future__ import annotations
+
 import threading
 from collections.abc import Callable
 from concurrent.futures import thread as _executor_threads
-from contextlib import suppress
+from contextlib import ExitStack
 
 # Its hook waits for executors' threads, which may run loops; hooks run in reverse order, so ours must come after.
 assert _executor_threads
 
+# The turns, in their order, which does not depend on the order of registration: pools end before the loops of other threads are
+# stopped, and blocking calls are waited for last, since they may wait for a loop.
+POOLS, LOOPS, EXECUTORS = range(3)
 
-def before_joining(hook: Callable[[], None]) -> None:
-    """Have *hook* called before the interpreter waits for its threads, and before those that were given earlier.
+_hooks: dict[int, Callable[[], None]] = {}
 
-    Nothing happens if that has begun: the threads have been joined then, and none starts any more.
-    """
-    with suppress(RuntimeError):
-        threading._register_atexit(hook)  # type: ignore[attr-defined]
+
+def before_joining(turn: int, hook: Callable[[], None]) -> bool:
+    """Have *hook* called in its *turn* before the interpreter waits for its threads; False if that turn is over."""
+    return _hooks.setdefault(turn, hook) is hook
+
+
+def _nothing() -> None:
+    """Stand for a hook that was not registered in time."""
+
+
+def _call(turn: int) -> None:
+    # One atomic step and no lock, which a forked child might inherit: either the hook is called, or its registration returns False.
+    _hooks.setdefault(turn, _nothing)()
+
+
+def _call_all() -> None:
+    with ExitStack() as stack:
+        # Every turn comes, also if another one raises. In reverse: what is pushed last is called first.
+        for turn in (EXECUTORS, LOOPS, POOLS):
+            stack.callback(_call, turn)
+
+
+try:
+    threading._register_atexit(_call_all)  # type: ignore[attr-defined]
+except RuntimeError:
+    # The threads have been joined, and none starts any more.
+    _hooks.update(dict.fromkeys((POOLS, LOOPS, EXECUTORS), _nothing))

@@ -1,10 +1,11 @@
 """A loop's life: run until done, async generators, close, and the warning for a loop left open."""
 
+from __future__ import annotations
+
 import warnings
 from asyncio import Future, ensure_future, events, gather, isfuture
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from threading import get_ident
-from typing import Any, cast
 from weakref import WeakSet
 
 from .._tokioloop import EventLoop
@@ -12,6 +13,10 @@ from .errors import Errors
 from .executor import Executor
 from .log import logger
 from .signals import Signals
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 type _AsyncGen = AsyncGenerator[Any, Any]
 
@@ -38,7 +43,7 @@ class Lifecycle(Signals, Executor, Errors, Listeners):
     """What happens to a loop as a whole."""
 
     # Made when the first async generator starts: most loops never see one.
-    _asyncgens: "WeakSet[_AsyncGen] | None" = None
+    _asyncgens: WeakSet[_AsyncGen] | None = None
     _asyncgens_shutdown_called: bool = False
 
     # Stopped because the interpreter ends, see _exit.
@@ -55,7 +60,7 @@ class Lifecycle(Signals, Executor, Errors, Listeners):
         """
         local = getattr(events._event_loop_policy, "_local", None)  # type: ignore[attr-defined]
         if getattr(local, "_loop", None) is None:
-            events.set_event_loop(cast("Any", self))
+            events.set_event_loop(self)  # type: ignore[arg-type]
             self._adopted_thread = get_ident()
 
     def run_until_complete[T](self, future: Generator[Any, None, T] | Awaitable[T]) -> T:
@@ -67,9 +72,7 @@ class Lifecycle(Signals, Executor, Errors, Listeners):
         self._check_closed()
         self._check_running()
         ours = not isfuture(future)
-        task = cast(
-            "Future[T]", ensure_future(cast("Coroutine[Any, Any, T]", future), loop=cast("Any", self))
-        )
+        task: Future[T] = ensure_future(future, loop=self)  # type: ignore[call-overload]
         if ours:
             # A task that does not get done raises below; a second complaint at its end would be noise.
             task._log_destroy_pending = False  # type: ignore[attr-defined]
@@ -164,7 +167,7 @@ class Lifecycle(Signals, Executor, Errors, Listeners):
                 )
 
 
-def _stop_when_done(future: "Future[Any]") -> None:
+def _stop_when_done(future: Future[Any]) -> None:
     if not future.cancelled() and isinstance(future.exception(), (SystemExit, KeyboardInterrupt)):
         # The exception itself has left run_forever.
         return

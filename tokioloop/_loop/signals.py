@@ -5,6 +5,8 @@ gets it as ``_on_signal``. Python's own table of handlers is the main thread's: 
 ``_Shared`` entry, so that ``signal.getsignal`` shows that somebody has it and ``asyncio.Runner`` leaves it alone.
 """
 
+from __future__ import annotations
+
 import errno
 import os
 import signal
@@ -15,9 +17,12 @@ from collections.abc import Callable
 from inspect import iscoroutinefunction
 from threading import RLock, current_thread, main_thread
 from types import FrameType
-from typing import Any
 
 from .._tokioloop import EventLoop, Handle, _insist_on_signal, _is_signal_wanted, _raise_signal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # Orders changes of Python's table and of native's dispositions. A handler written in Python may come in between, in the same
 # thread, and add or remove one.

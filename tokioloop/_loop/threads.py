@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakSet
 
 from .. import _tokioloop
-from .joining import before_joining
+from .joining import EXECUTORS, before_joining
 
 if TYPE_CHECKING:
     from asyncio import Future
@@ -90,5 +90,6 @@ def _forget_parents() -> None:
     _lock, _alive = Lock(), WeakSet()
 
 
-before_joining(_end_all)
+if not before_joining(EXECUTORS, _end_all):
+    _ended = True
 os.register_at_fork(after_in_child=_forget_parents)

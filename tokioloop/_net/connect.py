@@ -1,5 +1,7 @@
 """Outgoing connections: TCP with happy eyeballs, Unix, and sockets that are connected already."""
 
+from __future__ import annotations
+
 import os
 import socket
 from asyncio import BaseProtocol, Transport, staggered
@@ -81,7 +83,7 @@ class Connect(Names, Tls):
     async def create_unix_connection[P: BaseProtocol](
         self,
         protocol_factory: Callable[[], P],
-        path: "str | bytes | os.PathLike[str] | os.PathLike[bytes] | None" = None,
+        path: str | bytes | os.PathLike[str] | os.PathLike[bytes] | None = None,
         *,
         ssl: bool | ClientTerms | None = None,
         sock: socket.socket | None = None,

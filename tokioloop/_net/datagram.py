@@ -1,5 +1,7 @@
 """Datagram endpoints: UDP, Unix, and datagram sockets of any family that are given."""
 
+from __future__ import annotations
+
 import os
 import socket
 import stat

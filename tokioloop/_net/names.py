@@ -6,6 +6,8 @@ the place of ``socket.getaddrinfo`` or ``socket.getnameinfo`` (to pin names, to 
 default executor.
 """
 
+from __future__ import annotations
+
 import socket
 import sys
 from _socket import getnameinfo as _getnameinfo

@@ -1,5 +1,7 @@
 """Pipes, FIFOs, terminals and character devices as transports."""
 
+from __future__ import annotations
+
 from asyncio import BaseProtocol, ReadTransport, WriteTransport
 from collections.abc import Callable
 from typing import Any

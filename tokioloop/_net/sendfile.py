@@ -1,5 +1,7 @@
 """Files sent whole: by the kernel where it can, else read and written piece by piece."""
 
+from __future__ import annotations
+
 import os
 import socket
 import stat
@@ -125,7 +127,7 @@ class Sendfile(Executor):
             keeper.restore()
 
     async def _send_native(
-        self, target: "socket.socket | StreamTransport", file: BinaryIO, offset: int, count: int | None
+        self, target: socket.socket | StreamTransport, file: BinaryIO, offset: int, count: int | None
     ) -> int:
         try:
             descriptor = file.fileno()
@@ -174,7 +176,7 @@ class Sendfile(Executor):
 class _Keeper(Protocol):
     """Stands in for a transport's protocol while a file is sent, to hear when the transport is full and when it is lost."""
 
-    def __init__(self, transport: Any, create_future: Callable[[], "Future[None]"]) -> None:
+    def __init__(self, transport: Any, create_future: Callable[[], Future[None]]) -> None:
         self._transport = transport
         self._create_future = create_future
         self._protocol = transport.get_protocol()

@@ -1,5 +1,7 @@
 """Listening: create_server, create_unix_server, and what a server needs of its loop."""
 
+from __future__ import annotations
+
 import errno
 import os
 import socket
@@ -82,7 +84,7 @@ class Serve(Names, Listeners):
     async def create_unix_server(
         self,
         protocol_factory: _Factory,
-        path: "str | bytes | os.PathLike[str] | os.PathLike[bytes] | None" = None,
+        path: str | bytes | os.PathLike[str] | os.PathLike[bytes] | None = None,
         *,
         sock: socket.socket | None = None,
         backlog: int = 100,

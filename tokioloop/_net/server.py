@@ -1,5 +1,7 @@
 """Server: listening sockets and the connections that came through them."""
 
+from __future__ import annotations
+
 from asyncio import AbstractServer, BaseProtocol, CancelledError, Future, Transport, sleep
 from asyncio.trsock import TransportSocket
 from collections.abc import Callable
@@ -21,11 +23,11 @@ class Server(AbstractServer):
 
     def __init__(
         self,
-        loop: "Serve",
+        loop: Serve,
         sockets: list[socket],
         protocol_factory: Callable[[], BaseProtocol],
         backlog: int,
-        security: "Security | None" = None,
+        security: Security | None = None,
     ) -> None:
         self._loop = loop
         self._sockets: list[socket] | None = sockets
@@ -66,7 +68,7 @@ class Server(AbstractServer):
 
     # Serving.
 
-    def get_loop(self) -> "Serve":  # type: ignore[override]
+    def get_loop(self) -> Serve:  # type: ignore[override]
         """Return the loop this server serves on."""
         return self._loop
 

@@ -1,5 +1,7 @@
 """Small facts about sockets that several rooms need."""
 
+from __future__ import annotations
+
 import socket
 from typing import Any
 

@@ -1,5 +1,7 @@
 """TLS: what is asked for with ``ssl=``, and ``start_tls``."""
 
+from __future__ import annotations
+
 import socket
 from asyncio import BaseProtocol, Future, StreamReaderProtocol, Transport
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -38,7 +40,7 @@ def client_security(
     return Security(context, handshake_timeout, shutdown_timeout, server_hostname=server_hostname)
 
 
-def _default_context(server_hostname: str | None) -> "SSLContext":
+def _default_context(server_hostname: str | None) -> SSLContext:
     from ssl import create_default_context
 
     context = create_default_context()
@@ -55,7 +57,7 @@ class Tls(EventLoop):
         rawsock: socket.socket,
         protocol: BaseProtocol,
         sslcontext: Terms,
-        waiter: "Future[None]",
+        waiter: Future[None],
         *,
         server_side: bool = False,
         server_hostname: str | None = None,

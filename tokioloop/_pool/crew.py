@@ -17,7 +17,7 @@ from typing import Any, cast
 from weakref import WeakSet
 
 from .. import _tokioloop
-from .._loop.joining import before_joining
+from .._loop.joining import POOLS, before_joining
 from .._loop.public import public
 from .._serving.server import PoolServer
 from ..loop import TokioLoop
@@ -341,6 +341,5 @@ def _forget_parents() -> None:
     _crews.clear()
 
 
-# Before loops are stopped, which this module's import of that one makes sure of.
-before_joining(end_all)
+before_joining(POOLS, end_all)
 os.register_at_fork(after_in_child=_forget_parents)

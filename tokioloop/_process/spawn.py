@@ -1,16 +1,20 @@
 """Children of the process: started here, watched by the loop that started them."""
 
+from __future__ import annotations
+
 import os
 import subprocess
 from asyncio import SubprocessProtocol
 from collections.abc import Callable
 from contextlib import suppress
 from threading import Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._loop.log import logger
 from .._net.pipes import Pipes
-from .transport import ProcessTransport
+
+if TYPE_CHECKING:
+    from .transport import ProcessTransport
 
 # What stands for an exit status that somebody else took, as in asyncio.
 _UNKNOWN = 255
@@ -83,6 +87,8 @@ class Processes(Pipes):
         stderr: Any,
         **options: Any,
     ) -> tuple[ProcessTransport, P]:
+        from .transport import ProcessTransport
+
         self._check_thread()
         protocol = protocol_factory()
         if self.get_debug():

@@ -12,6 +12,7 @@ from .._net.serve import Serve, _bind_unix, _check_server_ssl, _hosts
 from .._net.sockets import check_stream, refuse_ssl_socket
 from .._net.streams import stream_factory
 from .._net.tls import Security, ServerTerms
+from ..loop import TokioLoop
 from .server import Accept, Factory, PoolServer, Share, StreamsCallback, on
 
 # How often a free port is looked for that every address can have.
@@ -99,7 +100,7 @@ def _check_arguments(
     if not loops:
         raise ValueError("serve() needs at least one loop")
     for loop in loops:
-        if not isinstance(loop, Serve):
+        if not isinstance(loop, TokioLoop):
             raise TypeError(f"serve() takes TokioLoops, not {loop!r}")
     if len({id(loop) for loop in loops}) < len(loops):
         raise ValueError("each loop can serve once")
