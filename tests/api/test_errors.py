@@ -68,7 +68,7 @@ def test_default_handler_shows_where_the_object_was_made(loop, caplog):
     loop.call_exception_handler({"message": "m", "source_traceback": traceback.extract_stack()})
     text = caplog.records[0].getMessage()
     assert text.startswith("m\nsource_traceback: Object created at (most recent call last):\n")
-    assert "test_default_handler_tells_where" in text
+    assert "test_default_handler_shows_where_the_object_was_made" in text
 
 
 def test_default_handler_shows_where_the_handle_was_made_in_debug_mode(loop, caplog):
