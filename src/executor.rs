@@ -1,7 +1,7 @@
-//! The native half of a loop's default executor: what waits to be called, and the threads that wait for it.
+//! The native half of a loop's default executor: the queue of jobs, and the threads that wait for them.
 //!
-//! A thread attaches once, when Python starts it, and lets go of the interpreter only while it waits: for a ticket, which says that it
-//! is worth looking. It takes jobs attached, since the collector looks at those that wait. What a function returns goes to the
+//! A thread attaches once, when Python starts it, and detaches only while it waits for a ticket, which permits it to look for a
+//! job. It takes jobs attached, since the collector visits those that wait. The result of a function goes to the
 //! loop's inbox in one message; no `concurrent.futures.Future` is made.
 
 use std::collections::VecDeque;
@@ -24,7 +24,7 @@ struct Job {
     function: Owned,
     /// A tuple.
     args: Owned,
-    /// A future of the loop whose inbox that is; only its state is looked at here.
+    /// A future of the loop that owns the inbox; only its state is read here.
     future: Owned,
     inbox: InboxSender<Post>,
 }
@@ -32,7 +32,7 @@ struct Job {
 #[derive(Default)]
 struct Inner {
     jobs: VecDeque<Job>,
-    /// Threads that wait for a ticket, or are about to, and were not given one.
+    /// Threads that wait for a ticket, or are about to, and have not been given one.
     idle: usize,
     threads: usize,
     closed: bool,
@@ -61,7 +61,7 @@ impl ThreadQueue {
         Self { most, inner: Attached::default(), tickets: Tickets::default() }
     }
 
-    /// Have `function(*args)` called in one of the threads: the future of the loop that gets what comes of it, and whether the caller is to
+    /// Calls `function(*args)` in one of the threads. Returns the loop's future for the result, and whether the caller has to
     /// start a thread for it. On the loop's thread. RuntimeError once closed.
     fn _submit(
         &self,
@@ -87,14 +87,14 @@ impl ThreadQueue {
         Ok((future.into_bound(py).unbind(), wants_thread))
     }
 
-    /// A thread's work, until the queue is closed and empty. Called once in each thread that was asked for.
+    /// A thread's work, until the queue is closed and empty. Called once in each thread that was started.
     fn _work(&self, py: Python<'_>) {
         while let Some(job) = self.next(py) {
             job.perform(py);
         }
     }
 
-    /// Take no more; what waits is still done, or with `drop_waiting` cancelled: how many that were. Any thread.
+    /// Takes no more jobs; waiting ones are still done, or cancelled with `drop_waiting`. Returns how many were cancelled. Any thread.
     #[pyo3(signature = (drop_waiting = false))]
     fn _close(&self, py: Python<'_>, drop_waiting: bool) -> usize {
         let (dropped, idle) = {
@@ -111,7 +111,7 @@ impl ThreadQueue {
         count
     }
 
-    /// A thread that was asked for could not be started.
+    /// A requested thread could not be started.
     fn _lost_thread(&self, py: Python<'_>) {
         let mut inner = self.inner.lock(py);
         inner.threads = inner.threads.saturating_sub(1);
@@ -149,14 +149,14 @@ impl ThreadQueue {
         loop {
             {
                 let mut inner = self.inner.lock(py);
-                // Of one that a thread got a ticket for, another may have come first.
+                // Another thread may have taken the job of this ticket.
                 if let Some(job) = inner.jobs.pop_front() {
                     return Some(job);
                 }
                 if inner.closed {
                     return None;
                 }
-                // Whoever gives it a ticket takes it off.
+                // The giver of its ticket takes it off the count.
                 inner.idle += 1;
             }
             py.detach(|| self.tickets.take());
@@ -183,7 +183,7 @@ impl Job {
         self.answer(py, end);
     }
 
-    /// Sends the end to the loop. One that is closed needs no answer.
+    /// Sends the result to the loop. A closed loop needs none.
     fn answer(self, _py: Python<'_>, end: End) {
         let Self { future, inbox, .. } = self;
         drop(
@@ -192,7 +192,7 @@ impl Job {
     }
 }
 
-/// What the future gets of an exception: as from `wrap_future`, those of `concurrent.futures` become asyncio's.
+/// The exception that the future gets: as from `wrap_future`, those of `concurrent.futures` become asyncio's.
 #[cold]
 fn as_asyncios(py: Python<'_>, error: PyErr) -> Owned {
     let converted = imports::convert_future_exc(py).and_then(|convert| convert.call1((error.value(py),)));

@@ -1,8 +1,8 @@
-//! How every other thread reaches a loop: posts travel through a [`Mailbox`] and a wake-up costs a system
+//! The way from any other thread to a loop: posts go through a [`Mailbox`], and a wake-up costs a system
 //! call only when the loop is parked.
 //!
 //! [`Inbox`] belongs to the loop's thread; [`InboxSender`] is its cross-thread side, cheap to clone. The
-//! waker is set when the loop's driver comes to life; before that nobody can be parked, so nobody needs it.
+//! waker is set when the loop's driver comes to life; before that the loop can't park, so no waker is needed.
 
 use std::sync::{Arc, OnceLock};
 
@@ -48,8 +48,8 @@ impl<T: Linked> InboxSender<T> {
 }
 
 impl<T: Linked> InboxSender<T> {
-    /// Wakes the loop if it sleeps, or keeps it from sleeping once, without a message: for those who leave work elsewhere. One
-    /// that has no waker yet has never slept.
+    /// Wakes the loop if it sleeps, or keeps it from sleeping once, without a message: for callers that queue work elsewhere. A loop
+    /// without a waker has never slept.
     pub fn wake(&self) {
         if let Some(waker) = self.shared.waker.get() {
             waker.wake();
@@ -87,12 +87,12 @@ impl<T: Linked> Inbox<T> {
         self.shared.mailbox.drain()
     }
 
-    /// What is queued, for whoever looks at it where it is.
+    /// The queued posts, to be visited in place.
     pub fn mailbox(&self) -> &Mailbox<T> {
         &self.shared.mailbox
     }
 
-    /// Refuses further posts and returns those that nobody has read.
+    /// Refuses further posts and returns the unread ones.
     pub fn close(&self) -> Drain<T> {
         self.shared.mailbox.close()
     }
@@ -147,7 +147,7 @@ mod loom_tests {
         (inbox, event)
     }
 
-    /// A lost wake-up would leave the consumer waiting for ever; loom reports that as a deadlock.
+    /// A lost wake-up would leave the consumer waiting forever; loom reports that as a deadlock.
     #[test]
     fn loom_no_wakeup_is_lost_with_two_producers() {
         loom::model(|| {

@@ -5,7 +5,7 @@
 pub struct Counters {
     /// Turns of the loop.
     pub turns: u64,
-    /// Times the driver was asked for events.
+    /// Times the driver was polled for events.
     pub polls: u64,
     /// Times the loop slept in the kernel.
     pub parks: u64,

@@ -1,4 +1,4 @@
-//! The Python module `tokioloop._tokioloop`: everything Python sees of the crate is named here.
+//! The Python module `tokioloop._tokioloop`: everything that Python sees of the crate is named here.
 
 use pyo3::exceptions::PyImportError;
 use pyo3::prelude::*;

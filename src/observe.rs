@@ -22,7 +22,7 @@ pub fn init() {
         .try_init();
 }
 
-/// Written past Rust's own handle, which would be locked meanwhile: whoever reads may let the writer wait.
+/// Written past Rust's own handle, which would stay locked while a slow reader makes the writer wait.
 struct StandardError;
 
 impl std::io::Write for StandardError {

@@ -1,8 +1,8 @@
 //! The shared work-stealing Tokio runtime: one for the process, built at first use.
 //!
 //! Its threads block all signals and never touch Python: work given to it is plain Rust and reports back
-//! through a loop's inbox. It is never shut down; the process's end takes its threads along. A forked child has none of the
-//! threads, so it builds its own at its first use, with the settings it inherited unless it makes others.
+//! through a loop's inbox. It is never shut down; its threads end with the process. A forked child has none of the
+//! threads, so it builds its own at its first use, with the inherited settings unless it changes them.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,22 +14,22 @@ use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::sys::thread;
 
-/// The most threads of either kind: beyond what a machine has use for, within what Tokio's counters hold.
+/// The most threads of either kind: more than a machine can use, within the range of Tokio's counters.
 const MOST_THREADS: usize = 32_767;
 
-/// How many names are looked up at a time if nothing is set.
+/// How many names are looked up at a time by default.
 const RESOLVER_THREADS_DEFAULT: usize = 32;
 
 /// Tokio's own default, to which the threads for names are added.
 const MAX_BLOCKING_THREADS_DEFAULT: usize = 512;
 
-/// Each setting's variable; what [`configure`] was given comes first.
+/// Each setting's environment variable; [`configure`] takes precedence.
 const WORKER_THREADS: &str = "TOKIOLOOP_WORKER_THREADS";
 const MAX_BLOCKING_THREADS: &str = "TOKIOLOOP_MAX_BLOCKING_THREADS";
 const RESOLVER_THREADS: &str = "TOKIOLOOP_RESOLVER_THREADS";
 const THREAD_NAME: &str = "TOKIOLOOP_THREAD_NAME";
 
-/// How the runtime is built; None leaves it to the environment, and then to Tokio.
+/// The settings of the runtime; None means the environment's, or else Tokio's default.
 #[derive(Clone, Default)]
 pub struct Settings {
     pub worker_threads: Option<usize>,
@@ -43,11 +43,11 @@ pub struct Settings {
 pub enum Refused {
     /// A value that no runtime can be built with.
     Invalid(String),
-    /// It runs in this process already.
+    /// The runtime runs in this process already.
     Started,
 }
 
-/// What is known of the runtime at one moment; all 0 before it is started.
+/// The figures of the runtime at one moment; all 0 before it is started.
 #[derive(Clone, Copy, Default)]
 pub struct Metrics {
     pub started: bool,
@@ -64,7 +64,7 @@ pub struct Metrics {
     pub waiting_lookups: usize,
 }
 
-/// What Tokio tells with its unstable features only, counted here.
+/// Figures that Tokio gives with its unstable features only, counted here.
 #[derive(Default)]
 struct Figures {
     threads: AtomicUsize,
@@ -82,8 +82,8 @@ struct Started {
 
 type Work = Box<dyn FnOnce() + Send>;
 
-/// Look-ups of names. They may be stuck for as long as the resolver likes, and nothing stops them; so they have a limit of their own, and
-/// wait for their turn here, where one that nobody wants any more can be taken back.
+/// Look-ups of names. They may be stuck for as long as the resolver is, and can't be stopped; so they have a limit of their own, and
+/// wait for their turn here, where a cancelled one can be removed.
 struct Lookups {
     limit: usize,
     state: Mutex<LookupsState>,
@@ -97,7 +97,7 @@ struct LookupsState {
     waiting: BTreeMap<u64, Work>,
 }
 
-/// A look-up that was asked for.
+/// A requested look-up.
 pub struct Lookup {
     process: u32,
     lookups: &'static Lookups,
@@ -105,7 +105,7 @@ pub struct Lookup {
 }
 
 impl Lookup {
-    /// Takes it back if it still waits for its turn: it is dropped. One that runs goes on. Any thread.
+    /// Drops it if it still waits for its turn. A running one continues. Any thread.
     pub fn withdraw(&self) {
         // A forked child has none of its parent's threads, and one of those may have held the lock.
         if self.process != std::process::id() {
@@ -117,7 +117,7 @@ impl Lookup {
 }
 
 impl Lookups {
-    /// What a thread of the pool does: one after the other.
+    /// The work of a thread of the pool: one look-up after the other.
     fn run(&self) {
         loop {
             let work = {
@@ -130,7 +130,7 @@ impl Lookups {
                     }
                 }
             };
-            // One that panics must not take its thread from the others.
+            // A look-up that panics must not take its thread from the others.
             let _ = catch_unwind(AssertUnwindSafe(work));
         }
     }
@@ -157,7 +157,7 @@ static STATE: Mutex<State> = Mutex::new(State {
     started: None,
 });
 
-/// Sets how the runtime will be built; what is None stays as it was.
+/// Sets how the runtime will be built; None leaves a setting unchanged.
 pub fn configure(settings: Settings) -> Result<(), Refused> {
     for (name, count) in [
         ("worker_threads", settings.worker_threads),
@@ -233,7 +233,7 @@ impl Settings {
     }
 }
 
-/// The runtime; the first call in a process starts it. `InvalidInput` for a setting of the environment that is none.
+/// The runtime; the first call in a process starts it. `InvalidInput` for an invalid setting in the environment.
 fn started() -> io::Result<&'static Started> {
     let mut state = STATE.lock();
     if let Some(started) = state.here() {
@@ -255,7 +255,7 @@ fn started() -> io::Result<&'static Started> {
     if let Some(count) = settings.worker_threads {
         builder.worker_threads(count);
     }
-    // The names' threads come on top, so that neither kind of work takes the other's.
+    // The threads for names are added, so that neither kind of work takes the other's.
     let limit = settings.resolver_threads.unwrap_or(RESOLVER_THREADS_DEFAULT);
     let others = settings.max_blocking_threads.unwrap_or(MAX_BLOCKING_THREADS_DEFAULT);
     builder.max_blocking_threads(others + limit);
@@ -263,7 +263,7 @@ fn started() -> io::Result<&'static Started> {
     let lookups = Lookups { limit, state: Mutex::default() };
     let started = Box::leak(Box::new(Started { process: std::process::id(), runtime, figures, lookups }));
     state.started = Some(started);
-    // Who prints it may have to wait, which nobody is to wait for.
+    // Printing it may block, and no other thread must wait for that.
     drop(state);
     tracing::debug!(workers = started.runtime.metrics().num_workers(), "runtime started");
     Ok(started)
@@ -274,7 +274,7 @@ pub fn handle() -> io::Result<&'static Handle> {
     Ok(started()?.runtime.handle())
 }
 
-/// What the runtime is doing. Starts nothing. The figures are read one after the other while its threads go on.
+/// The runtime's figures. Starts nothing. They are read one after the other while its threads go on.
 pub fn metrics() -> Metrics {
     let Some(Started { runtime, figures, lookups, .. }) = STATE.lock().here() else {
         return Metrics::default();
@@ -300,7 +300,7 @@ pub fn metrics() -> Metrics {
     }
 }
 
-/// Counts itself for as long as it lives.
+/// Counted for as long as it lives.
 struct Counted(&'static AtomicUsize);
 
 impl Counted {
@@ -316,7 +316,7 @@ impl Drop for Counted {
     }
 }
 
-/// Has a name looked up on the runtime's blocking pool, as soon as it is its turn.
+/// Looks a name up on the runtime's blocking pool, when it is its turn.
 pub fn spawn_lookup(work: impl FnOnce() + Send + 'static) -> io::Result<Lookup> {
     let Started { runtime, figures, lookups, process } = started()?;
     let waiting = Counted::new(&figures.waiting);
@@ -379,7 +379,7 @@ mod tests {
     fn one_that_waits_can_be_taken_back_and_one_that_panics_harms_nobody() {
         use std::sync::mpsc::channel;
         let ((held, hold), (said, heard)) = (channel::<()>(), channel());
-        // As many as there is room for, none of which ends before it is told.
+        // As many as there is room for, none of which ends before the test releases it.
         let hold = std::sync::Arc::new(std::sync::Mutex::new(hold));
         let block = || {
             let (hold, said) = (hold.clone(), said.clone());

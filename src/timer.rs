@@ -8,7 +8,7 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-/// Below this many entries a clean-up pass is not worth its while.
+/// Below this many entries a clean-up pass is not worth its cost.
 const CLEANUP_MIN: usize = 64;
 
 struct Entry<T> {
@@ -66,8 +66,8 @@ impl<T> DeadlineQueue<T> {
         self.heap.peek().map(|entry| entry.deadline)
     }
 
-    /// Removes the earliest timer if its deadline has come. Cancelled ones come out too: tell
-    /// [`forget_cancelled`](Self::forget_cancelled) of those.
+    /// Removes the earliest timer if its deadline has come. Cancelled ones come out too: call
+    /// [`forget_cancelled`](Self::forget_cancelled) for those.
     pub fn pop_due(&mut self, now: u64) -> Option<T> {
         if self.heap.peek()?.deadline > now {
             return None;
@@ -129,8 +129,8 @@ fn is_earlier(ns: u64, when: f64) -> bool {
     ns < u64::MAX && (ns as f64) / 1e9 < when
 }
 
-/// The product was rounded down; a double's step at this size may exceed one nanosecond. By itself: where a timer is made the
-/// compiler would unroll the search for what hardly ever needs one step.
+/// The product was rounded down; a double's step at this size may exceed one nanosecond. A function of its own: inlined, the
+/// compiler would unroll a search that hardly ever takes one step.
 #[cold]
 #[inline(never)]
 fn first_after(mut ns: u64, when: f64) -> u64 {

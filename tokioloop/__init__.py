@@ -81,7 +81,7 @@ __all__ = (
     "uninstall",
 )
 
-# What is imported when it is asked for, and where it stands: few programs need all of it.
+# Names that are imported at first use, and their modules: few programs need all of them.
 _LATER = {
     name: module
     for module, names in {
@@ -117,5 +117,5 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-# Pickles made before the modules stood in folders name modules that are found there.
+# Pickles made before the modules were in folders name modules that are found there.
 __path__.append(f"{__path__[0]}/_former")

@@ -1,4 +1,4 @@
-"""Types of the native module: what runs per callback, per packet or per timer lives there."""
+"""Types of the native module, which has the code that runs per callback, per packet or per timer."""
 
 import asyncio
 import traceback
@@ -53,12 +53,12 @@ class TimerHandle(Handle, asyncio.TimerHandle):
     _when: float
 
 class Future[T](asyncio.Future[T]):
-    """``asyncio.Future`` for a ``TokioLoop``: its loop's thread changes it, any thread may look."""
+    """``asyncio.Future`` for a ``TokioLoop``: its loop's thread changes it, any thread may read it."""
 
     def __init__(self, *, loop: EventLoop | None = None) -> None: ...
 
 class Task[T](asyncio.Task[T]):
-    """``asyncio.Task`` for a ``TokioLoop``: its loop's thread changes it, any thread may look."""
+    """``asyncio.Task`` for a ``TokioLoop``: its loop's thread changes it, any thread may read it."""
 
     def __init__(
         self,
@@ -275,11 +275,11 @@ type _Pem = str | PathLike[str] | bytes | bytearray
 
 @final
 class ServerConfig:
-    """Settings of the server's side of TLS connections, for the ``ssl`` argument of ``create_server`` and its kin.
+    """Settings of the server's side of TLS connections, for the ``ssl`` argument of ``create_server`` and similar methods.
 
     ``certificate``: the chain, the server's own first; ``key``: its private key, not encrypted. Each is the path of
     a PEM file or PEM text as bytes. ``client_auth``: whether clients are asked for a certificate, and refused
-    without one. ``roots``: whose clients' certificates are accepted; needed with ``client_auth``, and only then.
+    without one. ``roots``: the authorities whose clients' certificates are accepted; needed with ``client_auth``, and only then.
     ``crls``: revocation lists; every client's own certificate is then checked. ``alpn``: protocols in order of
     preference; a client that offers only others is refused. ``session_tickets``: how many tickets a TLS 1.3 client
     gets to resume with; 0 for no resumption at all.
@@ -303,10 +303,10 @@ class ServerConfig:
 
 @final
 class ClientConfig:
-    """Settings of the client's side of TLS connections, for the ``ssl`` argument of ``create_connection`` and its kin.
+    """Settings of the client's side of TLS connections, for the ``ssl`` argument of ``create_connection`` and similar methods.
 
-    The server's certificate is always verified, with its name or address (``server_hostname``, else ``host``).
-    ``roots``: whose certificates are accepted: the path of a PEM file or PEM text as bytes; None for the system's.
+    The server's certificate is always verified, with its name or address (``server_hostname``, or ``host``).
+    ``roots``: the authorities whose certificates are accepted: the path of a PEM file or PEM text as bytes; None for the system's.
     ``certificate``, ``key``: for servers that ask for one. The others are as for ``ServerConfig``. Sessions are
     resumed between connections to the same server that are made with the same object.
     """
@@ -324,7 +324,7 @@ class ClientConfig:
 
 @final
 class Connection:
-    """What ``get_extra_info("ssl_object")`` gives of a connection made with one of these: any thread, no I/O."""
+    """The result of ``get_extra_info("ssl_object")`` for a connection made with one of these: any thread, no I/O."""
 
     @property
     def context(self) -> ServerConfig | ClientConfig: ...

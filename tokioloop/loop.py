@@ -34,7 +34,7 @@ _ROOMS = {
 
 
 class _Later:
-    """An attribute that a room's class defines, until that is imported: then the class's own stands in its place."""
+    """A placeholder for an attribute of a room's class, until that class is imported and its own attribute replaces this."""
 
     def __init__(self, room: str) -> None:
         self.room = room
@@ -75,7 +75,7 @@ else:
 class TokioLoop(_Rooms, Lifecycle, asyncio.AbstractEventLoop):  # type: ignore[misc]
     """An asyncio event loop: make one in each thread that needs one, run it there, close it at the end.
 
-    It may be made in one thread and run in another. While it runs, only its own thread may call it, but for
+    It may be made in one thread and run in another. While it runs, only its own thread may call it, except
     ``call_soon_threadsafe``, ``stop``, ``is_running``, ``is_closed``, ``time``, ``get_debug`` and ``repr``:
     anything else raises RuntimeError naming both threads.
     """

@@ -1,4 +1,4 @@
-"""The Tokio runtime that all loops of the process share: its settings and what it is doing.
+"""The Tokio runtime that all loops of the process share: its settings and its figures.
 
 tokioloop.runtime.configure(worker_threads=2, thread_name="names")
 tokioloop.runtime.metrics().blocking_threads
@@ -6,13 +6,13 @@ tokioloop.runtime.metrics().blocking_threads
 It starts when something first needs it, such as a name to be resolved, and there is one per process. Its threads block all
 signals and touch no Python object. Loops do their socket I/O themselves and need no thread of it.
 
-Names are looked up by threads of their own number: a look-up that the system's resolver keeps for long, which nothing can
-stop, takes no thread from other blocking work, nor the other way round. What is more than ``resolver_threads`` waits for its turn, and
-leaves the queue when it is cancelled.
+Name look-ups have a limit of their own: a look-up that is stuck in the system's resolver and can't be
+stopped takes no thread from other blocking work, nor the other way round. More than ``resolver_threads`` wait for their turn, and
+a cancelled one leaves the queue.
 
 The environment variables TOKIOLOOP_WORKER_THREADS, TOKIOLOOP_MAX_BLOCKING_THREADS, TOKIOLOOP_RESOLVER_THREADS and
 TOKIOLOOP_THREAD_NAME set the same;
-what ``configure`` was given comes first. They are read when the runtime starts; a value that is none raises ValueError there.
+``configure`` takes precedence. They are read when the runtime starts; an invalid value raises ValueError then.
 """
 
 from operator import index
@@ -32,9 +32,9 @@ class Metrics(NamedTuple):
     #: Threads that make blocking calls, busy or idle; idle ones end after ten seconds.
     blocking_threads: int
     idle_blocking_threads: int
-    #: Blocking calls that no thread has begun.
+    #: Blocking calls that have not begun.
     blocking_queue_depth: int
-    #: Tasks that no worker has taken.
+    #: Tasks that wait for a worker.
     global_queue_depth: int
     #: Look-ups of names that run.
     running_lookups: int
@@ -52,7 +52,7 @@ def configure(
     """Set how the runtime will be built; None leaves a setting as it is. May be called in any thread, more than once.
 
     worker_threads: how many threads run its tasks, from 1 to 32767; as many as there are cores if nothing is set.
-    max_blocking_threads: the most threads for blocking calls but look-ups, from 1 to 32767; 512 if nothing is set.
+    max_blocking_threads: the most threads for blocking calls except look-ups, from 1 to 32767; 512 if nothing is set.
     resolver_threads: how many names are looked up at a time, each by a thread, from 1 to 32767; 32 if nothing is set.
     thread_name: the name of its threads to the system, which keeps 15 bytes of it; "tokioloop" if nothing is set.
 
@@ -78,7 +78,7 @@ def _count(name: str, value: int | None) -> int | None:
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} must be an int or None, not {type(value).__name__}")
     count = index(value)
-    # Beyond this no number of the native side's is to be had; it says which are allowed.
+    # The native side's integers end here; its error names the allowed range.
     if not 0 <= count < 1 << 32:
         raise ValueError(f"{name} must be from 1 to 32767, not {count}")
     return count

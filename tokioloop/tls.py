@@ -1,4 +1,4 @@
-"""TLS by rustls, for those who choose it: configurations that stand where an ``ssl.SSLContext`` does.
+"""TLS by rustls, as an option: configurations to use where an ``ssl.SSLContext`` does.
 
 server = await loop.create_server(factory, host, port, ssl=tokioloop.tls.ServerConfig("server.pem", "server.key"))
 await loop.create_connection(factory, host, port, ssl=tokioloop.tls.ClientConfig())

@@ -1,32 +1,32 @@
-//! What the kernel reports of files that no number of ours stands for any more.
+//! Registrations of files that no descriptor of the loop names any more.
 //!
-//! A watched descriptor is closed, but its file lives on under another number (dup(2), a child process). The kernel goes on to report it,
-//! level-triggered in every wait, and nothing can name the registration. So a new instance takes over what is registered and still
-//! is what it was. That costs a few system calls for each source, so it waits until there were events in proportion.
+//! A watched descriptor is closed, but its file lives on under another number (dup(2), a child process). The kernel keeps reporting it,
+//! level-triggered in every wait, and no number names the registration. So a new instance takes over the registrations that are still
+//! valid. That costs a few system calls for each source, so it waits until there were events in proportion.
 
 use std::io;
 
 use super::source::{Kind, Source, Watch};
 use super::{Driver, Interest, Token};
 
-/// How many sources one stale event stands for: what it costs to take one over is in proportion to a wait that was in vain.
+/// How many sources one stale event counts for: the cost of taking one over is in proportion to a useless wait.
 const SOURCES_PER_EVENT: usize = 32;
 
-/// What tells that there are such registrations.
+/// Signs that there are such registrations.
 #[derive(Default)]
 pub struct Stale {
-    /// Events of nobody since the last new instance.
+    /// Events under unused tokens since the last new instance.
     events: usize,
     /// A watch that is reported without end.
     suspect: Option<Token>,
     /// A registration that ends every wait is known to be left.
     certain: bool,
-    /// It is worth looking.
+    /// It is worth checking.
     any: bool,
 }
 
 impl Stale {
-    /// An event came under a token that nobody has.
+    /// An event came under an unused token.
     #[cold]
     pub fn count(&mut self) {
         self.events += 1;
@@ -72,7 +72,7 @@ impl<T> Driver<T> {
         }
     }
 
-    /// Moves what is registered to a new instance, except what its number does not stand for any more.
+    /// Moves the registrations to a new instance, except those whose number is another file by now.
     fn begin_anew(&mut self) -> io::Result<()> {
         let new = self.epoll.anew()?;
         let mut old = std::mem::replace(&mut self.epoll, new);
@@ -91,7 +91,7 @@ impl<T> Driver<T> {
                 Kind::Watch(watch) => self.epoll.arm(fd, token, watch.interest(), true).map(drop),
             };
             if let Err(error) = added {
-                tracing::warn!(fd, %error, "a descriptor is not heard of any more");
+                tracing::warn!(fd, %error, "a descriptor is no longer reported");
             }
         }
         tracing::debug!(sources = self.sources.len(), "a new epoll instance");

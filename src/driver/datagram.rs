@@ -11,7 +11,7 @@ use super::source::{Kind, Source};
 use super::{Completion, Driver, ReadMode, Refused, Token};
 use crate::sys::datagram::{self, Batch, Name};
 
-/// A datagram socket: what was reported stays true until a call says otherwise.
+/// A datagram socket: reported readiness holds until a call finds otherwise.
 pub struct Datagram {
     pub mode: ReadMode,
     readable: bool,
@@ -24,7 +24,7 @@ pub struct Datagram {
     wide: bool,
     /// Given back with datagrams in it, to be handed out again.
     returned: Option<Box<Batch>>,
-    /// The owner comes for what was given back.
+    /// The owner will fetch the batch that was given back.
     held: bool,
 }
 
@@ -85,12 +85,12 @@ impl Datagram {
                 *spare = Some(batch);
                 match error.raw_os_error() {
                     Some(libc::EAGAIN) => self.readable = false,
-                    // Closed behind our back: it would fail for ever.
+                    // Closed by other code: it would fail forever.
                     Some(libc::EBADF | libc::ENOTSOCK) => {
                         self.readable = false;
                         return Some(Completion::ReadFailed(error));
                     }
-                    // That of a datagram sent before; what was received stands behind it.
+                    // The error of a datagram sent before; received datagrams are queued after it.
                     _ => return Some(Completion::ReadFailed(error)),
                 }
             }
@@ -98,7 +98,7 @@ impl Datagram {
         None
     }
 
-    /// Notes what became of a send; a refusal is waited out.
+    /// Records the result of a send; after a refusal the socket waits until it is writable.
     fn sent<R>(
         &mut self,
         fd: RawFd,
@@ -111,7 +111,7 @@ impl Datagram {
                 self.writable = false;
                 self.blocked = true;
                 self.armed = true;
-                // Also when it is armed: that asks the kernel anew. A Unix socket counts as writable though the receiver it
+                // Even when it is armed: that makes the kernel report again. A Unix socket counts as writable though the receiver it
                 // refused is full.
                 epoll.rearm_edge(fd, token, true)?;
                 Ok(None)
@@ -184,7 +184,7 @@ impl<T> Driver<T> {
         self.with_datagram(token, |fd| datagram::send_many(fd, datagrams))
     }
 
-    /// Somebody else's send was refused: `Writable` follows.
+    /// A send past the driver was refused: `Writable` follows.
     pub fn await_writable(&mut self, token: Token) -> io::Result<()> {
         self.with_datagram(token, |_| Err::<(), _>(io::ErrorKind::WouldBlock.into())).map(drop)
     }
@@ -195,7 +195,7 @@ impl<T> Driver<T> {
             && std::mem::take(&mut datagram.armed)
         {
             datagram.blocked = false;
-            // It can fail only if the descriptor was closed behind our back, which its user will hear of.
+            // It can fail only if other code closed the descriptor, and then the user's next call fails.
             let _ = self.epoll.rearm_edge(*fd, token, false);
         }
     }

@@ -6,7 +6,7 @@
 //! the rest.
 //!
 //! A registration is of a number and the file behind it, and goes with the file. Where a number is closed while its file lives on under
-//! another (dup(2), a child that inherited it), the registration stays, and nothing can name it any more: only a
+//! another (dup(2), a child that inherited it), the registration stays, and no number names it any more: only a
 //! new instance gets rid of it ([`Epoll::anew`]).
 
 use std::io;
@@ -29,7 +29,7 @@ const EVENTS_MAX: usize = 1024;
 
 const WAKER: mio::Token = mio::Token(usize::MAX);
 
-/// What the kernel said of a descriptor.
+/// The kernel's report on a descriptor.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ready {
     pub readable: bool,
@@ -102,7 +102,7 @@ impl Epoll {
         }
     }
 
-    /// Registers anew, with or without edges of writing. What is ready now counts as an edge.
+    /// Registers again, with or without edges of writing. Present readiness counts as an edge.
     pub fn rearm_edge(&mut self, fd: RawFd, token: Token, writable: bool) -> io::Result<()> {
         let interest = match writable {
             true => mio::Interest::READABLE | mio::Interest::WRITABLE,
@@ -144,7 +144,7 @@ impl Epoll {
         }
     }
 
-    /// Reports and forgets what the last wait saw; false when that was nothing.
+    /// Reports and clears the events of the last wait; false when there were none.
     pub fn drain(&mut self, mut report: impl FnMut(Token, Ready)) -> bool {
         let mut count = 0;
         for event in &self.events {

@@ -1,4 +1,4 @@
-//! The loop's own I/O driver: it waits, reads, accepts and reports what is done.
+//! The loop's own I/O driver: it waits, reads, accepts and reports completions.
 //!
 //! The contract is completion-shaped. A descriptor is registered once and becomes a [`Token`] (slot and
 //! generation, so that a reused descriptor is never mistaken for its predecessor). Standing orders ("read
@@ -8,7 +8,7 @@
 //!
 //! One pass of the loop: [`wait`](Driver::wait) (touches nothing but the kernel's event buffer, so it may run
 //! detached from the interpreter) → [`collect`](Driver::collect) → [`next_completion`](Driver::next_completion), at most
-//! [`pending`](Driver::pending) times, so that a busy source goes to the back of the queue and starves nobody.
+//! [`pending`](Driver::pending) times, so that a busy source goes to the back of the queue and does not starve others.
 //!
 //! Threads: a driver belongs to its loop's thread. Only the waker made by [`Driver::waker`] is shared.
 
@@ -40,29 +40,29 @@ new_key_type! {
     pub struct Token;
 }
 
-/// What a stream, or a datagram socket, does with what arrives.
+/// What a stream or a datagram socket does with arriving data.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ReadMode {
     /// Nothing: reading is paused, bytes stay in the kernel.
     Paused,
     /// Receives into the driver's buffer and reports [`Completion::Received`].
     Bytes,
-    /// The same; but where much comes in, it reports [`Completion::Large`]. Streams only.
+    /// The same, except that it reports large amounts as [`Completion::Large`]. Streams only.
     Objects,
     /// Reports [`Completion::Readable`]; the owner then calls [`Driver::recv_into`].
     Readiness,
 }
 
-/// One thing that is done. The data of a `Received` is in [`Driver::received`] until the next call.
+/// One completed operation. The data of a `Received` is in [`Driver::received`] until the next call.
 #[derive(Debug)]
 pub enum Completion {
-    /// So many bytes came in; 0 is the end of the stream.
+    /// This many bytes came in; 0 is the end of the stream.
     Received(usize),
     ReadFailed(io::Error),
     /// A stream in [`ReadMode::Readiness`] has something to read. It is reported again after [`Driver::recv_into`] or
     /// [`Driver::set_read_mode`].
     Readable,
-    /// So many bytes wait in the kernel: the owner receives them into memory of its own with [`Driver::recv_into`], which saves a
+    /// This many bytes wait in the kernel: the owner receives them into memory of its own with [`Driver::recv_into`], which saves a
     /// copy. As for `Readable`, it is the owner's turn.
     Large(usize),
     /// A stream that refused bytes takes them again.
@@ -83,10 +83,10 @@ pub enum Completion {
 /// Size of the buffer that all streams of a loop receive into: stays within a core's L2 cache.
 const RECEIVE_BUFFER: usize = 256 * 1024;
 
-/// From how many bytes on a read counts as large: below, a copy costs less than to ask the kernel how much there is.
+/// From how many bytes on a read counts as large: below, a copy costs less than asking the kernel for the amount.
 const LARGE: usize = 16 * 1024;
 
-/// The fewest registrations after which it is worth looking for sources that nobody needs.
+/// The fewest registrations after which it is worth looking for unused sources.
 const SWEEP_AFTER: usize = 64;
 
 /// Descriptors are small numbers that the kernel hands out: spreading them is enough.
@@ -111,7 +111,7 @@ pub struct Driver<T> {
     epoll: Epoll,
     sources: SlotMap<Token, Source<T>>,
     by_fd: HashMap<RawFd, Token, BuildHasherDefault<NumberHasher>>,
-    /// How many more are registered before it is next looked for those that nobody needs.
+    /// How many more registrations until the next search for unused sources.
     until_sweep: usize,
     queue: VecDeque<Token>,
     /// Waits so far.
@@ -122,7 +122,7 @@ pub struct Driver<T> {
     spare: Option<Box<Batch>>,
 }
 
-/// Why a descriptor is not registered, and what its owner wanted to leave with it: to be dropped outside of the loop's claim.
+/// Why a descriptor is not registered, and its owner's data: to be dropped outside the loop's claim.
 #[derive(Debug)]
 pub struct Refused<T> {
     pub error: io::Error,
@@ -241,7 +241,7 @@ impl<T> Driver<T> {
         self.until_sweep = self.until_sweep.saturating_sub(1);
     }
 
-    /// Forgets a source and returns what its owner left with it. The descriptor stays open.
+    /// Removes a source and returns its owner's data. The descriptor stays open.
     pub fn deregister(&mut self, token: Token) -> Option<T> {
         let source = self.sources.remove(token)?;
         // A watch may outlive its descriptor, whose number may be another source's by now: that one stays registered. And a
@@ -256,7 +256,7 @@ impl<T> Driver<T> {
     }
 
     /// As [`deregister`](Self::deregister), for a descriptor that is closed with its last owner: the kernel forgets it by itself.
-    /// Makes no system call, which in a forked child would reach what the parent has registered.
+    /// Makes no system call: in a forked child that would change the parent's registrations.
     pub fn abandon(&mut self, token: Token) -> Option<T> {
         let source = self.sources.remove(token)?;
         if self.by_fd.get(&source.fd) == Some(&token) {
@@ -265,7 +265,7 @@ impl<T> Driver<T> {
         Some(source.data)
     }
 
-    /// Forgets watches that their owner says are of no use any more, and returns what it left with them. Looks only after as
+    /// Removes watches that their owner declares unused, and returns its data. Searches only after as
     /// many registrations as sources were left the last time, so that it costs little, and the number of sources stays in
     /// proportion to those in use.
     pub fn sweep(&mut self, is_useless: impl Fn(&T, bool) -> bool) -> Vec<T> {
@@ -321,13 +321,13 @@ impl<T> Driver<T> {
         self.epoll.wait(timeout)
     }
 
-    /// As [`wait`](Self::wait), for what has happened already.
+    /// As [`wait`](Self::wait), without waiting: only for events that have happened already.
     pub fn look(&mut self) -> io::Result<()> {
         self.waits += 1;
         self.epoll.wait(Some(Duration::ZERO))
     }
 
-    /// Notes what the last wait saw. Returns whether anything did happen.
+    /// Records the events of the last wait. Returns whether there were any.
     pub fn collect(&mut self) -> bool {
         let Self { epoll, sources, queue, stale, waits, .. } = self;
         let happened = epoll.drain(|token, ready| {
@@ -352,7 +352,7 @@ impl<T> Driver<T> {
         self.queue.len()
     }
 
-    /// The next completion. None is no proof of emptiness: a source may have been paused or drained meanwhile.
+    /// The next completion. None does not mean that the queue is empty: a source may have been paused or drained meanwhile.
     pub fn next_completion(&mut self) -> Option<(Token, Completion)> {
         let token = self.queue.pop_front()?;
         let source = self.sources.get_mut(token)?;
@@ -381,7 +381,7 @@ impl<T> Driver<T> {
 
     // ---- orders -------------------------------------------------------------------------------------
 
-    /// Sets what a stream or a datagram socket does with what arrives.
+    /// Sets what a stream or a datagram socket does with arriving data.
     pub fn set_read_mode(&mut self, token: Token, mode: ReadMode) {
         match self.sources.get_mut(token).map(|source| &mut source.kind) {
             Some(Kind::Stream(stream)) => stream.mode = mode,
@@ -391,7 +391,7 @@ impl<T> Driver<T> {
         self.requeue(token);
     }
 
-    /// Reads what a stream has, one that was reported `Readable` or `Large`, into the owner's memory; 0 is the end of the stream.
+    /// Reads from a stream that was reported `Readable` or `Large`, into the owner's memory; 0 is the end of the stream.
     ///
     /// # Safety
     /// `ptr` must be valid for writing `len` bytes for the time of the call.
@@ -416,7 +416,7 @@ impl<T> Driver<T> {
         self.with_stream(token, total, |fd, stream| stream.send_vectored(fd, pieces, total))
     }
 
-    /// What a stream brought last is to be met again: its end, which a read finds as often as it is asked for.
+    /// The last report of a stream must come again: its end, which every further read finds.
     pub fn report_readable(&mut self, token: Token) {
         if let Some(Source { kind: Kind::Stream(stream), .. }) = self.sources.get_mut(token) {
             stream.report_readable();
@@ -424,7 +424,7 @@ impl<T> Driver<T> {
         }
     }
 
-    /// Somebody sends on a stream past the driver and has more: `Writable` follows, after the kernel took bytes again if it is
+    /// The owner sends on a stream past the driver and has more: `Writable` follows, after the kernel took bytes again if it is
     /// `full`.
     pub fn report_writable(&mut self, token: Token, full: bool) {
         if let Some(Source { kind: Kind::Stream(stream), .. }) = self.sources.get_mut(token) {
@@ -451,8 +451,8 @@ impl<T> Driver<T> {
         Ok(sent)
     }
 
-    /// Says what a watched descriptor is watched for. An empty interest silences it. Returns its token, which is a new one where
-    /// the number stands for another file by now: what comes of the former one is not its.
+    /// Sets the events that a descriptor is watched for. An empty interest silences it. Returns its token, which is a new one where
+    /// the number is another file by now: events of the former file must not reach it.
     pub fn watch(&mut self, token: Token, interest: Interest) -> io::Result<Token> {
         let Some(Source { fd, kind: Kind::Watch(watch), .. }) = self.sources.get_mut(token) else {
             return Err(io::ErrorKind::NotFound.into());
@@ -470,7 +470,7 @@ impl<T> Driver<T> {
         Ok(token)
     }
 
-    /// Accepts again after a failure for want of descriptors or memory.
+    /// Accepts again after a failure for lack of descriptors or memory.
     pub fn resume_listener(&mut self, token: Token) -> io::Result<()> {
         if let Some(Source { fd, kind: Kind::Listener(listener), .. }) = self.sources.get_mut(token)
             && listener.resume()

@@ -1,4 +1,4 @@
-//! The state of one registered descriptor: what the kernel last said of it, and what its owner wants.
+//! The state of one registered descriptor: the kernel's last report, and its owner's orders.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{OwnedFd, RawFd};
@@ -14,7 +14,7 @@ pub struct Source<T> {
     /// Owns `fd` where that is a number of the driver's own.
     pub own: Option<OwnedFd>,
     pub kind: Kind,
-    /// Stands in the driver's queue.
+    /// Is in the driver's queue.
     pub queued: bool,
     pub data: T,
 }
@@ -27,7 +27,7 @@ pub enum Kind {
 }
 
 impl<T> Source<T> {
-    /// Takes in what the kernel said; true when there is something to report now.
+    /// Takes in the kernel's report; true when there is something to report now.
     pub fn notice(&mut self, ready: Ready) -> bool {
         match &mut self.kind {
             Kind::Stream(stream) => stream.notice(ready),
@@ -47,7 +47,7 @@ impl<T> Source<T> {
         }
     }
 
-    /// Does one thing that is ready, if its owner still wants it.
+    /// Does one operation that is ready, if its owner still wants it.
     pub fn complete(&mut self, buffer: &mut [u8], spare: &mut Option<Box<Batch>>) -> Option<Completion> {
         match &mut self.kind {
             Kind::Stream(stream) => stream.complete(self.fd, buffer),
@@ -68,11 +68,11 @@ pub enum Io {
     File,
 }
 
-/// A connected socket or a pipe, edge-triggered: what was reported stays true until a call says otherwise.
+/// A connected socket or a pipe, edge-triggered: reported readiness holds until a call finds otherwise.
 pub struct Stream {
     pub mode: ReadMode,
     io: Io,
-    /// The kernel reports nothing of it, and it never makes anybody wait.
+    /// The kernel does not report on it, and its calls never block.
     always: bool,
     readable: bool,
     /// A short read does not mean that it is drained: the end is in sight, or urgent data was.
@@ -80,9 +80,9 @@ pub struct Stream {
     writable: bool,
     /// The kernel refused bytes; the owner waits for `Writable`.
     blocked: bool,
-    /// The last read brought much: worth asking how much there is.
+    /// The last read was large: it is worth asking for the amount.
     large: bool,
-    /// The next read asks for all that the kernel said there is.
+    /// The next read asks for all bytes that the kernel reported.
     whole: bool,
 }
 
@@ -101,7 +101,7 @@ impl Stream {
         }
     }
 
-    /// The kernel does not report on this one: taken for ready at any time.
+    /// The kernel does not report on this one: it counts as ready at any time.
     pub fn set_always_ready(&mut self) {
         self.always = true;
         self.readable = true;
@@ -171,8 +171,8 @@ impl Stream {
         let whole = std::mem::take(&mut self.whole);
         match result {
             Ok((n, cut)) => {
-                // A read that the kernel could not fill has emptied the socket: the next byte is a new edge. So has one of all
-                // there was: what came since the kernel was asked came after the edge that had it asked, and is another.
+                // A read that the kernel could not fill has emptied the socket: the next byte is a new edge. So has a read of all
+                // reported bytes: later bytes came after the edge that made the driver ask, and are another edge.
                 self.readable = (n == len && !whole) || cut || (self.more && n > 0);
                 Ok(n)
             }
@@ -213,7 +213,7 @@ impl Stream {
     }
 
     fn sent(&mut self, total: usize, result: io::Result<usize>) -> io::Result<usize> {
-        // What could not be tried here is tried in the loop's next turn.
+        // A write that must not be tried here is tried in the loop's next turn.
         let mut untried = false;
         let result = match result {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
@@ -238,23 +238,23 @@ impl Stream {
 pub struct Listener {
     shared: bool,
     ready: bool,
-    /// Found out since the last event: it costs a system call, which connections that come together share.
+    /// Asked since the last event: it costs a system call, which connections that come together share.
     non_blocking: bool,
-    /// The owner resumes: the system is out of descriptors or memory, or nothing but errors came.
+    /// The owner resumes it: the system is out of descriptors or memory, or only errors came.
     suspended: bool,
     /// Connections in a row that failed while they were accepted.
     failed: u32,
 }
 
-/// What an error of accept(2) says.
+/// The meaning of an error of accept(2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AcceptError {
     /// There is no descriptor or memory for one more connection; the next attempt would fail too, and the connection waits.
     Exhausted,
     /// The socket does not listen (any more).
     Dead,
-    /// One connection came to nothing: its peer or its network failed, or a rule forbids it. The next one has nothing to do
-    /// with it.
+    /// One connection failed: its peer or its network, or a security rule forbids it. The next one is not
+    /// affected.
     OfOne,
 }
 
@@ -263,17 +263,17 @@ impl AcceptError {
         match error.raw_os_error() {
             Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => Self::Exhausted,
             Some(libc::EBADF | libc::ENOTSOCK | libc::EINVAL | libc::EFAULT) => Self::Dead,
-            // accept(2) passes on what is pending on the new connection, and kernels differ in what that may be.
+            // accept(2) passes on errors that are pending on the new connection, and kernels differ in what that may be.
             _ => Self::OfOne,
         }
     }
 }
 
-/// How many waits in a row report a watch before it is asked whether that is still the descriptor that was meant.
+/// How many waits in a row report a watch before the driver checks whether that is still the intended descriptor.
 const SUSPECT: u32 = 1024;
 
-/// How many connections in a row may fail: more than wait in most queues. What fails longer fails whatever comes (a rule that
-/// forbids the call itself), and would keep the loop busy for ever.
+/// How many connections in a row may fail: more than wait in most queues. A longer failure does not depend on the connection (a security rule
+/// forbids the call itself), and would keep the loop busy forever.
 const MOST_FAILED: u32 = 1024;
 
 impl Listener {
@@ -307,7 +307,7 @@ impl Listener {
         }
         match sys::socket::accept(fd, &mut self.non_blocking) {
             Ok((socket, address)) => {
-                // The next wait tells whether there is more, if nobody else took it.
+                // The next wait reports whether there is more, unless another loop took it.
                 self.ready = !self.shared;
                 self.failed = 0;
                 Some(Completion::Accepted(socket, address))
@@ -329,7 +329,7 @@ impl Listener {
     }
 }
 
-/// A descriptor that somebody else reads and writes.
+/// A descriptor that other code reads and writes.
 #[derive(Default)]
 pub struct Watch {
     interest: Interest,
@@ -343,8 +343,8 @@ impl Watch {
         self.interest
     }
 
-    /// It was reported by that wait. True every so many waits in a row, while it is watched level-triggered: then it may be that
-    /// nobody can deal with it.
+    /// It was reported by that wait. True every so many waits in a row, while it is watched level-triggered: then perhaps
+    /// no code can handle the event.
     pub fn is_suspect(&mut self, wait: u64) -> bool {
         let (last, count) = self.reported;
         let count = if last + 1 == wait { count + 1 } else { 0 };
@@ -358,7 +358,7 @@ impl Watch {
 
     pub fn set(&mut self, interest: Interest) {
         if self.interest.edge != interest.edge {
-            // Armed anew, it is told anew of what is ready; an edge may be past.
+            // Armed again, it gets its readiness again; an edge may be past.
             self.ready = Ready::default();
         }
         self.interest = interest;

@@ -320,7 +320,7 @@ fn a_shared_listener_leaves_the_rest_of_the_queue_to_the_next_wait_and_to_others
         );
         seen.len()
     };
-    // Nobody sleeps, so each is told; the level is reported until the queue is empty.
+    // No instance sleeps, so each gets a report; the level is reported until the queue is empty.
     assert_eq!([accepted(&mut one), accepted(&mut one), accepted(&mut other)], [1, 1, 1]);
     assert_eq!([accepted(&mut one), accepted(&mut other)], [0, 0]);
 }

@@ -1,4 +1,4 @@
-//! Work across loops: a coroutine begun on another loop, and a job's end brought to the loop that awaits it. One message each
+//! Work across loops: a coroutine begun on another loop, and a job's end sent to the loop that awaits it. One message each
 //! way.
 
 use pyo3::prelude::*;
@@ -20,7 +20,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Posts the end to the loop that waits. Attached. One that is closed wants no answer.
+    /// Posts the end to the loop that waits. Attached. A closed loop needs none.
     pub fn send(self, end: End) {
         let key = self.key;
         let _ = self.inbox.post(Post::Finished(Box::new(move |on| {
@@ -52,7 +52,7 @@ pub fn _outcome_of<'py>(job: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, P
     Ok(Some(waiting.into_bound(py)))
 }
 
-/// Have a coroutine run on a loop, in a copy of the caller's context; the job. Any thread. RuntimeError when it is closed.
+/// Runs a coroutine on a loop, in a copy of the caller's context; returns the job. Any thread. RuntimeError when the loop is closed.
 #[pyfunction]
 pub fn _run_on<'py>(
     event_loop: &Bound<'py, EventLoop>,
@@ -68,7 +68,7 @@ pub fn _run_on<'py>(
     match posted {
         Ok(()) => Ok(job),
         Err(refused) => {
-            // Nobody is told of a job that never was.
+            // A job that never began notifies no one.
             job_type::state_of(&job).revoke(py);
             drop(refused);
             Err(closed())

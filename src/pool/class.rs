@@ -24,7 +24,7 @@ const MOST_WORKERS: usize = 32_767;
 #[pyclass(frozen, subclass, module = "tokioloop._tokioloop")]
 #[derive(Default)]
 pub struct Pool {
-    /// Made by `__init__`, of whichever class derives from this.
+    /// Made by the `__init__` of the derived class.
     queues: OnceLock<Arc<Queues>>,
 }
 
@@ -50,7 +50,7 @@ impl Pool {
         Self::default()
     }
 
-    /// Make the queues of so many workers; another object for them. ValueError for a number below 1, RuntimeError the second time.
+    /// Makes the queues of that many workers, and an object for them. ValueError for a number below 1, RuntimeError the second time.
     fn _begin(&self, threads: i64) -> PyResult<Self> {
         let threads = match usize::try_from(threads) {
             Ok(threads @ 1..=MOST_WORKERS) => threads,
@@ -103,7 +103,7 @@ impl Pool {
         Ok(self.queues()?.is_closing())
     }
 
-    /// Cancel the jobs that nobody has begun, or with an error, end them with that; how many. Any thread.
+    /// Cancel the jobs that have not begun, or end them with an error; returns how many. Any thread.
     #[pyo3(signature = (error=None))]
     fn _end_waiting(&self, py: Python<'_>, error: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
         if error.is_none() {
@@ -117,7 +117,7 @@ impl Pool {
         Ok(count)
     }
 
-    /// Cancel the jobs that were begun and have not ended, for those who wait for them; what they do goes on. Any thread.
+    /// Cancel the futures of jobs that have begun and not ended; their work continues. Any thread.
     fn _end_begun(&self, py: Python<'_>) -> PyResult<()> {
         for begun in &self.queues()?.begun {
             let jobs: Vec<_> = {
@@ -131,13 +131,13 @@ impl Pool {
         Ok(())
     }
 
-    /// No worker is left. Jobs that still come in are cancelled.
+    /// No worker is left. Jobs that are still submitted are cancelled.
     fn _finish(&self, py: Python<'_>) -> PyResult<()> {
         self.queues()?.finish();
         self._end_waiting(py, None).map(drop)
     }
 
-    /// Jobs that nobody has begun, and for each worker how many it began, stole and has running. Any thread.
+    /// Jobs that have not begun, and for each worker how many it began, stole and has running. Any thread.
     fn _figures(&self, py: Python<'_>) -> PyResult<(usize, Vec<WorkerFigures>)> {
         let queues = self.queues()?;
         let read = |figure: &AtomicUsize| figure.load(Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! How a job ends, and who is told.
+//! How a job ends, and how its waiters are notified.
 //!
 //! `wait` and `as_completed` of `concurrent.futures` lock a future's condition and look at its state: a condition is made when first
 //! asked for, and from then on the end is written under it too.
@@ -16,18 +16,18 @@ use crate::inbox::InboxSender;
 use crate::py::fatal::Fatal;
 use crate::py::{Owned, context, imports, raw};
 
-/// What came out of a job that ended.
+/// The outcome of a job.
 struct Ended {
     watchers: Vec<Watcher>,
     begun: Option<Begun>,
-    /// What was not done.
+    /// The work that was not done.
     work: Option<Work>,
 }
 
 /// Of a job that was ended: the coroutine that had been begun, and what a callback raised.
 type Outcome = (Option<Begun>, PyResult<()>);
 
-/// Ends a job and tells who waits; false if it had ended. Any attached thread.
+/// Ends a job and notifies its waiters; false if it had ended. Any attached thread.
 pub fn end(job: &Bound<'_, PyAny>, end: End) -> PyResult<bool> {
     match end_if(job, end, |_, _| true)? {
         Some((_, told)) => told.map(|()| true),
@@ -35,8 +35,8 @@ pub fn end(job: &Bound<'_, PyAny>, end: End) -> PyResult<bool> {
     }
 }
 
-/// `Future.cancel()`: a job that waits ends at once. So does one whose coroutine runs, for those who wait for it; the
-/// coroutine is asked to cancel itself. A function that runs can't be cancelled. Any attached thread.
+/// `Future.cancel()`: a job that waits ends at once. The future of one whose coroutine runs ends too, and the
+/// coroutine's task is cancelled. A function that runs can't be cancelled. Any attached thread.
 pub fn cancel(job: &Bound<'_, PyAny>) -> PyResult<bool> {
     let py = job.py();
     let state = job_type::state_of(job);
@@ -46,7 +46,7 @@ pub fn cancel(job: &Bound<'_, PyAny>) -> PyResult<bool> {
     let mut ended =
         end_if(job, End::Cancelled, |state, inner| state == State::Pending || inner.begun.is_some())?;
     if ended.is_none() && state.state() == State::Running {
-        // It was being called. Asked only now, for a job that waited a moment ago said nothing of that.
+        // It was being called. Checked only now, since a job that waited a moment ago did not show that.
         let to_be_one = is_to_be_coroutine(py, state)?;
         ended = end_if(job, End::Cancelled, |_, inner| inner.begun.is_some() || to_be_one)?;
     }
@@ -70,7 +70,7 @@ fn is_to_be_coroutine(py: Python<'_>, job: &Job) -> PyResult<bool> {
     }
 }
 
-/// Asks for cancellation and leaves the job to end by itself, as a task does; one that waits ends at once. False if a function
+/// Requests cancellation and lets the job end by itself, as a task does; one that waits ends at once. False if a function
 /// runs, or the job has ended. Any attached thread.
 pub fn ask_to_cancel(job: &Bound<'_, PyAny>) -> PyResult<bool> {
     if let Some((_, told)) = end_if(job, End::Cancelled, |state, _| state == State::Pending)? {
@@ -95,10 +95,10 @@ pub fn ask_to_cancel(job: &Bound<'_, PyAny>) -> PyResult<bool> {
     Ok(true)
 }
 
-/// What the task waits for may be the program's, and is asked in a copy of the caller's context, as by `call_soon_threadsafe`.
+/// The awaited object may be the program's: its `cancel` runs in a copy of the caller's context, as by `call_soon_threadsafe`.
 fn post_cancel(py: Python<'_>, inbox: &InboxSender<Post>, task: Owned) -> PyResult<()> {
     let context = context::copy_current(py)?;
-    // A loop that is closed runs the task no further anyway.
+    // A closed loop runs the task no further anyway.
     drop(inbox.post(Post::Finished(Box::new(move |on| outside::cancel(on.event_loop(), &task, &context)))));
     Ok(())
 }
@@ -113,7 +113,7 @@ fn end_if(
     let mut end = Some(end);
     loop {
         let Some(made) = state.condition_if_made(py) else {
-            // Nobody has seen the condition; who asks for it from now on sees the end.
+            // The condition is unknown to other threads; a thread that asks for it from now on sees the end.
             let mut inner = state.inner.lock(py);
             if inner.condition.is_some() {
                 continue;
@@ -172,12 +172,12 @@ fn write_locked(
     job.set_state(if matches!(how, End::Cancelled) { State::Cancelled } else { State::Finished });
     inner.end = Some(how);
     let begun = inner.begun.take();
-    // Until its first step is over nobody can reach the task: whoever makes the step sees the wish.
+    // Until its first step is over the task can't be reached: the thread that makes the step sees the request.
     inner.cancel_wanted = begun.as_ref().map_or(inner.calling.is_some(), |begun| begun.task.is_none());
     Some(Ended { watchers: std::mem::take(&mut inner.watchers), begun, work: inner.work.take() })
 }
 
-/// The locked half of what `concurrent.futures` wants to be told.
+/// The half of `concurrent.futures`' notifications that needs its lock.
 fn tell_waiters(job: &Bound<'_, PyAny>, made: &Condition) -> PyResult<()> {
     let py = job.py();
     let method = match job_type::state_of(job).end_of(py) {
@@ -200,18 +200,18 @@ fn finish(
     let Some(ended) = written else { return Ok(None) };
     let mut told = Ok(());
     if let Some(Work::Coroutine { coro, .. }) = &ended.work {
-        // Else it would say at its end that nobody awaited it.
+        // Otherwise it would warn at its end that it was never awaited.
         told = coro.bind(job.py()).call_method0("close").map(drop);
     }
     for watcher in ended.watchers {
-        // All are told, whatever becomes of others.
+        // All are notified, whatever happens to others.
         let one = tell(job, watcher);
         told = first_error(job, told, one);
     }
     Ok(Some((ended.begun, told)))
 }
 
-/// Of two errors one can be returned, the one that came first or else that which must leave a run; the other is written down.
+/// Of two errors one can be returned, the first one, or the one that must leave a run; the other is logged.
 fn first_error(job: &Bound<'_, PyAny>, former: PyResult<()>, new: PyResult<()>) -> PyResult<()> {
     let py = job.py();
     match (former, new) {
@@ -226,7 +226,7 @@ fn first_error(job: &Bound<'_, PyAny>, former: PyResult<()>, new: PyResult<()>) 
     }
 }
 
-/// Tells one who waits that the job has ended. As in `concurrent.futures`, what a callback raises is logged; only what is no
+/// Notifies one waiter that the job has ended. As in `concurrent.futures`, an error of a callback is logged; only one that is not an
 /// Exception (KeyboardInterrupt) is returned.
 pub fn tell(job: &Bound<'_, PyAny>, watcher: Watcher) -> PyResult<()> {
     let py = job.py();
@@ -260,7 +260,7 @@ fn log_failed_callback(job: &Bound<'_, PyAny>, error: PyErr) {
     }
 }
 
-/// Holds a job on its way to being done, and ends it if it is dropped before that.
+/// Holds a job in transit, and ends it if it is dropped before the job's end.
 pub struct Pledge(Option<Owned>);
 
 impl Pledge {
@@ -294,7 +294,7 @@ impl Drop for Pledge {
     }
 }
 
-/// Ends a job that nobody will do. May run in a finaliser: an error that is set stays so.
+/// Ends a job that will not be done. May run in a finaliser: an error that is set stays so.
 #[cold]
 fn break_off(job: &Bound<'_, PyAny>) {
     // SAFETY: attached; the exception is set back.

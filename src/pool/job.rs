@@ -1,4 +1,4 @@
-//! A job: what is to be called, who waits for it, how it ended.
+//! A job: its call, its waiters, its outcome.
 //!
 //! It goes from pending to running to finished, or is cancelled on the way; each step is taken once, under the lock inside.
 //! How it ends is in `end`.
@@ -30,7 +30,7 @@ impl State {
     }
 }
 
-/// What a job does when it is taken.
+/// The work of a job.
 pub enum Work {
     /// A function; a coroutine that it returns is run.
     Call(RemoteCall),
@@ -40,7 +40,7 @@ pub enum Work {
     },
 }
 
-/// Who is told of the end.
+/// A waiter for the end.
 pub enum Watcher {
     /// Called with the job, in the thread that ends it.
     Callback(Owned),
@@ -55,7 +55,7 @@ pub(super) struct Begun {
     pub task: Option<Owned>,
 }
 
-/// What `concurrent.futures` locks and changes.
+/// The objects that `concurrent.futures` locks and changes.
 pub struct Condition {
     pub condition: Owned,
     /// A list.
@@ -66,7 +66,7 @@ pub struct Condition {
 pub(super) struct Inner {
     pub work: Option<Work>,
     pub end: Option<End>,
-    /// What is being called, borrowed from the [`Calling`] that says so.
+    /// The object being called, borrowed from its [`Calling`].
     pub calling: Option<NonNull<ffi::PyObject>>,
     pub begun: Option<Begun>,
     /// The coroutine is to be cancelled once its first step is over.
@@ -102,8 +102,8 @@ impl Job {
         self.state.store(state as u8, Ordering::Release);
     }
 
-    /// Takes out what is to be done, for the one who does it now on the loop of that inbox; None if it was cancelled. The
-    /// [`Calling`] goes before the work does.
+    /// Takes out the work, for a caller that does it now on the loop of that inbox; None if it was cancelled. The
+    /// [`Calling`] must be dropped before the work.
     pub fn take_work<'py>(
         &self,
         py: Python<'py>,
@@ -123,16 +123,16 @@ impl Job {
         Some((work, Calling(self, py)))
     }
 
-    /// Takes the work away from a job that nobody is to do.
+    /// Takes the work away from a job that must not be done.
     pub fn revoke(&self, py: Python<'_>) {
         let work = self.inner.lock(py).work.take();
         drop(work);
     }
 
-    /// A reference to what is being called.
+    /// A reference to the object being called.
     pub fn callee(&self, py: Python<'_>) -> Option<Owned> {
         let inner = self.inner.lock(py);
-        // SAFETY: attached; alive as long as it stands there, which it does while the lock is held.
+        // SAFETY: attached; alive as long as it is in this field, which it is while the lock is held.
         inner.calling.map(|callee| unsafe { Owned::borrow(callee.as_ptr()) })
     }
 
@@ -166,7 +166,7 @@ impl Job {
         self.inner.lock(py).begun.as_ref()?.task.as_ref().map(|task| task.clone_ref(py))
     }
 
-    /// Adds somebody to be told of the end; gives it back if that has been.
+    /// Adds a waiter; gives it back if the job has ended.
     pub fn watch(&self, py: Python<'_>, watcher: Watcher) -> Result<(), Watcher> {
         let mut inner = self.inner.lock(py);
         if self.state().is_done() {
@@ -252,7 +252,7 @@ impl Job {
     }
 }
 
-/// As long as it lives, others can see what is being called: so they know whether that will give a coroutine.
+/// As long as it lives, others can see the object being called, and so whether it will give a coroutine.
 pub struct Calling<'a, 'py>(&'a Job, Python<'py>);
 
 impl Drop for Calling<'_, '_> {

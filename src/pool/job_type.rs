@@ -1,5 +1,5 @@
 //! The Python face of a job: with `tokioloop`'s `JobFuture`, a class over it and `concurrent.futures.Future`, all that
-//! users of futures know. What blocks is in Python (`tokioloop/_pool/job.py`).
+//! users of futures know. Blocking calls are in Python (`tokioloop/_pool/job.py`).
 
 use std::ffi::{c_int, c_void};
 use std::mem::MaybeUninit;
@@ -19,7 +19,7 @@ use crate::py::{Owned, imports, raw};
 #[repr(C)]
 struct JobObject {
     header: ffi::PyObject,
-    /// Filled in by [`create`] before anybody sees the object.
+    /// Filled in by [`create`] before other code sees the object.
     job: MaybeUninit<Job>,
 }
 
@@ -73,14 +73,14 @@ pub fn create(py: Python<'_>, work: Work) -> PyResult<Owned> {
     }
 }
 
-/// What is behind a job object. Any thread.
+/// The state of a job object. Any thread.
 #[inline]
 pub fn state_of<'a>(job: &Bound<'_, PyAny>) -> &'a Job {
     // SAFETY: jobs are made by `create` only, which fills it in; it lives as long as the object.
     unsafe { (*job.as_ptr().cast::<JobObject>()).job.assume_init_ref() }
 }
 
-/// The same, of an object that may be anything. TypeError if it is no job.
+/// The same, of an object that may be anything. TypeError if it is not a job.
 pub fn checked_state_of<'a>(object: &Bound<'_, PyAny>) -> PyResult<&'a Job> {
     if object.get_type().as_type_ptr() != CLASS.derived() {
         return Err(PyTypeError::new_err("a job is required"));
@@ -187,7 +187,7 @@ unsafe extern "C" fn result(
     nargs: isize,
     keywords: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: as promised to it.
+    // SAFETY: the caller's promise, passed on.
     unsafe {
         outcome(object, args, nargs, keywords, "result", |py, end| match end {
             End::Result(value) => Ok(value),
@@ -203,7 +203,7 @@ unsafe extern "C" fn exception(
     nargs: isize,
     keywords: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: as promised to it.
+    // SAFETY: the caller's promise, passed on.
     unsafe {
         outcome(object, args, nargs, keywords, "exception", |py, end| match end {
             End::Result(_) => Ok(Owned::steal(raw::none(py))),

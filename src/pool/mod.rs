@@ -1,21 +1,21 @@
 //! Pools of workers, each a thread with a loop of its own, and work handed from one loop to another.
 //!
-//! | room       | what lives there                                                                |
+//! | room       | content                                                                         |
 //! |------------|---------------------------------------------------------------------------------|
-//! | `job`      | a job: the call, who waits for it, its states                                   |
-//! | `end`      | how it ends, by whomever, and who is told                                       |
+//! | `job`      | a job: the call, its waiters, its states                                        |
+//! | `end`      | how it ends, in which thread, and how its waiters are notified                  |
 //! | `job_type` | its Python face, a `concurrent.futures.Future`                                  |
 //! | `start`    | from a call to a running coroutine, on the thread that took it                  |
-//! | `across`   | a coroutine on another loop; a job's end brought to the loop that awaits it     |
-//! | `queues`   | where jobs wait, and who is woken for them                                      |
-//! | `worker`   | one loop's share: what it takes, and what it has begun                          |
+//! | `across`   | a coroutine on another loop; a job's end sent to the loop that awaits it        |
+//! | `queues`   | where jobs wait, and which worker is woken for them                             |
+//! | `worker`   | one loop's share: the jobs that it takes and has begun                          |
 //! | `class`    | `Pool`, the native half of `tokioloop.WorkerPool`                               |
 //!
-//! # Who may touch what
+//! # Thread rules
 //!
-//! A job belongs to nobody: its state is behind a small lock of its own, under which nothing calls Python, drops a reference
-//! or blocks. Who moves it from one state to the next has what came out of it for itself. Queues are lock-free. What a worker
-//! has begun is its thread's.
+//! A job belongs to no thread: its state is behind a small lock of its own, under which nothing calls Python, drops a reference
+//! or blocks. The thread that moves it to another state owns what it took out. Queues are lock-free. The jobs that a worker
+//! has begun belong to its thread.
 //!
 //! A job that waits somewhere is held by a [`Pledge`](end::Pledge), which ends it with an error if it is dropped before the
 //! job's end: so every job has one, whatever happens to loops and pools.

@@ -1,8 +1,8 @@
-//! Where a pool's jobs wait, and who is woken for them.
+//! Where a pool's jobs wait, and which worker is woken for them.
 //!
 //! Jobs from outside wait in one shared queue, of which workers take some at a time into a queue of their own; what a worker's
-//! own coroutines submit goes there at once. A worker with nothing left takes from the others' queues. Jobs that only one
-//! worker may do wait apart.
+//! own coroutines submit goes there at once. An idle worker takes from the others' queues. Jobs for one
+//! worker only have a queue of their own.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -20,7 +20,7 @@ use crate::sync::ownership;
 /// The most that a worker takes at once for itself: jobs are begun in about the order they came, and few have to be stolen back.
 const BATCH: usize = 16;
 
-/// What a worker did, in a cache line of its own. Written by its thread, read by anyone.
+/// A worker's counters, in a cache line of their own. Written by its thread, read by anyone.
 #[derive(Default)]
 #[repr(align(128))]
 pub struct Figures {
@@ -33,7 +33,7 @@ new_key_type! {
     pub struct RunningKey;
 }
 
-/// The jobs that a worker has begun and that have not ended. Changed by its thread; the lock lets others look.
+/// The jobs that a worker has begun and that have not ended. Changed by its thread; others read them under the lock.
 #[derive(Default)]
 pub struct Begun {
     /// The one that it is calling or stepping for the first time.
@@ -54,9 +54,9 @@ pub struct Queues {
     inboxes: Box<[Mutex<Option<InboxSender<Post>>>]>,
     pub figures: Box<[Figures]>,
     pub begun: Box<[Attached<Begun>]>,
-    /// No more jobs come, but for those on their way in.
+    /// No more jobs come, except those being submitted.
     closing: AtomicBool,
-    /// Jobs that have not been begun are not to be.
+    /// Jobs that have not begun must not begin.
     dropping: AtomicBool,
     /// No worker will look any more.
     finished: AtomicBool,
@@ -121,17 +121,17 @@ impl Queues {
         }
     }
 
-    /// Brings a job from outside. True if no worker is left to see it: the caller then empties the queues.
+    /// Queues a job from outside. True if no worker is left to take it: the caller then empties the queues.
     #[must_use]
     #[inline]
     pub fn push(&self, job: Pledge) -> bool {
         self.shared.push(job);
         self.wake_one();
-        // Ordered by the fence in there, as in `finish`: the job is seen by whoever empties the queues last, or here.
+        // Ordered by the fence in there, as in `finish`: the job is seen by the thread that empties the queues last, or here.
         self.finished.load(Ordering::Relaxed)
     }
 
-    /// Brings a job that only one worker may do.
+    /// Queues a job for one worker only.
     #[must_use]
     pub fn push_to(&self, worker: usize, job: Pledge) -> bool {
         self.pinned[worker].push(job);
@@ -141,7 +141,7 @@ impl Queues {
         self.finished.load(Ordering::Relaxed)
     }
 
-    /// A worker brings a job itself, which another may take.
+    /// A worker queues a job of its own, which another may take.
     pub fn push_own(&self, own: &Deque<Pledge>, job: Pledge) {
         own.push(job);
         self.wake_one();
@@ -174,8 +174,8 @@ impl Queues {
         Some(stolen)
     }
 
-    /// A worker has moved jobs to its own queue. Meanwhile they stood in none, so that another worker may have found nothing
-    /// and sleeps; the job that comes first may be one that waits for the others.
+    /// A worker has moved jobs to its own queue. Meanwhile they were in none, so another worker may have found nothing
+    /// and sleep; the first job may be one that waits for the others.
     fn tell_of_batch(&self, own: &Deque<Pledge>) {
         if !own.is_empty() {
             self.wake_one();
@@ -201,7 +201,7 @@ impl Queues {
         self.shared.len() + own + pinned
     }
 
-    /// The worker says that it sleeps; false if it may not. One that has coroutines running may, even at the end.
+    /// Marks the worker asleep; false if it may not sleep. One that has coroutines running may, even at the end.
     pub fn may_sleep(&self, worker: usize, has_running: bool) -> bool {
         self.sleepers.enter(worker);
         if self.has_for(worker) || (self.is_closing() && !has_running) {
@@ -226,7 +226,7 @@ impl Queues {
         (0..self.workers()).for_each(|worker| self.wake(worker));
     }
 
-    /// No job is begun any more: those that a worker is moving from queue to queue, which nobody else sees, it drops itself.
+    /// No job begins any more: those that a worker is moving from queue to queue, invisible to others, it drops itself.
     pub fn drop_waiting(&self) {
         self.dropping.store(true, Ordering::Release);
     }
@@ -251,7 +251,7 @@ impl Queues {
     }
 }
 
-/// What an attempt to take gives, made again while others are in the way.
+/// The result of an attempt to take, repeated while other threads interfere.
 #[inline]
 fn taken(attempt: impl Fn() -> Steal<Pledge>) -> Option<Pledge> {
     loop {

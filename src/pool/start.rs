@@ -17,22 +17,22 @@ use crate::py::fatal::{Fatal, OrFatal};
 use crate::py::{Attached, Owned, context, imports};
 use crate::sys::clock::monotonic_ns;
 
-/// What goes wrong around a job, where it is not the job's end.
+/// The message of an error around a job that is not the job's end.
 #[cold]
 pub fn failed<'py>() -> Report<'py> {
     Report::new("Exception at the beginning or the end of a job")
 }
 
-/// Does a job, or begins it. What the work raises is the job's end, and so is what goes wrong around it before that. On the loop's
+/// Does a job, or begins it. An error of the work ends the job, and so does an error around it before that. On the loop's
 /// thread, inside a run and outside of any task.
 pub fn start(on: OnLoop<'_, '_>, pledge: Pledge) -> OrFatal {
     let py = on.py();
     let job = pledge.job(py);
     let inbox = &on.get().shared.inbox;
-    // Dropped in this order: what is shown as being called is alive.
+    // Dropped in this order, so that the object shown as being called is alive.
     let Some((work, _calling)) = job_type::state_of(&job).take_work(py, inbox) else { return Ok(()) };
     let since = on.get().shared.is_debug().then(monotonic_ns);
-    // Given to the job's task, if it comes to that; else it goes after the job's end.
+    // Given to the job's task, if there is one; otherwise dropped after the job's end.
     let mut pledge = Some(pledge);
     if let Err(error) = perform(on, &mut pledge, &job, &work) {
         fail(on, &job, error)?;
@@ -54,7 +54,7 @@ fn fail(on: OnLoop<'_, '_>, job: &Bound<'_, PyAny>, error: PyErr) -> OrFatal {
     let error = Fatal::split(py, error)?;
     let value = Owned::for_another_thread(error.value(py));
     match end::end(job, End::Error(value)).or_report(on.event_loop(), failed)? {
-        // It had ended: nobody else hears of it.
+        // It had ended, so the error is reported here.
         Some(false) => on.report(failed().error(error)),
         _ => Ok(()),
     }
@@ -98,17 +98,17 @@ fn is_coroutine(py: Python<'_>, result: &Owned, context: &Owned) -> PyResult<boo
         if ffi::PyCoro_CheckExact(result.as_ptr()) != 0 {
             return Ok(true);
         }
-        // Most results are of types that can't be awaited, which is seen without asking Python.
+        // Most results are of types that can't be awaited, which shows without a call of Python.
         let slots = (*ffi::Py_TYPE(result.as_ptr())).tp_as_async;
         if slots.as_ref().is_none_or(|slots| slots.am_await.is_none()) {
             return Ok(false);
         }
     }
-    // The object may have a say in that.
+    // The object itself may decide that.
     context::run(py, context, || imports::iscoroutine(py)?.call1((result.bind(py),))?.is_truthy())
 }
 
-/// Makes the coroutine's first step; what it leaves undone is a task from then on.
+/// Makes the coroutine's first step; if it is not done then, it becomes a task.
 fn run(
     on: OnLoop<'_, '_>,
     pledge: &mut Option<Pledge>,
@@ -134,7 +134,7 @@ fn run(
     let Some(pledge) = pledge.take() else { return Ok(()) };
     let ending = Bound::new(py, Ending(Attached::new(Some(Begun { pledge, kept }))))?;
     if let Err(error) = outside::when_ended(py, &task, ending.as_any(), again) {
-        // The error's traceback may keep `ending`. What is in it goes, but after the job's end, which it would make one of its own.
+        // The error's traceback may keep `ending`. Its content is dropped, but after the job's end, since the drop would end the job with an error.
         let begun = ending.get().0.lock(py).take();
         let failed = fail(on, job, error);
         drop(begun);
@@ -146,7 +146,7 @@ fn run(
     Ok(())
 }
 
-/// What a job ends with is released by another thread than this, most often.
+/// The outcome of a job is released by another thread than this, most often.
 fn shared(py: Python<'_>, end: End) -> End {
     let share = |object: Owned| Owned::for_another_thread(&object.bind(py));
     match end {
@@ -156,7 +156,7 @@ fn shared(py: Python<'_>, end: End) -> End {
     }
 }
 
-/// Has somebody know that the job runs here: the worker, or else the loop, whose end is then the job's.
+/// Records that the job runs here: with the worker, or otherwise with the loop, whose end then ends the job.
 fn keep(on: OnLoop<'_, '_>, job: &Bound<'_, PyAny>) -> Kept {
     if let Some(noted) = worker::note_running(job) {
         return Kept::ByWorker(noted);
@@ -176,7 +176,7 @@ struct Begun {
     kept: Kept,
 }
 
-/// What a job's task calls at its end; dropped with a task that never ends, it ends the job all the same. The content is taken
+/// The callback at the end of a job's task; dropped with a task that never ends, it ends the job all the same. The content is taken
 /// once, and the lock is never held across a call.
 #[pyclass(frozen, module = "tokioloop._tokioloop")]
 pub struct Ending(Attached<Option<Begun>>);
@@ -202,7 +202,7 @@ impl Ending {
         match outside::end_of(py, &task.into()) {
             Ok(Some(end)) => end::end(&job, shared(py, end)).map(drop),
             Ok(None) => Ok(()),
-            // A task of another type may raise when it is asked.
+            // A task of another type may raise from these methods.
             Err(error) => {
                 let ended = end::end(&job, End::Error(Owned::for_another_thread(error.value(py))));
                 let _ordinary = Fatal::split(py, error)?;

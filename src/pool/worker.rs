@@ -1,4 +1,4 @@
-//! One loop's share of a pool: what it takes, and what it has begun. All of it is the worker's thread's.
+//! One loop's share of a pool: the jobs that it takes and has begun. All of it belongs to the worker's thread.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -20,11 +20,11 @@ use crate::py::fatal::OrFatal;
 use crate::py::{Attached, Owned, panic};
 use crate::sys::clock::monotonic_ns;
 
-/// How many jobs are begun in one turn at most, and for how long: what was begun before must have its turns too.
+/// How many jobs are begun in one turn at most, and for how long: earlier jobs must have their turns too.
 const MOST: usize = 16;
 const LONGEST_NS: u64 = 50_000;
 
-/// Every so many jobs the shared queue comes before the worker's own, which its own coroutines might keep full.
+/// After this many jobs the shared queue comes before the worker's own, which its own coroutines might keep full.
 const SHARED_FIRST_EVERY: usize = 61;
 
 thread_local! {
@@ -52,7 +52,7 @@ pub fn enter(event_loop: &Bound<'_, EventLoop>, queues: &Arc<Queues>, index: usi
         submitted: Cell::new(false),
     });
     event_loop.get().with(py, |core| {
-        // Now, so that a lack of descriptors is an error of the beginning.
+        // Made now, so that a lack of descriptors is an error at the start.
         core.driver()?;
         core.feed = Some(worker.clone());
         core.hungry = true;
@@ -72,21 +72,21 @@ pub fn _leave(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
     })?;
     drop(former);
     worker.queues.leave(worker.index);
-    // Nothing waits there after a drain; after an error others do it.
+    // Nothing waits there after a drain; after an error other workers do the jobs.
     while let Some(job) = worker.own.pop() {
         let _ = worker.queues.push(job);
     }
     Ok(())
 }
 
-/// The calling thread is no worker any more; its loop runs no more.
+/// The calling thread is not a worker any more; its loop no longer runs.
 #[pyfunction]
 pub fn _forget() {
     let former = CURRENT.take();
     drop(former);
 }
 
-/// Puts a job where this thread's worker takes its own from; gives it back if this is no worker of that pool.
+/// Puts a job into the own queue of this thread's worker; gives it back if this is not a worker of that pool.
 #[inline]
 pub fn push_own(queues: &Arc<Queues>, job: Pledge) -> Result<(), Pledge> {
     let worker = CURRENT.with_borrow(|current| {
@@ -115,15 +115,15 @@ pub fn _is_over(py: Python<'_>) -> bool {
     CURRENT.with_borrow(|current| current.as_ref().is_none_or(|worker| worker.is_over(py)))
 }
 
-/// Notes a job whose coroutine goes on after its first step; None in a thread that is no worker.
+/// Records a job whose coroutine goes on after its first step; None in a thread that is not a worker.
 pub fn note_running(job: &Bound<'_, PyAny>) -> Option<Noted> {
     let Worker { index, queues, .. } = &*CURRENT.with_borrow(Option::clone)?;
     let key = queues.begun[*index].lock(job.py()).running.insert(job.into());
     Some(Noted { queues: queues.clone(), index: *index, key })
 }
 
-/// The note that a coroutine runs here, without which its worker may end. Goes when it is dropped, in any attached thread: a task of
-/// the program's own type may let go of who waits for it anywhere.
+/// The record that a coroutine runs here; without it the worker may end. It may be dropped in any attached thread: a task of
+/// the program's own type may release its callbacks anywhere.
 pub struct Noted {
     queues: Arc<Queues>,
     index: usize,
@@ -132,18 +132,18 @@ pub struct Noted {
 
 impl Drop for Noted {
     fn drop(&mut self) {
-        // SAFETY: attached, as whoever drops a reference is, and the job's goes with this.
+        // SAFETY: attached, as any thread that drops a reference is, and the job's goes with this.
         let py = unsafe { Python::assume_attached() };
         let former = self.queues.begun[self.index].lock(py).running.remove(self.key);
         drop(former);
         if index_in(&self.queues) != Some(self.index) {
-            // It may sleep, and this have been the last that it waited for.
+            // The worker may sleep, and this may have been the last job that it waited for.
             self.queues.wake(self.index);
         }
     }
 }
 
-/// Ask every coroutine that the calling thread's worker has begun to cancel itself; how many there are.
+/// Cancels the task of every coroutine that the calling thread's worker has begun; returns how many there are.
 #[pyfunction]
 pub fn _cancel_running(py: Python<'_>) -> PyResult<usize> {
     let Some(worker) = CURRENT.with_borrow(Option::clone) else { return Ok(0) };
@@ -184,7 +184,7 @@ impl Worker {
         !self.begun().lock(py).running.is_empty()
     }
 
-    /// Begins a job. Others see meanwhile which it is.
+    /// Begins a job. Other threads can see it meanwhile.
     fn begin(&self, on: OnLoop<'_, '_>, pledge: Pledge) -> OrFatal {
         if self.queues.is_dropping() {
             let ended = end::end(&pledge.job(on.py()), End::Cancelled);
@@ -213,7 +213,7 @@ impl Worker {
     }
 }
 
-/// What `doing` shows goes when this is dropped.
+/// Clears `doing` when it is dropped.
 struct Doing<'a, 'py>(&'a Worker, Python<'py>);
 
 impl Drop for Doing<'_, '_> {
@@ -246,8 +246,8 @@ impl Feed for Worker {
     }
 
     fn may_sleep(&self, py: Python<'_>) -> bool {
-        // At the end what is left to wait for are the coroutines begun here, which wake their loop themselves, and jobs that
-        // were on their way in when the pool was closed.
+        // At the end the worker waits only for the coroutines begun here, which wake their loop themselves, and for jobs that
+        // were being submitted when the pool was closed.
         self.queues.may_sleep(self.index, self.has_running(py))
     }
 

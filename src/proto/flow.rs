@@ -1,9 +1,9 @@
-//! Write flow control: when a protocol is told to pause and to resume writing.
+//! Write flow control: when a protocol must pause and resume writing.
 
 /// asyncio's default high-water mark, in bytes.
 const DEFAULT_HIGH: usize = 64 * 1024;
 
-/// What the protocol must be told after the buffer's size changed.
+/// The call that the protocol must get after the buffer's size changed.
 #[must_use]
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub enum FlowChange {
@@ -38,7 +38,7 @@ impl FlowControl {
         (self.low, self.high)
     }
 
-    /// Sets the marks; what is left out follows from the other as in asyncio (low = high / 4, high = 4 * low).
+    /// Sets the marks; a missing one follows from the other as in asyncio (low = high / 4, high = 4 * low).
     pub fn set_limits(&mut self, high: Option<i64>, low: Option<i64>) -> Result<(), BadLimits> {
         let high = high.unwrap_or_else(|| low.map_or(DEFAULT_HIGH as i64, |low| low.saturating_mul(4)));
         let low = low.unwrap_or(high.div_euclid(4));
@@ -49,7 +49,7 @@ impl FlowControl {
         Ok(())
     }
 
-    /// Whether the protocol was told to pause.
+    /// Whether pause_writing() was called last.
     pub fn is_paused(&self) -> bool {
         self.paused
     }

@@ -1,11 +1,11 @@
 //! The contract of a TLS engine: ciphertext and plaintext in and out, no socket, no clock.
 //!
-//! An engine keeps the connection's cryptographic state and nothing else: what it reads and what it has to send
-//! stand in the [`Wire`] that is lent to it for the time of a call. So no buffer belongs to an idle connection.
+//! An engine keeps only the connection's cryptographic state: its input and output
+//! are in the [`Wire`] that is lent to it for the time of a call. So an idle connection has no buffer.
 
-/// What is lent to an engine for a call.
+/// The buffers lent to an engine for a call.
 pub struct Wire<'a> {
-    /// Ciphertext that came in; the engine takes from its front what it uses.
+    /// Received ciphertext; the engine consumes from its front.
     pub input: &'a [u8],
     /// Ciphertext to be sent; the engine appends.
     pub output: Vec<u8>,
@@ -20,7 +20,7 @@ impl Wire<'_> {
     }
 }
 
-/// How far a handshake came.
+/// The progress of a handshake.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Handshake {
     Done,
@@ -28,14 +28,14 @@ pub enum Handshake {
     Pending,
 }
 
-/// Why a read gave no more.
+/// Why a read returned no more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stop {
     /// The memory is full; there may be more.
     Full,
     /// It needs more input.
     Drained,
-    /// The peer said that it sends no more (close_notify).
+    /// The peer sent close_notify: no more follows.
     Closed,
 }
 
@@ -45,12 +45,12 @@ pub trait Engine {
 
     fn handshake(&mut self, wire: &mut Wire<'_>) -> Result<Handshake, Self::Error>;
 
-    /// Decrypts into `plaintext`: how much, and why not more. An error comes after what was decrypted before it.
+    /// Decrypts into `plaintext`: how much, and why not more. An error comes after the bytes decrypted before it.
     fn read(&mut self, wire: &mut Wire<'_>, plaintext: &mut [u8]) -> Result<(usize, Stop), Self::Error>;
 
     /// Encrypts: how much was taken. Less than all of it means that the engine needs input first.
     fn write(&mut self, wire: &mut Wire<'_>, plaintext: &[u8]) -> Result<usize, Self::Error>;
 
-    /// Says that nothing more will be sent (close_notify).
+    /// Sends close_notify: no more follows.
     fn close(&mut self, wire: &mut Wire<'_>) -> Result<(), Self::Error>;
 }

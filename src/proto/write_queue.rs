@@ -6,7 +6,7 @@ use std::io::IoSlice;
 /// The most pieces given to one vectored send (Linux takes 1024; more than this gains nothing).
 pub const MAX_SLICES: usize = 64;
 
-/// A queue of owned chunks. It never copies: what a chunk is (a Rust vector, a Python bytes object) is its user's matter.
+/// A queue of owned chunks. It never copies; its user chooses the type of chunks (a Rust vector, a Python bytes object).
 pub struct WriteQueue<B> {
     chunks: VecDeque<B>,
     /// Bytes of the first chunk that are sent already.
@@ -71,7 +71,7 @@ impl<B: AsRef<[u8]>> WriteQueue<B> {
         }
     }
 
-    /// The first chunk, and how much of it is gone.
+    /// The first chunk, and how much of it is sent.
     pub fn first(&self) -> Option<(&B, usize)> {
         self.chunks.front().map(|chunk| (chunk, self.offset))
     }
@@ -80,7 +80,7 @@ impl<B: AsRef<[u8]>> WriteQueue<B> {
         self.chunks.iter()
     }
 
-    /// Empties the queue and returns what was left.
+    /// Empties the queue and returns the remaining chunks.
     pub fn take(&mut self) -> VecDeque<B> {
         self.offset = 0;
         self.len = 0;

@@ -1,7 +1,7 @@
-//! What a reader was fed and nobody has read.
+//! The unread bytes of a reader.
 //!
-//! Most often that is one piece, kept as the `bytes` object that it came in: a read that takes all of it takes the object. What comes
-//! on top of an unread piece goes with it into a bytearray, asyncio's `_buffer`. Whoever asks for that attribute gets
+//! Most often that is one piece, kept as the `bytes` object that it came in: a read that takes all of it takes the object. Bytes that come
+//! while a piece is unread go with it into a bytearray, asyncio's `_buffer`. Reading that attribute returns
 //! this bytearray, and from then on everything goes through it.
 
 use std::slice;
@@ -21,15 +21,15 @@ pub struct Buffer {
     start: usize,
     /// An exact bytearray.
     array: Option<Owned>,
-    /// Somebody else has the array and may change it.
+    /// Other code has the array and may change it.
     shown: bool,
-    /// What is not needed any more, for the caller to drop outside of the reader's lock.
+    /// Objects that are not needed any more, for the caller to drop outside the reader's lock.
     spent: Vec<Owned>,
 }
 
 impl Buffer {
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: alive with `self`, and of the type. A bytearray is changed by this reader only, or by who asked for it, in the
+        // SAFETY: alive with `self`, and of the type. Only this reader changes a bytearray, or code that asked for it, in the
         // loop's thread.
         unsafe {
             if let Some(piece) = &self.piece {
@@ -69,18 +69,18 @@ impl Buffer {
         added
     }
 
-    /// Leaves something to be dropped with what is [spent](Self::take_spent).
+    /// Adds an object to those that are [spent](Self::take_spent).
     pub fn spend(&mut self, objects: impl IntoIterator<Item = Owned>) {
         self.spent.extend(objects);
     }
 
-    /// What the last call was done with; to be dropped outside of the reader's lock.
+    /// The objects that the last call discarded; to be dropped outside the reader's lock.
     #[inline]
     pub fn take_spent(&mut self) -> Vec<Owned> {
         std::mem::take(&mut self.spent)
     }
 
-    /// Adds a copy. BufferError where somebody has a view of the bytearray.
+    /// Adds a copy. BufferError where a view of the bytearray exists.
     pub fn extend(&mut self, py: Python<'_>, data: &[u8]) -> PyResult<()> {
         if self.keeps_pieces() {
             self.piece = Some(bytes::copy(py, data)?);
@@ -90,7 +90,7 @@ impl Buffer {
         append(py, self.fold(py)?, data)
     }
 
-    /// Takes the first `count` bytes, of which there are as many.
+    /// Takes the first `count` bytes; at least that many are there.
     pub fn take(&mut self, py: Python<'_>, count: usize) -> PyResult<Owned> {
         if self.start == 0
             // SAFETY: alive, exact `bytes`.
@@ -107,7 +107,7 @@ impl Buffer {
         self.take(py, self.len())
     }
 
-    /// Lets go of the first `count` bytes, of which there are as many.
+    /// Drops the first `count` bytes; at least that many are there.
     pub fn discard(&mut self, py: Python<'_>, count: usize) -> PyResult<()> {
         let left = self.len() - count;
         if self.piece.is_some() {
@@ -136,7 +136,7 @@ impl Buffer {
         Ok(array)
     }
 
-    /// Puts another bytearray in the place of all there is, which is returned for the caller to drop.
+    /// Replaces the whole content with another bytearray; returns the old one for the caller to drop.
     pub fn replace(&mut self, array: Owned) -> Self {
         std::mem::replace(self, Self { array: Some(array), shown: true, ..Self::default() })
     }
@@ -148,7 +148,7 @@ impl Buffer {
             None => {
                 // SAFETY: attached; a new reference or null with an exception set.
                 let array = unsafe { ffi::PyByteArray_FromStringAndSize(std::ptr::null(), 0) };
-                // SAFETY: as said.
+                // SAFETY: attached; a new reference or null with an exception set.
                 unsafe { Owned::steal_or_err(py, array)? }
             }
         };
@@ -167,7 +167,7 @@ impl Buffer {
 }
 
 fn append(py: Python<'_>, array: &Owned, data: &[u8]) -> PyResult<()> {
-    // SAFETY: an exact bytearray; after the resize there is room for the data, which is no part of it.
+    // SAFETY: an exact bytearray; after the resize there is room for the data, which is not part of it.
     unsafe {
         let before = ffi::PyByteArray_Size(array.as_ptr()) as usize;
         if ffi::PyByteArray_Resize(array.as_ptr(), (before + data.len()) as isize) != 0 {

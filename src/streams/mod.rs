@@ -1,17 +1,17 @@
 //! Streams: `StreamReader`, `StreamWriter` and the protocol between them and a transport.
 //!
-//! | room        | what lives there                                                              |
+//! | room        | content                                                                       |
 //! |-------------|-------------------------------------------------------------------------------|
-//! | `buffer`    | what was received and nobody has read                                         |
-//! | `reader`    | the reader: what it is fed, who waits                                         |
-//! | `reads`     | what each kind of read takes, or why it has to wait                           |
+//! | `buffer`    | the unread bytes of a reader                                                  |
+//! | `reader`    | the reader: feeding it, and waiting for more                                  |
+//! | `reads`     | the bytes that each kind of read takes, or why it has to wait                 |
 //! | `operation` | the awaitable of a read or a drain; a Future is made only where it must wait  |
 //! | `writer`    | the writer                                                                    |
 //! | `protocol`  | the protocol: bytes go from the driver to the reader without Python           |
 //! | `object`    | what the three types have in common as Python objects                         |
 //!
-//! Each type is the native half of a class in `tokioloop/_net/streams.py`, which also derives from asyncio's: what is called
-//! seldom is asyncio's own code.
+//! Each type is the native half of a class in `tokioloop/_net/streams.py`, which also derives from asyncio's: rarely
+//! called methods are asyncio's own code.
 
 mod buffer;
 mod object;

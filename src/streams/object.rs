@@ -20,7 +20,7 @@ pub trait State: Default + 'static {
     /// Shows every Python object to the collector.
     fn visit<E>(&self, see: &mut impl FnMut(&Owned) -> Result<(), E>) -> Result<(), E>;
 
-    /// Takes out all that it refers to, for the caller to drop.
+    /// Takes out all its references, for the caller to drop.
     fn take_all(&self, py: Python<'_>) -> impl Sized + use<Self>;
 }
 
@@ -88,8 +88,8 @@ impl<T: State> Type<T> {
         self.0.set_derived(class);
     }
 
-    /// The state of an instance of the package's class; None for anything else, derived classes included: these may override what
-    /// a short cut would pass by.
+    /// The state of an instance of the package's class; None for anything else, derived classes included: these may override methods
+    /// that a fast path would skip.
     ///
     /// # Safety
     /// `object` is alive, and longer than the result is used.
@@ -166,10 +166,10 @@ pub unsafe fn init_arguments<'py, const N: usize>(
     Ok(values)
 }
 
-/// Whose futures a reader waits for.
+/// The loop whose futures a reader waits for.
 pub struct Loop {
     pub object: Owned,
-    /// An `EventLoop`: found out once, since asking what a class derives from takes a walk.
+    /// An `EventLoop`: checked once, since a check of a class's bases walks its MRO.
     ours: bool,
 }
 
@@ -194,12 +194,12 @@ impl Loop {
     }
 }
 
-/// Defines an attribute that asyncio's class has: its getter and its setter. The bodies see what is inside the state's lock.
+/// Defines an attribute that asyncio's class has: its getter and its setter. The bodies get the content of the state's lock.
 macro_rules! attribute {
     ($get:ident, $set:ident, $py:ident, $inner:ident, $value:ident; $read:expr; $write:expr) => {
         $crate::py::method::getter!($get($py, object, state = TYPE.of(object)) state.with($py, |$inner| $read));
         $crate::py::method::setter!($set($py, object, state = TYPE.of(object), $value) {
-            // What was there before is dropped after the lock.
+            // The old value is dropped after the lock is released.
             state.with($py, $write);
             Ok(())
         });

@@ -1,7 +1,7 @@
 //! The awaitable that a read or a drain is.
 //!
-//! Its first step looks whether it can be done at once; if so it is the last. Else it awaits what tells it to look again: the
-//! reader's waiter, or the protocol's `_drain_helper`.
+//! Its first step checks whether it can be done at once; if so it is the last. Otherwise it awaits the
+//! reader's waiter, or the protocol's `_drain_helper`, and checks again.
 
 use std::ffi::{CString, c_void};
 use std::ptr;
@@ -16,12 +16,12 @@ use super::writer;
 use crate::py::awaitable::{Awaitable, Step, Turn, Type, already_awaited};
 use crate::py::{Owned, call, imports, raw};
 
-/// What was asked for, as it was asked.
+/// The call's arguments, unchecked.
 pub enum Ask {
     Read(usize),
     All,
     Exactly(isize),
-    /// What `readuntil` was given, None for a line's end.
+    /// The separator of `readuntil`; None for a line's end.
     Until(Option<Owned>),
     Line,
     NextLine,
@@ -29,7 +29,7 @@ pub enum Ask {
 }
 
 impl Ask {
-    /// As coroutines have it, for messages.
+    /// The qualified name, as a coroutine's, for messages.
     fn name(&self) -> &'static str {
         match self {
             Ask::Read(_) | Ask::All => "StreamReader.read",
@@ -41,7 +41,7 @@ impl Ask {
         }
     }
 
-    /// What that comes to. Errors are those of the arguments.
+    /// The read that the arguments ask for, or their error.
     fn begin(&self, py: Python<'_>) -> PyResult<Work> {
         Ok(Work::Read(match self {
             Ask::Read(n) => Want::UpTo(*n),
@@ -59,7 +59,7 @@ impl Ask {
     }
 }
 
-/// What it is about, between two steps.
+/// Its state between two steps.
 enum Work {
     Read(Want),
     Drain(writer::Drain),
@@ -69,14 +69,14 @@ struct Operation {
     ask: Ask,
 }
 
-/// None of these: it is over.
+/// None when it is over.
 #[derive(Default)]
 struct State {
     /// The reader, or the writer.
     target: Option<Owned>,
     /// None before the first step.
     work: Option<Work>,
-    /// What it awaits.
+    /// The object that it awaits.
     awaited: Option<Owned>,
 }
 
@@ -129,7 +129,7 @@ impl Awaitable for Operation {
         result
     }
 
-    /// Into what it awaits, if that takes it.
+    /// Passes it to the awaited object, if that accepts it.
     fn throw(turn: &mut Turn<'_, Self>, py: Python<'_>, error: PyErr) -> PyResult<Step> {
         let target = turn.target(py)?;
         let throw = match turn.awaited(py) {
@@ -173,7 +173,7 @@ impl Awaitable for Operation {
         state.target.is_some()
     }
 
-    /// One that was never awaited says so; of one that waits the reader forgets.
+    /// One that was never awaited warns; the reader forgets one that waits.
     fn abandon(turn: &mut Turn<'_, Self>, py: Python<'_>) -> PyResult<()> {
         if turn.state().work.is_some() {
             let target = turn.target(py)?;
@@ -214,7 +214,7 @@ impl Turn<'_, Operation> {
         state.awaited = Some(awaited);
     }
 
-    /// What was awaited is so no more; nor does the reader know of it.
+    /// It no longer awaits anything, and the reader forgets it.
     fn end_wait(&mut self, py: Python<'_>, target: &Owned) {
         let awaited = self.state().awaited.take();
         if awaited.is_some() && matches!(self.state().work, Some(Work::Read(_))) {
@@ -241,7 +241,7 @@ impl Turn<'_, Operation> {
                     }
                 }
             }
-            // Out of the state meanwhile: it may call Python.
+            // Taken out of the state meanwhile: it may call Python.
             match self.state().work.take() {
                 Some(Work::Read(mut want)) => {
                     // SAFETY: the target of a read is a reader.
@@ -274,7 +274,7 @@ impl Turn<'_, Operation> {
     }
 }
 
-/// What `await` would step: a coroutine itself, which whoever looks at `cr_await` goes on from.
+/// The object that `await` would step: a coroutine itself, from which readers of `cr_await` continue.
 fn iterator_of(py: Python<'_>, awaitable: Owned) -> PyResult<Owned> {
     // SAFETY: alive; only the type is looked at.
     if unsafe { ffi::PyCoro_CheckExact(awaitable.as_ptr()) } != 0 {
@@ -285,7 +285,7 @@ fn iterator_of(py: Python<'_>, awaitable: Owned) -> PyResult<Owned> {
 
 fn send_none(py: Python<'_>, iterator: &Owned) -> PyResult<Step> {
     let mut result = ptr::null_mut();
-    // SAFETY: attached, alive; the result is a new reference but where there is an error.
+    // SAFETY: attached, alive; the result is a new reference, or null with an error.
     unsafe {
         match ffi::PyIter_Send(iterator.as_ptr(), ffi::Py_None(), &mut result) {
             ffi::PySendResult::PYGEN_NEXT => Ok(Step::Yield(Owned::steal(result))),
@@ -295,7 +295,7 @@ fn send_none(py: Python<'_>, iterator: &Owned) -> PyResult<Step> {
     }
 }
 
-// ---- what coroutine objects have besides ------------------------------------------------------------------
+// ---- the attributes of coroutine objects ------------------------------------------------------------------
 
 unsafe extern "C" fn get_running(object: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
     // SAFETY: called by Python, attached, with an operation.

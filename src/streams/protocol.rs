@@ -1,4 +1,4 @@
-//! `StreamReaderProtocol`: takes bytes from the transport, straight from the driver's buffer where all is ours.
+//! `StreamReaderProtocol`: takes bytes from the transport, straight from the driver's buffer where all types are ours.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -15,7 +15,7 @@ use crate::py::{Attached, Owned, call, raw};
 
 #[derive(Default)]
 pub struct Inner {
-    /// A weak reference, as in asyncio: a reader and writer that nobody holds are collected, and the connection is closed.
+    /// A weak reference, as in asyncio: a reader and writer without references are collected, and the connection is closed.
     reader: Option<Owned>,
 }
 
@@ -61,9 +61,9 @@ impl Protocol {
     }
 }
 
-/// Whether bytes may go past `data_received`: nobody has overridden anything on their way.
+/// Whether bytes may bypass `data_received`: no class overrides anything on their way.
 fn is_direct(protocol: *mut ffi::PyObject) -> bool {
-    // SAFETY: attached, and alive in the hands of who asks.
+    // SAFETY: attached; the caller keeps it alive.
     unsafe {
         let Some(state) = TYPE.of_exact(protocol) else { return false };
         let py = Python::assume_attached();
@@ -72,7 +72,7 @@ fn is_direct(protocol: *mut ffi::PyObject) -> bool {
 }
 
 fn receive(protocol: &Bound<'_, PyAny>, data: Data<'_>) -> PyResult<()> {
-    // SAFETY: what `is_direct` says yes to.
+    // SAFETY: `is_direct` was true.
     unsafe { TYPE.of(protocol.as_ptr()) }.receive(protocol.py(), data)
 }
 
@@ -138,7 +138,7 @@ attribute!(get_reader, set_reader, py, inner, value;
     }
 );
 
-/// An attribute that is true or false and stands in an atomic.
+/// An attribute that is true or false, kept in an atomic.
 macro_rules! atomic_attribute {
     ($get:ident, $set:ident, $field:ident) => {
         unsafe extern "C" fn $get(

@@ -1,7 +1,7 @@
-//! `StreamReader`: what it was fed, and who waits for more.
+//! `StreamReader`: its buffer, its flags, and the read that waits for more.
 //!
-//! `tokioloop.StreamReader` derives from this type and from asyncio's class. Methods that are seldom called are asyncio's own
-//! Python code, which finds here the attributes that it knows.
+//! `tokioloop.StreamReader` derives from this type and from asyncio's class. Rarely called methods are asyncio's own
+//! Python code, which finds its attributes here.
 //!
 //! A reader belongs to its loop's thread, as asyncio's does. Its fields are behind a lock all the same, so that a call from
 //! the wrong thread can't corrupt them; under it no Python code runs, and nothing is dropped that could run any.
@@ -36,7 +36,7 @@ pub struct Inner {
     pub exception: Option<Owned>,
     transport: Option<Owned>,
     paused: bool,
-    /// The future of whoever waits for bytes or the end.
+    /// The future of the read that waits for bytes or the end.
     waiter: Option<Owned>,
 }
 
@@ -56,7 +56,7 @@ impl Default for Inner {
 }
 
 impl Inner {
-    /// The transport to be resumed now that something was taken; it is noted as resumed.
+    /// The transport to be resumed after bytes were taken; it is marked as resumed.
     fn take_resume(&mut self, py: Python<'_>) -> Option<Owned> {
         if !self.paused || self.buffer.len() > self.limit {
             return None;
@@ -79,7 +79,7 @@ pub enum Data<'a> {
 }
 
 impl Data<'_> {
-    /// Of an object: exact `bytes` as they are, else a copy, since what is fed may change meanwhile.
+    /// Of an object: exact `bytes` as they are, else a copy, since a fed object may change meanwhile.
     pub fn of(object: &Bound<'_, PyAny>) -> PyResult<Data<'static>> {
         let py = object.py();
         // SAFETY: only the type is looked at.
@@ -106,7 +106,7 @@ impl Data<'_> {
 }
 
 impl Reader {
-    /// Looks at or changes what is inside; `f` calls no Python and drops no reference.
+    /// Reads or changes the content; `f` calls no Python and drops no reference.
     pub fn with<R>(&self, py: Python<'_>, f: impl FnOnce(&mut Inner) -> R) -> R {
         let mut inner = self.0.lock(py);
         let result = f(&mut inner);
@@ -123,7 +123,7 @@ impl Reader {
             AfterEnd,
         }
         let empty = data.is_empty();
-        // What is not taken goes outside of the lock.
+        // Data that is not taken is dropped outside the lock.
         let mut data = Some(data);
         let fed = self.with(py, |inner| {
             if inner.eof {
@@ -168,7 +168,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Lets the transport go on, if it was paused and enough was taken.
+    /// Resumes the transport, if it was paused and enough was taken.
     pub fn resume_if_drained(&self, py: Python<'_>) -> PyResult<()> {
         match self.with(py, |inner| inner.take_resume(py)) {
             Some(transport) => call::method0(py, &transport, names().resume_reading).map(drop),
@@ -186,7 +186,7 @@ impl Reader {
             if inner.waiter.is_some() {
                 return Found::Waiting;
             }
-            // Who waits while the transport is paused would wait for ever.
+            // A read that waits while the transport is paused would wait forever.
             let paused = std::mem::take(&mut inner.paused);
             let to_resume =
                 inner.transport.as_ref().filter(|_| paused).map(|transport| transport.clone_ref(py));
@@ -208,7 +208,7 @@ impl Reader {
         Ok(waiter)
     }
 
-    /// Nobody waits any more.
+    /// The wait is over.
     pub fn end_wait(&self, py: Python<'_>) {
         let former = self.with(py, |inner| inner.waiter.take());
         drop(former);
@@ -280,7 +280,7 @@ pub fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let getset = vec![
         raw::property(c"_loop", get_loop, set_loop, c"The loop."),
         raw::property(c"_transport", get_transport, set_transport, c"The transport."),
-        raw::property(c"_waiter", get_waiter, set_waiter, c"The future of whoever waits."),
+        raw::property(c"_waiter", get_waiter, set_waiter, c"The future of the waiting read."),
         raw::property(c"_exception", get_exception, set_exception_attribute, c"What reads raise."),
         raw::property(c"_limit", get_limit, set_limit, c"The limit in bytes."),
         raw::property(c"_eof", get_eof, set_eof, c"Whether the end was fed."),
@@ -340,7 +340,7 @@ unsafe extern "C" fn feed_data(
     }
 }
 
-/// A size in bytes. What is beyond any stream is the most, or the least, that there is.
+/// A size in bytes. Sizes beyond any stream are clamped.
 fn size(value: &Bound<'_, PyAny>) -> PyResult<isize> {
     match value.extract::<isize>() {
         Err(error) if error.is_instance_of::<PyOverflowError>(value.py()) => {

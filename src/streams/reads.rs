@@ -1,4 +1,4 @@
-//! What each kind of read takes from what was received, or why it has to wait.
+//! The bytes that each kind of read takes from the buffer, or why it has to wait.
 
 use memchr::memmem;
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration, PyTypeError, PyValueError};
@@ -11,21 +11,21 @@ use crate::py::buffer::with_bytes;
 use crate::py::bytes::{self, contents};
 use crate::py::{Owned, imports, raw};
 
-/// What a read wants of the stream.
+/// The request of a read.
 pub enum Want {
-    /// At least one byte, up to so many.
+    /// At least one byte, up to this many.
     UpTo(usize),
     /// All until the end: the pieces read so far.
     All(Vec<Owned>),
     Exactly(usize),
     Until(Separators),
-    /// A line, or what is left at the end.
+    /// A line, or the rest at the end.
     Line(Separators),
     /// The same for `async for`, which the end ends.
     NextLine(Separators),
 }
 
-/// What ends a chunk, and how much of the buffer is known to have none of it.
+/// The separators of a chunk, and how much of the buffer is known to have none of them.
 pub struct Separators {
     all: Vec<Box<[u8]>>,
     shortest: usize,
@@ -33,10 +33,10 @@ pub struct Separators {
     offset: usize,
 }
 
-/// What a look at the buffer comes to.
+/// The result of a check of the buffer.
 pub enum Look {
     Ready(Owned),
-    /// The same where asyncio leaves a paused transport as it is: for nothing, and for what the end left of a line.
+    /// The same where asyncio leaves a paused transport paused: for no bytes, and for the rest of a line at the end.
     Unresumed(Owned),
     Wait,
     Raise(Failure),
@@ -86,7 +86,7 @@ impl Separators {
         Self { all: vec![Box::new(*b"\n")], shortest: 1, longest: 1, offset: 0 }
     }
 
-    /// Of what `readuntil` was given. ValueError for none, or an empty one.
+    /// From the argument of `readuntil`. ValueError for none, or an empty one.
     pub fn of(given: &Bound<'_, PyAny>) -> PyResult<Self> {
         let mut all = match given.cast::<PyTuple>() {
             Ok(several) => several.iter().map(|one| copy_of(&one)).collect::<PyResult<Vec<_>>>()?,
@@ -162,10 +162,10 @@ impl Want {
         }
     }
 
-    /// Takes what is there, if it is enough, and lets the transport go on where that is due. `first`: not after a wait.
+    /// Takes the bytes if they are enough, and resumes the transport where that is due. `first`: not after a wait.
     pub fn look(&mut self, py: Python<'_>, reader: &Reader, first: bool) -> PyResult<Look> {
         let look = reader.with(py, |inner| match &inner.exception {
-            // Who waited was told of it then.
+            // After a wait the future has raised it already.
             Some(error) if first || matches!(self, Want::All(_)) => {
                 Ok(Look::Raise(Failure::Set(error.clone_ref(py))))
             }
@@ -229,7 +229,7 @@ fn line(py: Python<'_>, separators: &mut Separators, inner: &mut Inner) -> PyRes
     match separators.search(inner.buffer.bytes(), inner.limit) {
         Search::Found(end) => inner.buffer.take(py, end).map(Look::Ready),
         Search::TooLong(overrun) => {
-            // A line that is all there goes as a whole; of another one, what there is.
+            // A complete line is taken whole; of an incomplete one, all bytes.
             let gone = if overrun.found { overrun.consumed + 1 } else { inner.buffer.len() };
             inner.buffer.discard(py, gone)?;
             Ok(Look::Raise(Failure::LineTooLong(overrun)))
@@ -272,7 +272,7 @@ impl Failure {
                 if !error.is_instance_of::<PyStopIteration>(py) {
                     return Ok(error);
                 }
-                // It would be taken for a result; a coroutine refuses it likewise.
+                // It would be mistaken for a result; a coroutine refuses it too.
                 let refusal = PyRuntimeError::new_err("coroutine raised StopIteration");
                 // SAFETY: as for `copy_of`.
                 unsafe { raw::told(|py| refusal.set_cause(py, Some(error))) };

@@ -1,4 +1,4 @@
-//! `StreamWriter`: writes go to the transport; `drain` waits only where the protocol was told to pause.
+//! `StreamWriter`: writes go to the transport; `drain` waits only while the protocol is paused.
 
 use std::ffi::{c_int, c_void};
 
@@ -48,16 +48,16 @@ impl Writer {
     }
 }
 
-/// Where a drain stands.
+/// The progress of a drain.
 pub enum Drain {
     Begin,
-    /// The transport closes: the loop has had a turn, in which the protocol could be told.
+    /// The transport closes: the loop has had a turn, in which the protocol could get connection_lost().
     Slept,
     /// The protocol's helper has been awaited.
     Helped,
 }
 
-/// What a drain does next.
+/// The next step of a drain.
 pub enum Next {
     Done,
     /// Give the loop a turn.
@@ -106,7 +106,7 @@ fn is_closing(py: Python<'_>, transport: &Owned) -> PyResult<bool> {
     }
 }
 
-/// What `_drain_helper` of the protocol does, without calling it where nothing is to be awaited.
+/// The protocol's `_drain_helper`, without calling it where there is nothing to await.
 fn help(py: Python<'_>, writer: &Writer) -> PyResult<Next> {
     let protocol = writer.with(py, |inner| inner.protocol.as_ref().map(|protocol| protocol.clone_ref(py)));
     let protocol = protocol.ok_or_else(|| PyTypeError::new_err("StreamWriter has no protocol"))?;
@@ -215,7 +215,7 @@ unsafe extern "C" fn initialise(
                 && reader::TYPE.of_exact(reader.as_ptr()).is_none()
                 && !reader.is_instance(imports::stream_reader(py)?)?
             {
-                return Err(PyAssertionError::new_err("the reader is no StreamReader"));
+                return Err(PyAssertionError::new_err("the reader is not a StreamReader"));
             }
             Ok(0)
         })

@@ -6,13 +6,13 @@
 //! running thread of the process pass a full fence, which stands for the owner's too. Where the kernel has no such call, or refuses
 //! it from some moment on, the owner fences for itself.
 //!
-//! | side      | who                                                              | cost               |
+//! | side      | taken by                                                         | cost               |
 //! |-----------|------------------------------------------------------------------|--------------------|
-//! | `owner`   | one thread at a time; whoever holds it sees to that (the claim)  | two stores, a load |
+//! | `owner`   | one thread at a time; its caller ensures that (the claim)        | two stores, a load |
 //! | `visitor` | any other thread; they exclude one another by a mutex            | about a microsecond |
 //!
 //! The owner holds its side for a few instructions. A visitor may take longer (one copies the list of all tasks of a loop), and the owner
-//! waits for it. Under neither side does anything block, detach, call Python or take the lock again, so that who waits, attached to the
+//! waits for it. Under neither side does anything block, detach, call Python or take the lock again, so a thread that waits, attached to the
 //! interpreter, waits for a thread that runs.
 
 use super::{AtomicBool, Mutex, MutexGuard, Ordering, lock};
@@ -28,7 +28,7 @@ pub struct BiasedLock {
 #[must_use]
 pub struct Owner<'a> {
     lock: &'a BiasedLock,
-    /// Where a visitor was met, the owner goes on as one.
+    /// Where a visitor was met, the owner continues as a visitor.
     waited: Option<MutexGuard<'a, ()>>,
 }
 
@@ -51,7 +51,7 @@ impl BiasedLock {
         Self { owned: AtomicBool::new(false), visited: AtomicBool::new(false), visitors: Mutex::new(()) }
     }
 
-    /// Takes the lock for its owner: one thread at a time, which the caller sees to.
+    /// Takes the lock for its owner: one thread at a time, which the caller ensures.
     #[inline]
     pub fn owner(&self) -> Owner<'_> {
         debug_assert!(!self.owned.load(Ordering::Relaxed), "the owner's side is taken once at a time");
@@ -175,8 +175,8 @@ mod fence {
         change_over();
     }
 
-    /// The kernel refuses what it granted before. Registering again helps where the registration was lost. Else owners fence from here
-    /// on; those who did not see that yet have their fence here. Threads that come here at once each do so.
+    /// The kernel refuses what it granted before. Registering again helps where the registration was lost. Otherwise owners fence from here
+    /// on; for owners that have not seen that yet, this call fences. Concurrent callers each do so.
     #[cold]
     fn change_over() {
         if thread::register_membarrier() && thread::membarrier() {
@@ -184,7 +184,7 @@ mod fence {
         }
         SYMMETRIC.store(true, Ordering::SeqCst);
         thread::slow_membarrier();
-        // Release: who skips the barrier from here on comes after it.
+        // Release: a visitor that skips the barrier from here on comes after it.
         SETTLED.store(true, Ordering::Release);
         fence(Ordering::SeqCst);
     }

@@ -1,6 +1,6 @@
-//! Which of several workers sleep, so that whoever brings work wakes one of them and nobody sleeps beside work.
+//! Which of several workers sleep, so that a thread that brings work wakes one, and no worker sleeps while there is work.
 //!
-//! A worker that finds nothing to do says so ([`Sleepers::enter`]) and then looks once more. Whoever brings work puts it
+//! A worker that finds nothing to do marks itself asleep ([`Sleepers::enter`]) and then looks once more. A thread that brings work puts it
 //! where workers look, and then asks for a sleeper ([`Sleepers::take_one`]). Both put a full fence between their two
 //! steps, so at least one of them sees the other: the worker finds the work, or it is found asleep and woken. A worker is
 //! taken once; it enters again when it next runs out of work.
@@ -31,7 +31,7 @@ impl Sleepers {
         fence(Ordering::SeqCst);
     }
 
-    /// The worker is awake. Whoever took it meanwhile wakes it for nothing.
+    /// The worker is awake. A thread that took it meanwhile wakes it needlessly.
     pub fn leave(&self, worker: usize) {
         let (word, bit) = self.place(worker);
         if word.load(Ordering::Relaxed) & bit != 0 {
@@ -191,7 +191,7 @@ mod loom_tests {
         }
     }
 
-    /// A worker that slept beside work would wait for ever; loom reports that as a deadlock.
+    /// A worker that slept while there is work would wait forever; loom reports that as a deadlock.
     #[test]
     fn loom_nobody_sleeps_beside_work() {
         loom::model(|| {

@@ -15,7 +15,7 @@
 //! consumer. A burst therefore costs one wake.
 //!
 //! Items bring the [`Link`] by which they are strung up, so that pushing one takes no memory: the items of `call_soon_threadsafe`
-//! are allocated in one thread and freed in the other, which is the dearest thing about them.
+//! are allocated in one thread and freed in the other, which is their greatest cost.
 //!
 //! Threads: [`push`](Mailbox::push) may be called from any. All other methods belong to the consumer, which
 //! must be one thread at a time (the loop's ownership guard keeps this).
@@ -29,7 +29,7 @@ use super::{AtomicPtr, Ordering};
 /// Where an item points to the one pushed before it.
 #[repr(C)]
 pub struct Link {
-    /// Written by whoever pushes and by the consumer, while others may look at the rest of the item.
+    /// Written by the pusher and by the consumer, while others may read the rest of the item.
     next: UnsafeCell<*mut Link>,
 }
 
@@ -45,7 +45,7 @@ impl Default for Link {
 /// An owning pointer to something that has a [`Link`] in it.
 ///
 /// # Safety
-/// `into_link` gives a pointer to a link that nobody else touches until `from_link` has made the item of it again.
+/// `into_link` gives a pointer to a link that no other code touches until `from_link` has made the item of it again.
 pub unsafe trait Linked: Sized {
     fn into_link(self) -> NonNull<Link>;
 
@@ -100,7 +100,7 @@ impl<T: Linked> Mailbox<T> {
             // SAFETY: the link is still ours alone; it is published by the exchange below.
             unsafe { *node.as_ref().next.get() = next };
             // Release: pairs with the Acquire in `drain` and hands the item over. Acquire: pairs with the Release in
-            // `park`; whoever must wake sees what the consumer set up before it slept.
+            // `park`; a thread that must wake sees what the consumer set up before it slept.
             match self.head.compare_exchange_weak(head, node.as_ptr(), Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(was) if was == Self::parked() => return Ok(Pushed::MustWake),
                 Ok(_) => return Ok(Pushed::Quiet),
@@ -132,7 +132,7 @@ impl<T: Linked> Mailbox<T> {
         }
         while let Some(link) = NonNull::new(node) {
             see(link);
-            // SAFETY: in the queue, as promised, and not changed while it is.
+            // SAFETY: in the queue (the caller's promise), and not changed while it is.
             node = unsafe { *link.as_ref().next.get() };
         }
     }
@@ -269,7 +269,7 @@ mod tests {
                 let mailbox = mailbox.clone();
                 std::thread::spawn(move || {
                     for n in 0..10_000 {
-                        push(&mailbox, (id, n)).map(|_| ()).expect("nobody closes it");
+                        push(&mailbox, (id, n)).map(|_| ()).expect("it is not closed");
                     }
                 })
             })

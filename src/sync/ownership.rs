@@ -3,15 +3,15 @@
 //! | right        | while                | how long                                    | other threads meanwhile            |
 //! |--------------|----------------------|---------------------------------------------|------------------------------------|
 //! | [`Running`]  | the thread runs it   | until dropped                               | are refused                        |
-//! | [`Claim`]    | nobody runs it       | a few instructions, no foreign code         | wait, attached                     |
-//! | [`Visiting`] | nobody runs it       | an operation, which may call foreign code   | may claim and visit, and can't run |
+//! | [`Claim`]    | it is not running    | a few instructions, no foreign code         | wait, attached                     |
+//! | [`Visiting`] | it is not running    | an operation, which may call foreign code   | may claim and visit, and can't run |
 //!
 //! A claim that is taken inside of a run costs a load and a comparison. A visit holds nothing while foreign code runs: it touches the state
-//! by claims, which nothing can refuse, since whoever wants to run the state waits for the visit to end. It waits detached, so that
+//! by claims, which nothing can refuse, since a thread that wants to run the state waits for the visit to end. It waits detached, so that
 //! neither a collection nor the visitor waits for it.
 //!
 //! A forked child has the parent's states, but not the threads that were at work on them. The hook that runs there begins a new
-//! generation, and what was made in an earlier one is refused to everybody.
+//! generation, and states of an earlier one are refused to every thread.
 //!
 //! `owner` equals a thread's identity only if that thread put it there itself, so "is it me?" is a relaxed load.
 
@@ -35,7 +35,7 @@ pub struct Ownership {
     owner: AtomicUsize,
     running: AtomicBool,
     generation: u32,
-    /// Touched under a claim. None while nobody visits.
+    /// Touched under a claim. None without visits.
     visits: UnsafeCell<Option<Box<Visits>>>,
 }
 
@@ -159,7 +159,7 @@ pub struct Visiting<'a> {
 impl Drop for Visiting<'_> {
     fn drop(&mut self) {
         let Some(me) = self.thread else { return };
-        // What a forked child has inherited is refused to everybody there, and nobody waits for it.
+        // A forked child refuses inherited states to all its threads, so none waits for them.
         if self.ownership.is_forked() {
             return;
         }
@@ -218,7 +218,7 @@ impl Ownership {
                 Err(owner) if self.running.load(Ordering::Relaxed) => {
                     return Err(Foreign { owner, why: Why::Runs });
                 }
-                // A short claim of another thread while nobody runs.
+                // A short claim of another thread while the state is not running.
                 Err(_) => yield_now(),
             }
         }
@@ -243,7 +243,7 @@ impl Ownership {
         }
     }
 
-    /// Begins a run. Waits for visits of other threads to end, not for ever.
+    /// Begins a run. Waits for visits of other threads to end, with a limit.
     pub fn run(&self) -> Result<Running<'_>, Foreign> {
         self.run_as(thread::current_id())
     }
@@ -257,7 +257,7 @@ impl Ownership {
             }
             let Some(owner) = claim.other_visitor(me) else {
                 self.running.store(true, Ordering::Relaxed);
-                // The claim goes over to the run. Nobody waits for that: others are refused.
+                // The claim goes over to the run. No thread waits for that: others are refused.
                 claim.release = false;
                 detached::go();
                 return Ok(Running { ownership: self, _stays: PhantomData });
@@ -339,7 +339,7 @@ mod visits {
     }
 }
 
-/// The model checker looks at what is asked; the order of questions is its own.
+/// The model checker explores the questions; their order is its own.
 #[cfg(feature = "loom")]
 mod visits {
     pub struct Waiter;
@@ -379,7 +379,7 @@ mod models {
                 drop(other.claim_as(2));
             });
             if let Err(foreign) = shared.claim_as(3) {
-                assert_eq!(foreign.owner, 1, "the only one who runs");
+                assert_eq!(foreign.owner, 1, "the only one that runs");
             }
             other.join().expect("no panic");
         });
@@ -409,7 +409,7 @@ mod models {
         }
 
         fn add(&self) {
-            // SAFETY: the model checker finds who comes in between.
+            // SAFETY: the model checker finds threads that interfere.
             self.content.with_mut(|content| unsafe { *content += 1 });
         }
 
@@ -443,7 +443,7 @@ mod models {
                 Err(foreign) => assert_eq!((foreign.owner, foreign.why), (1, Why::Runs)),
             }
             other.join().expect("no panic");
-            drop(shared.ownership.run_as(3).expect("nobody is left"));
+            drop(shared.ownership.run_as(3).expect("no visit is left"));
         });
     }
 
@@ -453,7 +453,7 @@ mod models {
             let shared = Watched::new();
             let other = shared.clone();
             let visit = move |shared: &Watched, me| {
-                let visit = shared.ownership.visit_as(me).expect("nobody runs it");
+                let visit = shared.ownership.visit_as(me).expect("it is not running");
                 shared.add_inside(me);
                 drop(visit);
             };
@@ -480,7 +480,7 @@ mod models {
                     drop(visit);
                 }
             });
-            let visit = shared.ownership.visit_as(2).expect("nobody else runs it");
+            let visit = shared.ownership.visit_as(2).expect("no other thread runs it");
             let run = shared.ownership.run_as(2).expect("its own visit does not count");
             shared.add();
             drop(run);
@@ -509,7 +509,7 @@ mod tests {
                 let (shared, counter) = (shared.clone(), counter.clone());
                 std::thread::spawn(move || {
                     for _ in 0..5_000 {
-                        let _claim = shared.claim().expect("nobody runs the loop");
+                        let _claim = shared.claim().expect("the loop is not running");
                         // SAFETY: claimed.
                         unsafe { *counter.0.get() += 1 };
                     }
@@ -546,7 +546,7 @@ mod tests {
         let shared = Ownership::default();
         let visit = shared.visit().expect("free");
         elsewhere(|| {
-            drop(shared.claim().expect("a visit is no claim"));
+            drop(shared.claim().expect("a visit is not a claim"));
             drop(shared.visit().expect("nor does it keep others from visiting"));
         });
         let began = AtomicBool::new(false);

@@ -61,7 +61,7 @@ impl Name {
     }
 }
 
-/// Memory for the datagrams of one receive call, and those that nobody has taken out yet.
+/// Memory for the datagrams of one receive call, and those that have not been taken out yet.
 pub struct Batch {
     memory: Box<[u8]>,
     names: Box<[libc::sockaddr_storage]>,
@@ -92,7 +92,7 @@ impl Batch {
         Self { memory, names, pieces, headers, slots: 0, count: 0, next: 0 }
     }
 
-    /// Divides the memory; what was received is forgotten.
+    /// Divides the memory; discards received datagrams.
     fn lay_out(&mut self, slots: usize) {
         let size = self.memory.len() / slots;
         let start = self.memory.as_mut_ptr();
@@ -110,7 +110,7 @@ impl Batch {
         self.count = 0;
     }
 
-    /// Receives what there is, up to the number of slots; `wide` for families whose datagrams may pass 64 KiB. False when
+    /// Receives all that has come, up to the number of slots; `wide` for families whose datagrams may pass 64 KiB. False when
     /// that was all of it.
     pub fn receive(&mut self, fd: RawFd, wide: bool) -> io::Result<bool> {
         let slots = if wide { SLOTS * SLOT / WIDE_SLOT } else { SLOTS };

@@ -1,13 +1,13 @@
-//! Calls that may keep their thread waiting, and the proof that nobody else waits with it.
+//! Calls that may block, and the proof that no other thread waits meanwhile.
 //!
-//! Whoever wants every thread of Python to stop, as a collection does, waits for those that are attached to the interpreter. One that
-//! sits in a system call meanwhile makes the whole process wait. So each function of `sys` either never blocks, whatever its
+//! A collection, and anything else that stops every Python thread, waits for the threads that are attached to the interpreter. One that
+//! is in a system call meanwhile makes the whole process wait. So each function of `sys` either never blocks, whatever its
 //! descriptor is set to, or takes a [`Detached`], which is made for the time in which the thread is detached. A test has the list.
 //!
-//! This layer knows no Python: how to detach is told by the layer that does. Threads that were never attached just go on.
+//! This layer does not know Python: the layer above sets the function that detaches. Threads that were never attached just continue.
 //!
-//! Where other threads may wait for this one *attached* (for a claim of a loop that does not run), it must not detach: it could not come back
-//! while everything stops, and those who wait never stop. It says so by [`stay`].
+//! Where other threads may wait for this one *attached* (for a claim of a loop that does not run), it must not detach: it could not attach again
+//! during a collection, and the waiting threads would never let that begin. It marks this with [`stay`].
 
 use std::cell::Cell;
 use std::marker::PhantomData;
@@ -33,7 +33,7 @@ thread_local! {
     static STAYS: Cell<u32> = const { Cell::new(0) };
 }
 
-/// Tells how to detach; called by the module's init.
+/// Sets the function that detaches; called by the module's init.
 pub fn set_hook(hook: Hook) {
     let _ = HOOK.set(hook);
 }
@@ -56,7 +56,7 @@ pub fn may_detach() -> bool {
 /// [may detach](may_detach).
 pub fn detached<R: Send>(call: impl FnOnce(&Detached) -> R + Send) -> R {
     debug_assert!(may_detach(), "a call that may block under a claim");
-    // SAFETY: the hook sees to it; without one nothing is attached yet.
+    // SAFETY: the hook detaches; without one nothing is attached yet.
     let token = unsafe { Detached::promised() };
     let Some(hook) = HOOK.get() else { return call(&token) };
     let (mut call, mut result) = (Some(call), None);

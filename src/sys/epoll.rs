@@ -4,14 +4,14 @@
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
-/// What to be told of.
+/// The events to report.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Interest {
     pub readable: bool,
     pub writable: bool,
     /// Report once, then stay silent until armed again.
     pub oneshot: bool,
-    /// Report changes only: once for what is ready when it is armed, then whenever something new comes of it.
+    /// Report changes only: once for readiness at arming, then for each new event.
     pub edge: bool,
 }
 
@@ -63,8 +63,8 @@ pub fn knows(epoll: RawFd, fd: RawFd, interest: Interest, data: u64) -> bool {
     unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_MOD, fd, &mut event) == 0 }
 }
 
-/// Adds `fd` for reading, so that of several instances that wait for the same socket one is woken and not all. Level-triggered:
-/// who is woken may take one connection and leave the rest, which an edge would not report again.
+/// Adds `fd` for reading, so that of several instances that wait for the same socket only one is woken. Level-triggered:
+/// the woken loop may take one connection and leave the rest, which an edge would not report again.
 pub fn add_exclusive(epoll: RawFd, fd: RawFd, data: u64) -> io::Result<()> {
     let mut event = libc::epoll_event { events: (libc::EPOLLIN | libc::EPOLLEXCLUSIVE) as u32, u64: data };
     // SAFETY: `event` is valid for the call; the kernel checks both descriptors.
@@ -78,14 +78,14 @@ pub fn remove(epoll: RawFd, fd: RawFd) -> bool {
     unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_DEL, fd, std::ptr::null_mut()) == 0 }
 }
 
-/// An event that any thread may bring about, and that no instance has to be told of again: each wake is an edge of its own.
+/// An event that any thread may trigger, and that needs no re-arming: each wake is an edge of its own.
 pub struct Event(OwnedFd);
 
 impl Event {
     pub fn new() -> io::Result<Self> {
         // SAFETY: the call takes two numbers.
         let fd = super::check(unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) })?;
-        // SAFETY: a new descriptor that nobody else owns.
+        // SAFETY: a new descriptor without another owner.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd as RawFd) }))
     }
 

@@ -1,4 +1,4 @@
-//! Calls on regular files, which may wait for the disk or whoever serves the file system.
+//! Calls on regular files, which may wait for the disk or a network file system.
 
 use std::io;
 use std::os::fd::RawFd;

@@ -15,7 +15,7 @@ pub mod signal;
 pub mod socket;
 pub mod thread;
 
-/// The system's words for an error number, as `strerror(3)` has them.
+/// The system's text for an error number, from `strerror(3)`.
 pub fn error_text(code: i32) -> String {
     let mut text = [0u8; 256];
     // SAFETY: the buffer is valid for its length; the result is checked to be a terminated string.

@@ -1,9 +1,9 @@
 //! Pipes, FIFOs, terminals and other descriptors that read(2) and write(2) serve. No data call keeps other threads waiting, even where
-//! somebody has made the descriptor blocking; EINTR is retried inside.
+//! the program has made the descriptor blocking; EINTR is retried inside.
 //!
-//! The kernel is told not to wait, by a flag of the call. It knows that flag for pipes and sockets; for FIFOs, terminals and, before Linux
-//! 6.4, pipes it refuses it. Those are asked whether they are ready and then read or written detached; the thread waits only if somebody else
-//! takes what was there meanwhile.
+//! A flag of the call tells the kernel not to wait. The kernel supports it for pipes and sockets; for FIFOs, terminals and, before Linux
+//! 6.4, pipes it refuses it. Those are polled for readiness and then read or written detached; the thread waits only if another process
+//! takes the bytes meanwhile.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
@@ -21,7 +21,7 @@ pub enum Kind {
     Other,
 }
 
-/// May wait for the file system that the descriptor's file lies in.
+/// May wait for the file system of the descriptor's file.
 pub fn kind(_: &Detached, fd: RawFd) -> io::Result<Kind> {
     // SAFETY: zeroed is a valid `stat`, which the call fills in.
     let mut status: libc::stat = unsafe { std::mem::zeroed() };
@@ -49,7 +49,7 @@ pub fn set_nonblocking(fd: RawFd) -> io::Result<()> {
 pub fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: F_DUPFD_CLOEXEC takes the lowest number wanted.
     let new = check(unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) })?;
-    // SAFETY: a new descriptor that nobody else owns.
+    // SAFETY: a new descriptor without another owner.
     Ok(unsafe { OwnedFd::from_raw_fd(new as RawFd) })
 }
 
@@ -63,7 +63,7 @@ pub fn is_misplaced(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::ResourceBusy && error.raw_os_error().is_none()
 }
 
-/// Reads what is there; 0 is the end.
+/// Reads the bytes that have come; 0 is the end.
 ///
 /// # Safety
 /// `ptr` must be valid for writing `len` bytes for the time of the call.
@@ -156,7 +156,7 @@ fn write_slowly(fd: RawFd, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         match sent {
             Ok(sent) if sent == piece.len() => written += sent,
             Ok(sent) => return Ok(written + sent),
-            // What was written before an error is told first; the error comes again.
+            // Bytes written before an error are reported first; the error comes again.
             Err(_) if written > 0 => return Ok(written),
             Err(error) => return Err(error),
         }
@@ -164,8 +164,8 @@ fn write_slowly(fd: RawFd, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
     Ok(written)
 }
 
-/// A program that writes while its loop does not run may read the other end next, in the same thread: what goes at once must go. The
-/// descriptor is looked at before the call; a program that makes it blocking between the two makes others wait.
+/// A program that writes while its loop does not run may read the other end next, in the same thread: so bytes that fit must be written at once. The
+/// descriptor's flags are checked before the call; a program that makes it blocking between the two makes others wait.
 fn write_without_waiting(fd: RawFd, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
     if is_blocking(fd)? {
         return Err(io::ErrorKind::ResourceBusy.into());

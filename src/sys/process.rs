@@ -6,16 +6,16 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use super::check;
 
-/// How a child ended, as `subprocess` says it: its exit code, or the negated number of the signal that ended it.
+/// How a child ended, as `subprocess` reports it: its exit code, or the negated number of the signal that ended it.
 pub type ExitCode = i32;
 
-/// A descriptor that becomes readable when the child ends; close-on-exec. ESRCH when the number is no child's (any more).
+/// A descriptor that becomes readable when the child ends; close-on-exec. ESRCH when the number is not a child's (any more).
 pub fn open(pid: libc::pid_t) -> io::Result<OwnedFd> {
     // SAFETY: the call takes two numbers.
     let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
-    // SAFETY: a new descriptor that nobody else owns.
+    // SAFETY: a new descriptor without another owner.
     let child = unsafe { OwnedFd::from_raw_fd(fd as RawFd) };
-    // Somebody may have taken the child's status, and another process may have got its number.
+    // Other code may have taken the child's status, and another process may have got its number.
     match wait(&child, libc::WEXITED | libc::WNOWAIT) {
         Err(error) if error.raw_os_error() == Some(libc::ECHILD) => {
             Err(io::Error::from_raw_os_error(libc::ESRCH))
@@ -24,14 +24,14 @@ pub fn open(pid: libc::pid_t) -> io::Result<OwnedFd> {
     }
 }
 
-/// Signals a child. ESRCH once its exit status was taken, whoever has its number now.
+/// Signals a child. ESRCH once its exit status was taken, whichever process has its number now.
 pub fn signal(child: &OwnedFd, number: i32) -> io::Result<()> {
     let info: *const libc::siginfo_t = std::ptr::null();
     // SAFETY: the call takes numbers, and a null pointer for the signal's usual details.
     check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, child.as_raw_fd(), number, info, 0) }).map(drop)
 }
 
-/// Takes the exit status of a child that has ended; None while it lives. ECHILD when somebody else took it.
+/// Takes the exit status of a child that has ended; None while it lives. ECHILD when other code took it.
 pub fn reap(child: &OwnedFd) -> io::Result<Option<ExitCode>> {
     let info = wait(child, libc::WEXITED)?;
     // SAFETY: filled in by waitid, for which these fields are the valid ones.

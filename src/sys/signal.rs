@@ -5,11 +5,11 @@
 //! twice is pending once, as POSIX has it. A slot is never freed and its eventfd never closed, so a handler that runs
 //! while a loop closes cannot reach anything else; a slot that a loop left goes to the next one.
 //!
-//! Who writes what of a slot, and what orders it:
+//! The writers of a slot's fields, and the ordering of the writes:
 //!
 //! | field               | written by                       | ordered by                                                        |
 //! |---------------------|----------------------------------|-------------------------------------------------------------------|
-//! | `process`, `event`  | before the slot is published     | Release of `HEAD`, Acquire of whoever walks the list              |
+//! | `process`, `event`  | before the slot is published     | Release of `HEAD`, Acquire of each walk over the list              |
 //! | `taken`, `wanted`   | attached threads, under the lock | `wanted` before the disposition: the handler that we install sees it |
 //! | `pending`           | the handler, and the loop's `take` | set before the eventfd is written, taken after it was read         |
 
@@ -26,7 +26,7 @@ use super::check;
 /// The highest signal number there is, plus one.
 const NUMBERS: usize = 65;
 
-/// What one loop asked for.
+/// The signals that one loop asked for.
 pub struct Slot {
     /// A forked child's handler leaves its parent's slots alone, whose eventfds it shares.
     process: u32,
@@ -98,12 +98,12 @@ pub fn raise(number: i32) -> bool {
 }
 
 impl Slot {
-    /// A slot for a loop: one that another loop left, else a new one.
+    /// A slot for a loop: one that another loop left, or a new one.
     pub fn new() -> io::Result<&'static Self> {
         let _order = FORMER.lock();
         if let Some(left) = slots().find(|slot| !slot.taken.load(Ordering::Relaxed)) {
             left.taken.store(true, Ordering::Relaxed);
-            // What came too late for the loop before.
+            // Signals that came too late for the loop before.
             left.take();
             return Ok(left);
         }
@@ -117,7 +117,7 @@ impl Slot {
             pending: AtomicU64::new(0),
             next: HEAD.load(Ordering::Relaxed),
         }));
-        // Release: whoever finds the slot sees what is in it.
+        // Release: a thread that finds the slot sees its content.
         HEAD.store(ptr::from_ref(slot).cast_mut(), Ordering::Release);
         Ok(slot)
     }
@@ -139,7 +139,7 @@ impl Slot {
         self.pending.fetch_or(numbers, Ordering::Release);
         let one = 1u64;
         // SAFETY: eight bytes of memory to read. A full counter, the only failure and the only thing to
-        // wait for if somebody made the descriptor blocking, takes 2^64 signals that nobody took.
+        // wait for if the program made the descriptor blocking, takes 2^64 untaken signals.
 
         unsafe { libc::write(self.event, (&raw const one).cast(), 8) };
     }
@@ -153,7 +153,7 @@ impl Slot {
         self.pending.swap(0, Ordering::AcqRel) & self.wanted.load(Ordering::Relaxed)
     }
 
-    /// Asks for a signal: from the return on it is delivered here, and no more to whoever handled it before. Fails with EINVAL for
+    /// Asks for a signal: from the return on it is delivered here, and no longer to the previous handler. Fails with EINVAL for
     /// a number that cannot be caught.
     pub fn want(&self, number: i32) -> io::Result<()> {
         let mut former = FORMER.lock();
@@ -164,7 +164,7 @@ impl Slot {
         })
     }
 
-    /// Asks no more; what was before comes back once nobody asks. True if that is now.
+    /// Withdraws the request; the previous disposition is restored with the last one. True if that is now.
     pub fn unwant(&self, number: i32) -> bool {
         let mut former = FORMER.lock();
         let Ok(entry) = entry(&mut former, number) else { return false };
@@ -172,7 +172,7 @@ impl Slot {
         give_back(entry, number)
     }
 
-    /// Asks for nothing more and leaves the slot to the next loop. In a forked child the slot is its parent's and stays.
+    /// Withdraws all requests and leaves the slot to the next loop. In a forked child the slot is its parent's and stays.
     pub fn leave(&self) {
         if self.process != std::process::id() {
             return;
@@ -191,8 +191,8 @@ pub fn is_wanted(number: i32) -> bool {
     slots().any(|slot| slot.wanted.load(Ordering::Acquire) & bit(number) != 0)
 }
 
-/// Installs our handler again where somebody's replaced it while loops ask for the number. What it replaces is forgotten: the
-/// disposition from before the first loop asked is what comes back.
+/// Installs our handler again where another one replaced it while loops ask for the number. The replaced one is not kept: the
+/// disposition from before the first request will be restored.
 pub fn insist(number: i32) -> io::Result<()> {
     let mut former = FORMER.lock();
     let entry = entry(&mut former, number)?;
@@ -205,7 +205,7 @@ pub fn insist(number: i32) -> io::Result<()> {
     result
 }
 
-/// Undoes what the parent's loops asked for, in a forked child.
+/// Undoes the requests of the parent's loops, in a forked child.
 pub fn forget_parent() {
     let mut former = FORMER.lock();
     for number in 1..NUMBERS as i32 {
@@ -225,7 +225,7 @@ fn is_ours(action: &libc::sigaction) -> bool {
     action.sa_sigaction == on_signal as *const () as usize
 }
 
-/// Installs our handler unless it is there, and notes what was.
+/// Installs our handler unless it is installed, and records the previous one.
 fn take_over(former: &mut Option<libc::sigaction>, number: i32) -> io::Result<()> {
     let current = disposition(number)?;
     if is_ours(&current) {
@@ -243,7 +243,7 @@ fn take_over(former: &mut Option<libc::sigaction>, number: i32) -> io::Result<()
     Ok(())
 }
 
-/// Once nobody of this process asks for the number, puts back what was before, unless somebody else's handler is there by now. True if
+/// Once no loop of this process asks for the number, restores the previous disposition, unless another handler was installed since. True if
 /// it did.
 fn give_back(former: &mut Option<libc::sigaction>, number: i32) -> bool {
     if !is_wanted(number)
@@ -283,8 +283,8 @@ pub fn drain_wakeup() -> io::Result<()> {
     pass_wakeup(-1)
 }
 
-/// Empties the reading end into another descriptor, if there is one, whose owner hears of signals from now on. One that takes nothing
-/// has enough in it to be read.
+/// Empties the reading end into another descriptor, if there is one, whose owner handles signals from now on. One that takes nothing
+/// has enough in it to be readable.
 pub fn pass_wakeup(heir: RawFd) -> io::Result<()> {
     let (read, _) = wakeup_pair()?;
     let mut numbers = [0; 256];

@@ -1,5 +1,5 @@
-//! Socket calls on the data path. None of them blocks: each says so to the kernel, since a descriptor that was non-blocking may be made
-//! blocking at any time, by whoever has it or a copy of it. EINTR is retried inside.
+//! Socket calls on the data path. None of them blocks: each passes a flag for that, since a non-blocking descriptor may be made
+//! blocking at any time, by any holder of it or of a duplicate. EINTR is retried inside.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, RawFd};
@@ -225,7 +225,7 @@ impl Drop for Connection {
     }
 }
 
-/// A view of a descriptor that somebody else owns; dropping it does not close.
+/// A view of a descriptor with another owner; dropping it does not close.
 fn borrow(fd: RawFd) -> std::mem::ManuallyDrop<Socket> {
     // SAFETY: only -1 would break the invariant of an owned descriptor, and it is replaced by a number that is never
     // open; ManuallyDrop keeps it from being closed. A descriptor that is not open makes the calls fail with EBADF.

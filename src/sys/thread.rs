@@ -68,11 +68,11 @@ pub fn membarrier() -> bool {
     call_membarrier(MEMBARRIER_PRIVATE_EXPEDITED)
 }
 
-/// As [`membarrier`], by whatever means there are and in up to some hundredths of a second. For once in a process.
+/// As [`membarrier`], by other means, in up to some hundredths of a second. For use once in a process.
 ///
-/// The kernel's other barrier first, which needs no registration. A filter that refuses the one most likely refuses both. Then a page is
-/// given another protection: where processors are told of that by an interrupt, each that runs a thread of ours has passed a fence.
-/// Some are told without an interrupt, so it goes on for much longer than any store takes to leave its processor: tens of
+/// The kernel's other barrier first, which needs no registration. A filter that refuses the one most likely refuses both. Then the protection of
+/// a page changes: where an interrupt informs processors of that, each one that runs a thread of ours has passed a fence.
+/// Some are informed without an interrupt, so it goes on for much longer than any store takes to leave its processor: tens of
 /// milliseconds against microseconds. It stays attached meanwhile, if it is: its caller has a lock.
 #[cold]
 pub fn slow_membarrier() {
@@ -86,7 +86,7 @@ pub fn slow_membarrier() {
     }
 }
 
-/// Has every processor that runs a thread of this process forget where a page was.
+/// Makes every processor that runs a thread of this process drop its entry for a page.
 fn change_a_page() {
     let (size, both) = (4096, libc::PROT_READ | libc::PROT_WRITE);
     // SAFETY: a mapping of our own, written to while that is allowed, and taken away at the end.

@@ -99,7 +99,7 @@ def test_only_the_pool_ends_a_job(one, blocked):
         lambda: job.set_exception(ValueError()),
         job.set_running_or_notify_cancel,
     ):
-        with pytest.raises(RuntimeError, match="by its pool alone"):
+        with pytest.raises(RuntimeError, match="only a job's pool"):
             refused()
     assert not job.done()
     with pytest.raises(TypeError):

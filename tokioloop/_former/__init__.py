@@ -1,1 +1,1 @@
-"""Where public names stood before: pickles made then name these modules, which are found here by the package's ``__path__``."""
+"""The former modules of public names: older pickles name these modules, which are found here by the package's ``__path__``."""

@@ -1,1 +1,1 @@
-"""What a loop is apart from the network: its life, errors, signals, blocking calls, the tasks on it. Uses the native module only."""
+"""The parts of a loop apart from the network: its life, errors, signals, blocking calls, its tasks. Uses the native module only."""

@@ -1,4 +1,4 @@
-"""Exception handlers: where an error goes that nobody awaits."""
+"""Exception handlers: for errors that no code awaits."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Errors(EventLoop):
             try:
                 handle = self._current_handle
             except RuntimeError:
-                # The loop runs in another thread: what it does there did not cause this.
+                # The loop runs in another thread: its current handle did not cause this.
                 handle = None
             if handle is not None and handle._source_traceback:
                 context["handle_traceback"] = handle._source_traceback
@@ -111,7 +111,7 @@ class Errors(EventLoop):
             )
 
     def _log_slow_callback(self, handle: object, seconds: float) -> None:
-        # A task's step is more telling than the handle that ran it.
+        # A task's step says more than the handle that ran it.
         owner = getattr(getattr(handle, "_callback", None), "__self__", None)
         shown = repr(owner) if isinstance(owner, Task) else str(handle)
         logger.warning("Executing %s took %.3f seconds", shown, seconds)
@@ -125,7 +125,7 @@ def _context_runner(context: Context) -> Callable[..., object] | None:
             break
     else:
         return None
-    # A plain Future has no context; a Task often stands under "future".
+    # A plain Future has no context; a Task is often under the key "future".
     if not hasattr(thing, "get_context"):
         return None
     return getattr(thing.get_context(), "run", None)

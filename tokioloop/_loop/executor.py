@@ -58,13 +58,13 @@ class Executor(EventLoop):
         own = self._default_executor
         self._default_executor = executor
         if isinstance(own, ThreadQueue):
-            # Nobody else refers to them: they end once what was submitted is done.
+            # There is no other reference to them: they end once the submitted jobs are done.
             own.shutdown(wait=False)
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
         """Refuse new work for the default executor and wait until its threads are done.
 
-        After *timeout* seconds a RuntimeWarning is given and the threads are left to themselves; None
+        After *timeout* seconds it warns with a RuntimeWarning and does not wait any longer; None
         waits without limit.
         """
         self._check_thread()
@@ -89,7 +89,7 @@ class Executor(EventLoop):
             joiner.join()
 
     def _join_executor(self, executor: LoopThreads | ThreadPoolExecutor, joined: Future[None]) -> None:
-        # In a thread of its own. After a timeout nobody waits for it, and the loop may be closed.
+        # In a thread of its own. After a timeout the caller no longer waits, and the loop may be closed.
         try:
             executor.shutdown(wait=True)
         except Exception as exc:
@@ -98,7 +98,7 @@ class Executor(EventLoop):
             self._post(_settle, joined, None)
 
     def _post[*Ts](self, callback: Callable[[*Ts], object], *args: *Ts) -> None:
-        """``call_soon_threadsafe`` for those to whom a closed loop is no error."""
+        """``call_soon_threadsafe`` for callers that may ignore a closed loop."""
         try:
             self.call_soon_threadsafe(callback, *args)
         except RuntimeError:

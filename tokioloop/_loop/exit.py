@@ -1,6 +1,6 @@
 """The interpreter's end: loops of other threads are stopped before it waits for their threads.
 
-Else a thread that is not a daemon and runs ``run_forever()`` would keep the process alive for ever, and a daemon thread would
+Otherwise a non-daemon thread in ``run_forever()`` would keep the process alive forever, and a daemon thread would
 be cut off in the middle of a callback. ``atexit`` is too late for both: its functions run after the threads were joined.
 """
 
@@ -14,7 +14,7 @@ from .._tokioloop import _begin_exit
 from .joining import LOOPS, before_joining
 from .lifecycle import Lifecycle
 
-# In seconds: how long all loops together may take to leave their runs. One in a callback that blocks is left behind.
+# In seconds: how long all loops together may take to leave their runs. A loop in a callback that blocks is abandoned.
 PATIENCE = 1.0
 
 
@@ -30,8 +30,8 @@ def _stop_loops() -> None:
         time.sleep(pause)
         pause = min(2 * pause, 0.01)
     for loop in stopped:
-        # Whoever waits for them in a thread that goes on would keep the interpreter for ever. Refused by one that still runs, or
-        # that its thread runs again to tidy up.
+        # A thread that goes on and waits for them would keep the interpreter alive forever. A loop refuses this while it still runs, or
+        # while its thread runs it again to clean up.
         with suppress(RuntimeError):
             loop._break_off()
             loop._tell_of_close()
@@ -42,7 +42,7 @@ def _is_to_be_stopped(loop: Lifecycle) -> bool:
     if not loop.is_running() or ident == threading.get_ident():
         return False
     thread = threading._active.get(ident)  # type: ignore[attr-defined]
-    # A thread that `threading` does not know is not waited for either.
+    # The interpreter does not wait for a thread that `threading` does not know.
     return thread is None or thread.daemon or not loop._has_goal()
 
 

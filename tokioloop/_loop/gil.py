@@ -1,4 +1,4 @@
-"""The GIL watch: a program of several loops is told, once, when its threads can only take turns."""
+"""The GIL check: a program with several loops gets one warning when its threads can only take turns."""
 
 import sys
 import sysconfig
@@ -14,7 +14,7 @@ _warned = False
 
 
 def warn_if_gil_is_on(stacklevel: int = 2) -> bool:
-    """Tell whether the GIL is on, and warn of it once per process: a RuntimeWarning that names what turned it on.
+    """Return whether the GIL is on, and warn once per process: a RuntimeWarning that names the cause.
 
     May be called in any thread. *stacklevel* is that of ``warnings.warn``.
     """

@@ -1,4 +1,4 @@
-"""What is called before the interpreter, at its end, waits for its threads. (``atexit`` is too late: its functions run after that.)"""
+"""Hooks that run before the interpreter, at its end, waits for its threads. (``atexit`` is too late: its functions run after that.)"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _hooks: dict[int, Callable[[], None]] = {}
 
 
 def before_joining(turn: int, hook: Callable[[], None]) -> bool:
-    """Have *hook* called in its *turn* before the interpreter waits for its threads; False if that turn is over."""
+    """Register *hook* to run in its *turn* before the interpreter waits for its threads; False if that turn is over."""
     return _hooks.setdefault(turn, hook) is hook
 
 
@@ -33,7 +33,7 @@ def _call(turn: int) -> None:
 
 def _call_all() -> None:
     with ExitStack() as stack:
-        # Every turn comes, also if another one raises. In reverse: what is pushed last is called first.
+        # Every turn comes, even if another one raises. In reverse: what is pushed last is called first.
         for turn in (EXECUTORS, LOOPS, POOLS):
             stack.callback(_call, turn)
 
@@ -41,5 +41,5 @@ def _call_all() -> None:
 try:
     threading._register_atexit(_call_all)  # type: ignore[attr-defined]
 except RuntimeError:
-    # The threads have been joined, and none starts any more.
+    # The threads have been joined, and no more can start.
     _hooks.update(dict.fromkeys((POOLS, LOOPS, EXECUTORS), _nothing))

@@ -22,7 +22,7 @@ type _AsyncGen = AsyncGenerator[Any, Any]
 
 
 class Listeners(EventLoop):
-    """Functions that hear of the loop's end, each once, in the thread that closes it."""
+    """Functions that are called at the loop's end, each once, in the thread that closes it."""
 
     _told_of_close: list[Callable[[], object]] | None = None
 
@@ -33,14 +33,14 @@ class Listeners(EventLoop):
         self._told_of_close = [other for other in self._told_of_close or () if other != tell] or None
 
     def _tell_of_close(self) -> None:
-        """Call them: the loop does nothing any more."""
+        """Call them: the loop is closed."""
         told, self._told_of_close = self._told_of_close, None
         for tell in told or ():
             tell()
 
 
 class Lifecycle(Signals, Executor, Errors, Listeners):
-    """What happens to a loop as a whole."""
+    """The life of a loop."""
 
     # Made when the first async generator starts: most loops never see one.
     _asyncgens: WeakSet[_AsyncGen] | None = None
@@ -53,10 +53,10 @@ class Lifecycle(Signals, Executor, Errors, Listeners):
     _adopted_thread: int | None = None
 
     def _adopt_thread(self) -> None:
-        """Be this worker thread's loop for asyncio's policy as well, unless it has one. Native calls it as a run begins.
+        """Become this worker thread's loop for asyncio's policy too, unless it has one. The native side calls this when a run begins.
 
-        Code that asks the policy instead of the running loop then gets the same answer. The main thread is left
-        alone: there ``asyncio.run`` and the program itself manage that slot.
+        Code that asks the policy instead of the running loop then gets the same answer. This does not apply to the main
+        thread: there ``asyncio.run`` and the program itself manage that slot.
         """
         local = getattr(events._event_loop_policy, "_local", None)  # type: ignore[attr-defined]
         if getattr(local, "_loop", None) is None:
@@ -74,7 +74,7 @@ class Lifecycle(Signals, Executor, Errors, Listeners):
         ours = not isfuture(future)
         task: Future[T] = ensure_future(future, loop=self)  # type: ignore[call-overload]
         if ours:
-            # A task that does not get done raises below; a second complaint at its end would be noise.
+            # If the task does not finish, this raises below; a second report at the task's end would be noise.
             task._log_destroy_pending = False  # type: ignore[attr-defined]
         task.add_done_callback(_stop_when_done)
         had_goal = self._set_goal(True)
@@ -90,7 +90,7 @@ class Lifecycle(Signals, Executor, Errors, Listeners):
             task.remove_done_callback(_stop_when_done)
         if not task.done():
             if self._ended_by_exit:
-                # Of a daemon thread, under which the interpreter ends: it goes without a word, as it would without a loop.
+                # A daemon thread at the interpreter's end: it ends silently, as it would without a loop.
                 raise SystemExit
             raise RuntimeError("Event loop stopped before Future completed.")
         return task.result()
@@ -105,7 +105,7 @@ class Lifecycle(Signals, Executor, Errors, Listeners):
                 logger.debug("Close %r", self)
             super().close()
             self._drop_executor()
-            # At the interpreter's end, when a module's names are gone, so is what would be put back.
+            # At the interpreter's end, a module's names may be gone, and with them the hooks to restore.
             if events is not None and self._adopted_thread == get_ident():
                 local = getattr(events._event_loop_policy, "_local", None)  # type: ignore[attr-defined]
                 if getattr(local, "_loop", None) is self:
@@ -122,7 +122,7 @@ class Lifecycle(Signals, Executor, Errors, Listeners):
         if not self.is_running():
             self.close()
 
-    # Async generators. Native installs these two as the thread's hooks while the loop runs.
+    # Async generators. The native side installs these two as the thread's hooks while the loop runs.
 
     def _asyncgen_firstiter_hook(self, agen: _AsyncGen) -> None:
         if self._asyncgens_shutdown_called:

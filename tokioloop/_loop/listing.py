@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @reprlib.recursive_repr()
 def _foreign_repr(future: "asyncio.Future[Any]") -> str:
-    """What ``repr`` is in another thread than the loop's.
+    """The ``repr`` in another thread than the loop's.
 
     Each thing is asked for once, since it may change meanwhile; and a task's is without the place in its code, which may be
     running.
@@ -32,7 +32,7 @@ def _foreign_repr(future: "asyncio.Future[Any]") -> str:
         parts.append(f"coro=<{getattr(coro, '__qualname__', type(coro).__name__)}()>")
         waiter = future._fut_waiter  # type: ignore[attr-defined]
         if waiter is not None:
-            # asyncio's own futures, that of gather() among them, are not safe to look into from here.
+            # asyncio's own futures, such as gather()'s, are not safe to read from here.
             ours = isinstance(waiter, (_tokioloop.Future, _tokioloop.Task))
             parts.append(f"wait_for={waiter!r}" if ours else f"wait_for={object.__repr__(waiter)}")
     if state == "finished":
@@ -54,7 +54,7 @@ def format_call_graph(task: "Task[Any]", *, timeout: float = 1.0) -> str:
     """Return the stack of a task, and below it the tasks that wait for it, as text. Any thread.
 
     Frames can be read by the loop's thread only, so in another thread this asks the loop and blocks until it answers, for
-    *timeout* seconds at the most. A loop that does not answer in time is busy: then the text says so and has no frames.
+    *timeout* seconds at the most. A loop that does not answer in time is busy: then the text states that and has no frames.
     """
     return _ask(task.get_loop(), lambda frames: "\n".join(_graph(task, frames, "", set())), timeout)
 
@@ -63,7 +63,7 @@ def format_call_graph(task: "Task[Any]", *, timeout: float = 1.0) -> str:
 def print_tasks(
     loop: AbstractEventLoop | None = None, *, file: "SupportsWrite[str] | None" = None, timeout: float = 1.0
 ) -> None:
-    """Print every task of *loop* (default: the running one) that is not done, with its stack and who waits for it. Any thread.
+    """Print every task of *loop* (default: the running one) that is not done, with its stack and the tasks that wait for it. Any thread.
 
     *file* defaults to ``sys.stderr``; *timeout* is as for ``format_call_graph``.
     """
@@ -80,7 +80,7 @@ def print_tasks(
 
 
 def _ask(loop: AbstractEventLoop, text: Callable[[bool], str], timeout: float) -> str:
-    """Have *text* made by the thread that may look at frames; without frames where that thread does not come to it."""
+    """Call *text* on the thread that may read frames; without frames if that thread does not get to it."""
     if not loop.is_running() or asyncio._get_running_loop() is loop:
         return text(True)
     answer: concurrent.futures.Future[str] = concurrent.futures.Future()
@@ -97,7 +97,7 @@ def _ask(loop: AbstractEventLoop, text: Callable[[bool], str], timeout: float) -
         return answer.result(timeout)
     except TimeoutError:
         if not answer.cancel():
-            return answer.result()  # It is being made right now.
+            return answer.result()  # The text is being made at this moment.
         return f"(the loop did not answer within {timeout:g} s: no frames)\n{text(False)}"
 
 
@@ -125,7 +125,7 @@ def _title(future: "asyncio.Future[Any]") -> str:
 
 
 def _places(coro: Any) -> list[str]:
-    """Where a suspended coroutine stands, from the outside to the inside."""
+    """The frames of a suspended coroutine, from the outside to the inside."""
     places = []
     while coro is not None:
         for kind in ("cr", "gi", "ag"):

@@ -1,10 +1,10 @@
-"""The marker of what the package makes public."""
+"""The decorator for public names of the package."""
 
 from typing import Any
 
 
 def public[T](thing: T) -> T:
-    """Have a class or a function say that it is ``tokioloop``'s: that is what pickles and reprs name, wherever it stands."""
+    """Set the module of a class or a function to ``tokioloop``: pickles and reprs name it so, wherever it is defined."""
     marked: Any = thing
     marked.__module__ = "tokioloop"
     return thing

@@ -1,8 +1,8 @@
 """Signal handlers of a loop, in whichever thread it runs.
 
-Native has one handler for the process, which it installs for the numbers that loops ask for; every loop that asked for one
-gets it as ``_on_signal``. Python's own table of handlers is the main thread's: there a number that a loop asked for gets a
-``_Shared`` entry, so that ``signal.getsignal`` shows that somebody has it and ``asyncio.Runner`` leaves it alone.
+The native side has one handler for the process, which it installs for the numbers that loops ask for; every loop that asked for one
+gets a call of ``_on_signal``. Python's own table of handlers belongs to the main thread: there a number that a loop asked for gets a
+``_Shared`` entry, so that ``signal.getsignal`` shows that the number is in use and ``asyncio.Runner`` does not replace it.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _lock = RLock()
 
 
 class _Shared:
-    """What Python's table has for a number that loops asked for on the main thread."""
+    """The entry in Python's table for a number that loops asked for on the main thread."""
 
     def __init__(self, former: Any) -> None:
         self.former = former
 
     def __call__(self, sig: int, frame: FrameType | None) -> None:
-        # Called where Python's C handler came back: for a moment in add_signal_handler, and where a program puts back what
+        # Called where Python's C handler is installed again: for a moment in add_signal_handler, and where a program restores what
         # getsignal() gave it.
         if _raise_signal(sig):
             _insist_on_signal(sig)
@@ -52,8 +52,8 @@ class Signals(EventLoop):
     def add_signal_handler[*Ts](self, sig: int, callback: Callable[[*Ts], object], *args: *Ts) -> None:
         """Call ``callback(*args)`` on the loop whenever signal *sig* arrives, in whichever thread the loop runs.
 
-        Several loops may ask for a number, and each gets it. What handled it before (a Python handler, KeyboardInterrupt)
-        does so no more while a loop asks for it. Raises ValueError for an invalid number, TypeError for a coroutine function,
+        Several loops may ask for a number, and each gets it. The previous handler (a Python handler, KeyboardInterrupt)
+        is not called while a loop asks for it. Raises ValueError for an invalid number, TypeError for a coroutine function,
         and RuntimeError on a closed loop, from another thread than the running loop's, or for a signal that cannot be caught.
         """
         if iscoroutine(callback) or iscoroutinefunction(callback):
@@ -77,10 +77,10 @@ class Signals(EventLoop):
             _show(sig)
 
     def remove_signal_handler(self, sig: int) -> bool:
-        """Ask for signal *sig* no more. Return whether a handler was there.
+        """Remove the handler for signal *sig*. Return whether there was one.
 
-        Where no other loop asks for it, what handled it before does so again; but on the main thread, as in asyncio, the
-        default action (KeyboardInterrupt for SIGINT) takes its place.
+        If no other loop asks for it, the previous handler is restored; but on the main thread, as in asyncio, the
+        default action (KeyboardInterrupt for SIGINT) is.
         """
         self._check_signal(sig)
         self._check_thread()
@@ -93,11 +93,11 @@ class Signals(EventLoop):
         return True
 
     def _on_signal(self, sig: int) -> None:
-        """Run what was registered for *sig*. On the loop's thread."""
+        """Run the callback registered for *sig*. On the loop's thread."""
         handlers = self._signal_handlers
         handle = handlers.get(sig) if handlers else None
         if handle is None:
-            # It was on its way when its handler went.
+            # The signal was in transit when its handler was removed.
             return
         if handle.cancelled():
             self.remove_signal_handler(sig)
@@ -105,7 +105,7 @@ class Signals(EventLoop):
             self._schedule(handle)
 
     def _drop_signal_handlers(self) -> None:
-        """For ``close``, after native has closed and with it asks for nothing more."""
+        """For ``close``, after the native loop has closed and asks for no signals any more."""
         handlers = self._signal_handlers
         if not handlers:
             return
@@ -136,12 +136,12 @@ def _show(sig: int) -> None:
     """Put a number that loops ask for into Python's table, which only the main thread may. Under the lock."""
     if current_thread() is main_thread() and not isinstance(former := signal.getsignal(sig), _Shared):
         signal.signal(sig, _Shared(former))
-        # That was Python's C handler in the place of ours.
+        # That replaced our handler with Python's C handler.
         _insist_on_signal(sig)
 
 
 def _is_left_over(sig: int) -> bool:
-    """Whether Python's table has our entry for a number that nobody asks for any more. Under the lock."""
+    """Whether Python's table has our entry for a number that no loop asks for any more. Under the lock."""
     return isinstance(signal.getsignal(sig), _Shared) and not _is_signal_wanted(sig)
 
 
@@ -158,9 +158,9 @@ def _set_default(sig: int) -> None:
 
 
 def _after_fork_in_child() -> None:
-    """Put back what the parent's loops replaced. Native has done so for the dispositions."""
+    """Restore the entries that the parent's loops replaced. The native side has restored the dispositions."""
     global _lock
-    # Another thread may have had it, which is not here.
+    # Another thread of the parent may have held it; this process does not have that thread.
     _lock = RLock()
     for sig in signal.valid_signals():
         if isinstance(shared := signal.getsignal(sig), _Shared):

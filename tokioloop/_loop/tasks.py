@@ -1,4 +1,4 @@
-"""Why asyncio's functions know the tasks of a ``TokioLoop``: those that are Python get other code here."""
+"""Makes asyncio's functions know the tasks of a ``TokioLoop``: those in Python get other code here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# asyncio's own functions in Python (on 3.13 ``all_tasks``; elsewhere those that stand behind the ones in C) are held by programs and by
+# asyncio's own functions in Python (on 3.13 ``all_tasks``; elsewhere those that the C versions replace) are held by programs and by
 # imports made before ours. So each keeps its identity and gets other code, which runs among asyncio's own names and therefore
 # imports what it needs. Those in C are redefined by the native module.
 _originals: dict[str, types.FunctionType] = {}
@@ -45,7 +45,7 @@ def _answer_all_tasks(loop: AbstractEventLoop | None) -> set[Task[Any]]:
 def _answer_current_task(loop: AbstractEventLoop | None) -> Task[Any] | None:
     if loop is None:
         loop = asyncio.get_running_loop()
-    # A task of another kind, if one runs, runs inside of ours: ours make those give way.
+    # A task of another kind, if one runs, runs inside ours: ours make those give way.
     theirs: Task[Any] | None = _originals["current_task"](loop)
     if theirs is not None or not isinstance(loop, EventLoop):
         return theirs

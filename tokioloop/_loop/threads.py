@@ -1,4 +1,4 @@
-"""The threads of a loop's default executor, which call what would block the loop."""
+"""The threads of a loop's default executor, which make blocking calls."""
 
 import os
 from itertools import count
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 class LoopThreads(_tokioloop.ThreadQueue):
-    """Up to as many threads as ``ThreadPoolExecutor`` has, started when nobody is free, each for as long as this lives.
+    """Up to as many threads as ``ThreadPoolExecutor`` has, started when none is free, each for as long as this lives.
 
-    They are waited for when the interpreter ends, with all that was submitted.
+    The interpreter's end waits for them and for all submitted jobs.
     """
 
     def __new__(cls) -> Self:
@@ -33,7 +33,7 @@ class LoopThreads(_tokioloop.ThreadQueue):
     def call(
         self, loop: _tokioloop.EventLoop, function: "Callable[..., Any]", args: tuple[Any, ...]
     ) -> "Future[Any]":
-        """Have a thread call ``function(*args)``; the future of its end. Cancelled before it begins, it is not called.
+        """Call ``function(*args)`` in a thread; returns the future. Cancelled before it begins, it is not called.
 
         On the loop's thread. RuntimeError after ``shutdown``, or when the interpreter ends.
         """
@@ -55,7 +55,7 @@ class LoopThreads(_tokioloop.ThreadQueue):
             self._started.append(thread)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no more; what was submitted is done, or with *cancel_futures* cancelled unless it has begun. Any thread.
+        """Take no more jobs; submitted ones are done, or with *cancel_futures* cancelled unless they have begun. Any thread.
 
         With *wait* it returns when the threads have ended.
         """

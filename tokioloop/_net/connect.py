@@ -173,7 +173,7 @@ class Connect(Names, Tls):
         delay: float | None,
         all_errors: bool,
     ) -> socket.socket:
-        # One list per attempt, so that errors stand in the order of the addresses, whoever failed first.
+        # One list per attempt, so that errors are in the order of the addresses, whichever failed first.
         errors: list[list[OSError]] = []
         # A race may bring in several; and it forgets its winner when it is cancelled while the losers still end.
         connected: list[socket.socket] = []
@@ -211,7 +211,7 @@ class Connect(Names, Tls):
     async def _connect_one(
         self, errors: list[list[OSError]], info: AddrInfo, local_infos: Sequence[AddrInfo] | None
     ) -> socket.socket:
-        """Make, bind and connect one socket; what goes wrong on the way is also listed in *errors*."""
+        """Make, bind and connect one socket; errors on the way are also appended to *errors*."""
         mine: list[OSError] = []
         errors.append(mine)
         family, kind, proto, _, address = info
@@ -223,7 +223,7 @@ class Connect(Names, Tls):
                     _bind_local(sock, family, local_infos, mine)
                 await self.sock_connect(sock, address)
             except BaseException:
-                # What goes wrong with closing must not hide why.
+                # An error of closing must not hide the reason.
                 with suppress(OSError):
                     sock.close()
                 raise
@@ -272,7 +272,7 @@ class Connect(Names, Tls):
 
 
 def _bind_local(sock: socket.socket, family: int, infos: Sequence[AddrInfo], errors: list[OSError]) -> None:
-    """Bind to the first local address of *family* that can be had; raise the last error, list the others."""
+    """Bind to the first local address of *family* that works; raise the last error, list the others."""
     last: OSError | None = None
     try:
         for candidate, _, _, _, address in infos:
@@ -291,7 +291,7 @@ def _bind_local(sock: socket.socket, family: int, infos: Sequence[AddrInfo], err
 
 
 def _summary(errors: list[OSError], all_errors: bool) -> BaseException:
-    """Make the one exception that tells why no address could be connected to."""
+    """Make the one exception that explains why no address could be connected."""
     if all_errors:
         return ExceptionGroup("create_connection failed", errors)
     if not errors:

@@ -36,7 +36,7 @@ class Datagram(Connect):
         """Make a datagram socket, bound and connected as asked, and return ``(transport, protocol)``.
 
         With *remote_addr* the transport sends there only. With *allow_broadcast* too, the socket is not
-        connected, so that answers may come from elsewhere. Addresses are tried in turn until one can be had.
+        connected, so that answers may come from elsewhere. Addresses are tried in turn until one works.
         """
         self._check_thread()
         remote: Any = None
@@ -88,7 +88,7 @@ class Datagram(Connect):
     async def _datagram_pairs(
         self, local: Any, remote: Any, family: int, proto: int, flags: int
     ) -> Sequence[_Pair]:
-        """Find what a socket can be made of: each family and protocol with the addresses asked for."""
+        """Find the candidates for a socket: each family and protocol with the requested addresses."""
         if not (local or remote):
             if family == 0:
                 raise ValueError("unexpected address family")

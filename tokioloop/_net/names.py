@@ -1,8 +1,8 @@
-"""Names and addresses: getaddrinfo, getnameinfo, and the short way for addresses that are numbers already.
+"""Names and addresses: getaddrinfo, getnameinfo, and the fast path for numeric addresses.
 
-A question that the C library answers without looking anywhere (a numeric host or none, a numeric port) is
-asked right here; all others go to the shared runtime's blocking threads. Where a program has put functions of its own in
-the place of ``socket.getaddrinfo`` or ``socket.getnameinfo`` (to pin names, to forbid addresses), they are asked, in the
+A call that the C library answers without a look-up (a numeric host or none, a numeric port) is
+made at once; all others go to the shared runtime's blocking threads. Where a program has replaced
+``socket.getaddrinfo`` or ``socket.getnameinfo`` (to pin names, to forbid addresses), its functions are called, in the
 default executor.
 """
 
@@ -80,7 +80,7 @@ class Names(Executor):
         if socket.getnameinfo is not _getnameinfo:
             return await self.run_in_executor(None, socket.getnameinfo, sockaddr, flags)
         numeric = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
-        # Asks for no name, and so never waits; all errors about the arguments come from here.
+        # Asks for no name, so it never waits; all errors about the arguments come from here.
         answer = socket.getnameinfo(sockaddr, flags & ~socket.NI_NAMEREQD | numeric)
         if flags & numeric == numeric and not flags & socket.NI_NAMEREQD:
             return answer
@@ -108,7 +108,7 @@ class Names(Executor):
 def numeric_info(
     host: Host, port: Port, family: int, type: int, proto: int, flowinfo: int = 0, scopeid: int = 0
 ) -> AddrInfo | None:
-    """Make the answer for a numeric address without the C library; None where that has to be asked."""
+    """Make the result for a numeric address without the C library; None where the C library is needed."""
     if host is None or proto not in (0, socket.IPPROTO_TCP, socket.IPPROTO_UDP):
         return None
     implied = _PROTOCOLS.get(type)  # type: ignore[call-overload]
@@ -148,12 +148,12 @@ async def _answer[T](future: Future[T], lookup: Lookup) -> T:
     try:
         return await future
     finally:
-        # Who is cancelled leaves the queue. Nothing stops a look-up that runs.
+        # A cancelled call leaves the queue. A running look-up can't be stopped.
         lookup.withdraw()
 
 
 def _is_replaced(function: object) -> bool:
-    """Tell whether *function* is not the socket module's own, whenever it was put there."""
+    """Return whether *function* is not the socket module's own, whenever it was replaced."""
     return getattr(function, "__globals__", None) is not _SOCKET_MODULE
 
 
@@ -164,7 +164,7 @@ def _is_numeric_port(port: object, flags: int) -> bool:
 
 
 def _looks_numeric(host: object) -> bool:
-    # Cheap, and right to say yes too often: the C library has the word.
+    # Cheap, and may be true too often: the C library decides.
     if isinstance(host, bytes):
         return host[:1].isdigit() or b":" in host
     if isinstance(host, str):
@@ -191,7 +191,7 @@ def _encode_port(port: Port) -> bytes | None:
 
 
 def _without_null(text: bytes | None) -> bytes | None:
-    # The C library would look up what stands before it.
+    # The C library would look up the part before it.
     if text is not None and b"\0" in text:
         raise ValueError("embedded null byte")
     return text

@@ -16,7 +16,7 @@ class Pipes(EventLoop):
     async def connect_read_pipe[P: BaseProtocol](
         self, protocol_factory: Callable[[], P], pipe: Any
     ) -> tuple[ReadTransport, P]:
-        """Read from the file object *pipe*, which is the transport's from now on; ``(transport, protocol)``.
+        """Read from the file object *pipe*, which the transport owns from now on; ``(transport, protocol)``.
 
         Raises ValueError, and leaves *pipe* alone, if that is a regular file.
         """
@@ -36,7 +36,7 @@ class Pipes(EventLoop):
     async def connect_write_pipe[P: BaseProtocol](
         self, protocol_factory: Callable[[], P], pipe: Any
     ) -> tuple[WriteTransport, P]:
-        """Write to the file object *pipe*, which is the transport's from now on; ``(transport, protocol)``.
+        """Write to the file object *pipe*, which the transport owns from now on; ``(transport, protocol)``.
 
         Raises ValueError, and leaves *pipe* alone, if that is a regular file.
         """

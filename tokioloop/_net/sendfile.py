@@ -1,4 +1,4 @@
-"""Files sent whole: by the kernel where it can, else read and written piece by piece."""
+"""Files sent whole: by the kernel where it can, otherwise read and written piece by piece."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Sendfile(Executor):
         """Send a file through a transport and return the number of bytes sent.
 
         Sends *count* bytes from *offset* on, or with None all of the rest. While it lasts the transport takes no writes
-        and reads nothing. However it ends, the file's position is then behind what was sent. With *fallback* what the
-        kernel cannot send is read and written instead (a file that is no regular one, TLS).
+        and reads nothing. However it ends, the file's position is then after the bytes that were sent. With *fallback*, files that the
+        kernel cannot send are read and written instead (a file that is not regular, TLS).
         """
         self._check_thread()
         if transport.is_closing():
@@ -139,7 +139,7 @@ class Sendfile(Executor):
         size = status.st_size
         if not (count or size):
             return 0
-        # A count beyond what a file can have says no more than "all"; the kernel is never asked for that much at once.
+        # A count larger than any file means "all"; the kernel is never asked for that much at once.
         limit = None if count is None else min(count, sys.maxsize)
         return await self._send_file(target, descriptor, offset, limit, size)
 
@@ -164,7 +164,7 @@ class Sendfile(Executor):
                 got = await self.run_in_executor(None, read, buffer[:wanted])
                 if not got:
                     break
-                # A copy: who gets it may keep it, and the buffer is read into again.
+                # A copy: the receiver may keep it, and the buffer is read into again.
                 await send(bytes(buffer[:got]))
                 sent += got
             return sent
@@ -174,7 +174,7 @@ class Sendfile(Executor):
 
 
 class _Keeper(Protocol):
-    """Stands in for a transport's protocol while a file is sent, to hear when the transport is full and when it is lost."""
+    """Replaces a transport's protocol while a file is sent, to get its flow control and its end."""
 
     def __init__(self, transport: Any, create_future: Callable[[], Future[None]]) -> None:
         self._transport = transport
@@ -194,7 +194,7 @@ class _Keeper(Protocol):
             await self._writable
 
     def restore(self) -> None:
-        """Give the transport back as it was; its own protocol hears what changed meanwhile."""
+        """Restore the transport's protocol and state; the protocol gets the calls that it missed."""
         transport, protocol = self._transport, self._protocol
         transport.set_protocol(protocol)
         if self._reading:
@@ -215,7 +215,7 @@ class _Keeper(Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._writable is not None and not self._writable.done():
-            # The file was not sent to its end yet, so this is an error whatever the reason.
+            # The file was not sent to its end yet, so this is an error, whatever the reason.
             self._writable.set_exception(exc or ConnectionError("Connection is closed by peer"))
         self._protocol.connection_lost(exc)
 

@@ -1,4 +1,4 @@
-"""Listening: create_server, create_unix_server, and what a server needs of its loop."""
+"""Listening: create_server, create_unix_server, and the loop's side of a server."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Serve(Names, Listeners):
     ) -> Server:
         """Listen for TCP connections on every address of *host*: a name, several, or None for all.
 
-        IPv6 sockets take IPv6 only, so that both families can stand side by side. Raises OSError when an
+        IPv6 sockets take IPv6 only, so that both families can be bound to one port. Raises OSError when an
         address cannot be bound.
         """
         self._check_thread()
@@ -94,9 +94,9 @@ class Serve(Names, Listeners):
         start_serving: bool = True,
         cleanup_socket: bool = True,
     ) -> Server:
-        """Listen for Unix stream connections at *path*, replacing a socket file that was left there.
+        """Listen for Unix stream connections at *path*, replacing a stale socket file.
 
-        With *cleanup_socket* the file goes when the server closes, unless another has taken its place.
+        With *cleanup_socket* the file is removed when the server closes, unless another has taken its place.
         """
         self._check_thread()
         _check_server_ssl(ssl, bool(ssl), ssl_handshake_timeout, ssl_shutdown_timeout)
@@ -137,7 +137,7 @@ class Serve(Names, Listeners):
                 # One turn, so that the sockets are watched when the caller goes on.
                 await sleep(0)
             except BaseException:
-                # Nobody would get to know this server. A socket of the caller's stays the caller's.
+                # The caller would not get this server. A socket of the caller's stays the caller's.
                 if ours:
                     server.close()
                 raise
@@ -146,7 +146,7 @@ class Serve(Names, Listeners):
     async def _resolve_hosts(
         self, hosts: Iterable[Host], port: Port, family: int, flags: int
     ) -> list[AddrInfo]:
-        """Resolve every host at the same time; an address that several hosts share stands once."""
+        """Resolve every host at the same time; an address that several hosts share is listed once."""
 
         async def resolve(host: Host) -> Sequence[AddrInfo]:
             infos = await self._ensure_resolved((host, port), family=family, flags=flags)
@@ -265,7 +265,7 @@ def _set_options(
     if keep_alive:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, True)
     if family == socket.AF_INET6:
-        # Else the kernel would take IPv4 here too, and the IPv4 socket could not be bound.
+        # Otherwise the kernel would take IPv4 here too, and the IPv4 socket could not be bound.
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, True)
 
 
@@ -284,7 +284,7 @@ def _bind_unix(path: Any) -> socket.socket:
 
 
 def _remove_stale(path: str | bytes) -> None:
-    """Remove a socket file left by a server that is gone; anything else stays and makes bind fail."""
+    """Remove a stale socket file of an earlier server; anything else stays and makes bind fail."""
     try:
         if stat.S_ISSOCK(os.stat(path).st_mode):
             os.remove(path)

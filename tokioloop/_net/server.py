@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Server(AbstractServer):
-    """What ``create_server`` and ``create_unix_server`` return. Its methods belong to the loop's thread.
+    """The result of ``create_server`` and ``create_unix_server``. Its methods belong to the loop's thread.
 
     Two conditions end it: it is closed (``_sockets`` is None) and its last connection is gone. Whichever
     comes last wakes those in ``wait_closed`` and sets ``_waiters`` to None.
@@ -34,7 +34,7 @@ class Server(AbstractServer):
         self._protocol_factory = protocol_factory
         self._backlog = backlog
         self._security = security
-        # By their ids. Weak, so that a transport nobody uses can still be collected, and warn.
+        # By their ids. Weak, so that an unused transport can still be collected, and warn.
         self._clients: dict[int, ref[Transport]] = {}
         self._waiters: list[Future[None]] | None = []
         self._serving = False
@@ -54,7 +54,7 @@ class Server(AbstractServer):
             self._wake()
 
     def _collected(self) -> None:
-        """A connection that nobody closed, and nobody referred to any more, is gone."""
+        """An unclosed connection without references was collected."""
         for key in [key for key, client in self._clients.items() if client() is None]:
             del self._clients[key]
         if self._sockets is None and not self._clients:
@@ -73,7 +73,7 @@ class Server(AbstractServer):
         return self._loop
 
     def is_serving(self) -> bool:
-        """Tell whether connections are accepted. May be called from any thread."""
+        """Return whether connections are accepted. May be called from any thread."""
         return self._serving
 
     @property
@@ -100,7 +100,7 @@ class Server(AbstractServer):
     async def serve_forever(self) -> None:
         """Accept connections until cancelled, then close the server and its connections.
 
-        Raises RuntimeError if the server is closed or somebody else awaits this already.
+        Raises RuntimeError if the server is closed or this is already being awaited.
         """
         if self._serving_forever is not None:
             raise RuntimeError(f"server {self!r} is already being awaited on serve_forever()")
@@ -126,7 +126,7 @@ class Server(AbstractServer):
     # The end.
 
     def close(self) -> None:
-        """Stop accepting and close the listening sockets; connections go on. A second call does nothing."""
+        """Stop accepting and close the listening sockets; connections continue. A second call does nothing."""
         sockets = self._sockets
         if sockets is None:
             return

@@ -26,19 +26,19 @@ def check_ssl_timeouts(ssl_given: object, handshake: float | None, shutdown: flo
 
 
 def check_stream(sock: socket.socket) -> None:
-    """ValueError for what is no stream socket, of whatever family."""
+    """ValueError for anything but a stream socket, of any family."""
     if sock.type != socket.SOCK_STREAM:
         raise ValueError(f"A Stream Socket was expected, got {sock!r}")
 
 
 def check_unix_stream(sock: socket.socket) -> None:
-    """ValueError for what is no Unix stream socket."""
+    """ValueError for anything but a Unix stream socket."""
     if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_STREAM:
         raise ValueError(f"A UNIX Domain Stream Socket was expected, got {sock!r}")
 
 
 def is_abstract(path: Any) -> bool:
-    """Tell whether a Unix address (str or bytes) lives outside the file system."""
+    """Return whether a Unix address (str or bytes) is outside the file system."""
     return path[0] in (0, "\x00")
 
 

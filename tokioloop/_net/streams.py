@@ -1,7 +1,7 @@
 """Streams: native readers and writers behind asyncio's classes, and the functions that make them.
 
-What is called for each piece of data is native; what is called once or seldom is asyncio's own code, which finds the attributes
-that it knows.
+Methods called for each piece of data are native; those called once or rarely are asyncio's own code, which finds its
+attributes here.
 """
 
 import asyncio
@@ -22,13 +22,13 @@ type StreamCallback = Callable[[StreamReader, StreamWriter], Awaitable[None] | N
 
 @public
 class StreamReader(_tokioloop.StreamReader, asyncio.StreamReader):
-    """``asyncio.StreamReader``, natively. A read that finds what it wants in the buffer awaits nothing.
+    """``asyncio.StreamReader``, natively. A read whose bytes are in the buffer does not wait.
 
     limit: in bytes, half of what is buffered before the transport is paused, and the longest line. loop: any asyncio loop, by default
     the current one. Its methods belong to the loop's thread.
     """
 
-    # asyncio's methods call one another. What a derived class overrides is called by those that asyncio has above it.
+    # asyncio's methods call one another. An override in a derived class is called by the methods that call it in asyncio.
     _CALLERS: ClassVar = {
         "readuntil": ("readline",),
         "readline": ("__anext__",),
@@ -48,7 +48,7 @@ class StreamReader(_tokioloop.StreamReader, asyncio.StreamReader):
 
 @public
 class StreamWriter(_tokioloop.StreamWriter, asyncio.StreamWriter):
-    """``asyncio.StreamWriter``, natively. ``drain()`` below the high-water mark awaits nothing.
+    """``asyncio.StreamWriter``, natively. ``drain()`` below the high-water mark does not wait.
 
     Its methods belong to the loop's thread.
     """
@@ -59,7 +59,7 @@ class StreamReaderProtocol(_tokioloop.StreamReaderProtocol, asyncio.StreamReader
     """``asyncio.StreamReaderProtocol``: on a transport of ours bytes reach the reader without a call in Python."""
 
     def connection_made(self: Any, transport: BaseTransport) -> None:
-        """Begin: give the reader its transport, and call what ``start_server`` was given."""
+        """Begin: give the reader its transport, and call the callback of ``start_server``."""
         callback = self._client_connected_cb
         reader = self._stream_reader
         if callback is None or reader is None or self._reject_connection:
@@ -76,11 +76,11 @@ class StreamReaderProtocol(_tokioloop.StreamReaderProtocol, asyncio.StreamReader
         self._strong_reader = None
 
     def connection_lost(self: Any, exc: Exception | None) -> None:
-        """End: the reader is told, and whoever waits for the end or for room."""
+        """End: notify the reader, and wake coroutines that wait for the end or for room."""
         super().connection_lost(exc)
         closed = self._closed
         if closed.done() and not closed.cancelled():
-            # Nobody need ask `wait_closed` what ended the connection. asyncio's class sees to that when it goes, which is too late
+            # A program need not call `wait_closed` to retrieve the error. asyncio's class retrieves it in its finaliser, which is too late
             # where the collector finds the future first.
             closed.exception()
 
@@ -170,7 +170,7 @@ async def start_unix_server(
 def stream_factory(
     loop: asyncio.AbstractEventLoop, client_connected_cb: Any, limit: int
 ) -> Callable[[], StreamReaderProtocol]:
-    """What makes a protocol, with its reader, for each connection of a server."""
+    """Make the factory of protocols, each with its reader, for a server."""
 
     def factory() -> StreamReaderProtocol:
         return StreamReaderProtocol(StreamReader(limit, loop), client_connected_cb, loop)

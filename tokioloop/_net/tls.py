@@ -1,4 +1,4 @@
-"""TLS: what is asked for with ``ssl=``, and ``start_tls``."""
+"""TLS: the meaning of ``ssl=``, and ``start_tls``."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from .._tokioloop import ClientConfig, EventLoop, ServerConfig
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-# What a server, a client, and either of them may be given.
+# The types of ``ssl=`` for a server, a client, and either.
 type ServerTerms = "SSLContext | ServerConfig"
 type ClientTerms = "SSLContext | ClientConfig"
 type Terms = "SSLContext | ServerConfig | ClientConfig"
 
 
 class Security(NamedTuple):
-    """What the caller of a connect or of a server asked for; timeouts in seconds, None for asyncio's defaults."""
+    """The TLS arguments of a connect or of a server; timeouts in seconds, None for asyncio's defaults."""
 
     context: Terms
     handshake_timeout: float | None = None
@@ -33,7 +33,7 @@ def client_security(
     handshake_timeout: float | None,
     shutdown_timeout: float | None,
 ) -> Security | None:
-    """Make of the arguments of a connect what it needs for TLS; None without. ``ssl=True`` stands for the default context."""
+    """Convert the TLS arguments of a connect; None without TLS. ``ssl=True`` means the default context."""
     if not ssl:
         return None
     context = _default_context(server_hostname) if isinstance(ssl, bool) else ssl
@@ -94,7 +94,7 @@ class Tls(EventLoop):
         another, ssl.SSLError when the handshake fails, ConnectionAbortedError when it takes too long.
 
         A client whose stream reader holds unread bytes gets ssl.SSLError before anything is changed: they came in plain
-        text, from anybody, and would be read as the first that the server says inside TLS. A server's belong to TLS.
+        text, perhaps from an attacker, and would be read as the first bytes inside TLS. A server's belong to TLS.
         """
         self._check_thread()
         _check_context(sslcontext)
@@ -138,7 +138,7 @@ def _check_context(sslcontext: object) -> None:
 
 
 def _buffering_reader(protocol: BaseProtocol) -> Any:
-    """Return the stream reader behind *protocol* if it holds bytes that nobody has read yet."""
+    """Return the stream reader behind *protocol* if it holds unread bytes."""
     reader = getattr(protocol, "_stream_reader", None) if isinstance(protocol, StreamReaderProtocol) else None
     return reader if reader is not None and reader._buffer else None
 
@@ -155,7 +155,7 @@ def _refuse_plaintext(protocol: BaseProtocol) -> None:
 
 
 def _take_over_buffer(protocol: BaseProtocol, tls: Any) -> None:
-    """Hand to TLS what a stream reader has taken in already: a client may begin its handshake at once."""
+    """Pass to TLS the bytes that a stream reader has received already: a client may begin its handshake at once."""
     reader = _buffering_reader(protocol)
     if reader is not None:
         data = bytes(reader._buffer)

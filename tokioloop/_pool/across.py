@@ -16,12 +16,12 @@ from .job import JobFuture
 async def run_on[T](loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, T]) -> T:
     """Run *coro* on another thread's *loop* and return its result, or raise what it raised.
 
-    The coroutine runs there as a task, in a copy of the caller's context; it crosses over in one message and its end in another.
-    As when a task awaits another one: if the caller is cancelled, the coroutine is asked to cancel itself, and the caller goes
-    on when it has ended. RuntimeError if *loop* is closed, or is before the end.
+    The coroutine runs there as a task, in a copy of the caller's context; it costs one message there and one back.
+    As when a task awaits another one: if the caller is cancelled, the coroutine's task is cancelled, and the caller resumes
+    when it has ended. RuntimeError if *loop* is closed, now or before the end.
 
-    The caller's loop may be any, and *loop* itself too. If *loop* is no ``TokioLoop``, this is ``run_coroutine_threadsafe``: the
-    caller does not wait for a coroutine that it cancels, and waits for ever if *loop* is closed before the end.
+    The caller's loop may be any, even *loop* itself. If *loop* is not a ``TokioLoop``, this is ``run_coroutine_threadsafe``: the
+    caller does not wait for a coroutine that it cancels, and waits forever if *loop* is closed before the end.
     """
     if not isinstance(loop, TokioLoop):
         return await asyncio.wrap_future(_run_on_foreign(loop, coro))
@@ -44,8 +44,8 @@ def _run_on_foreign[T](loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any
 async def outcome[T](job: JobFuture[T]) -> T:
     """Return the job's result or raise its exception, on any loop.
 
-    If the caller is cancelled, so is the job: one that waits ends, a coroutine is asked to end and waited for, and a
-    function that runs is left alone.
+    If the caller is cancelled, the job is cancelled too: a waiting one ends, a coroutine's task is cancelled and waited for, and a
+    running function continues.
     """
     while True:
         waiting: asyncio.Future[T] | None = _tokioloop._outcome_of(job)
@@ -58,9 +58,9 @@ async def outcome[T](job: JobFuture[T]) -> T:
 
 
 async def _outcome_elsewhere[T](job: JobFuture[T]) -> T:
-    """On a loop that is not ours. A cancellation leaves the job alone."""
+    """On a loop that is not ours. A cancellation does not cancel the job."""
     ended = asyncio.wrap_future(job)
-    # Its exception counts as seen, also where it comes after the caller has gone.
+    # Its exception counts as retrieved, even if it comes after the caller has left.
     ended.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
     await asyncio.wait([ended])
     return ended.result()

@@ -1,7 +1,7 @@
 """The threads of a pool: their loops, set-up, work, and end.
 
-A crew does not know its pool, so that a pool that nobody refers to any more can go; its threads then finish what was
-submitted, and end.
+A crew does not know its pool, so that an unreferenced pool can be freed; its threads then finish the submitted
+jobs, and end.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from .._loop.public import public
 from .._serving.server import PoolServer
 from ..loop import TokioLoop
 
-#: What jobs that were cancelled get to end, in seconds, before their threads are left behind.
+#: How long cancelled jobs may take to end, in seconds, before their threads are abandoned.
 GRACE = 1.0
 
 _here = threading.local()
@@ -35,7 +35,7 @@ class Worker:
     def __init__(self, index: int, name: str) -> None:
         self.index = index
         self.name = name
-        #: What ``setup`` returned: a connection pool of this worker's loop, say. The worker's thread only.
+        #: The result of ``setup``: a connection pool of this worker's loop, for example. The worker's thread only.
         self.state: Any = None
         self.loop: TokioLoop
         self.thread: threading.Thread
@@ -44,12 +44,12 @@ class Worker:
         # Done when the thread is about to end.
         self._ended: Future[None] = Future()
         for future in (self._ready, self._ended):
-            # What waits for them through `asyncio.wrap_future` can't cancel them then.
+            # Waiters through `asyncio.wrap_future` can't cancel them then.
             future.set_running_or_notify_cancel()
         self._abandoned = False
         # The set-up's coroutine runs. The worker's thread only.
         self._setting_up = False
-        # What waits for connections to end. The worker's thread only.
+        # The task that waits for connections to end. The worker's thread only.
         self._draining: asyncio.Task[None] | None = None
 
     def _made_loop(self) -> TokioLoop | None:
@@ -62,10 +62,10 @@ class Worker:
 
 @public
 def current_worker() -> Worker:
-    """Return the worker that the calling thread is. RuntimeError in any other thread."""
+    """Return the calling thread's worker. RuntimeError in any other thread."""
     worker: Worker | None = getattr(_here, "worker", None)
     if worker is None:
-        raise RuntimeError("this thread is no worker of a pool")
+        raise RuntimeError("this thread is not a worker of a pool")
     return worker
 
 
@@ -93,7 +93,7 @@ class Crew:
         self._left = len(names)
 
     def start(self) -> None:
-        """Start the threads. RuntimeError where the system refuses one; those that were started end again."""
+        """Start the threads. RuntimeError where the system refuses one; those already started end again."""
         with _lock:
             _crews.add(self)
         for worker in self.workers:
@@ -109,7 +109,7 @@ class Crew:
                 raise
 
     def refusal(self) -> Exception:
-        """Return what those who submit to a closing crew get."""
+        """Return the error for submitting to a closing crew."""
         with self._lock:
             failure = self._failure
         if failure is None:
@@ -128,7 +128,7 @@ class Crew:
         await asyncio.gather(*(asyncio.wrap_future(worker._ready) for worker in self.workers))
 
     def add_server(self, server: PoolServer) -> None:
-        """Note a server whose connections end with the crew."""
+        """Record a server whose connections end with the crew."""
         self._servers.add(server)
         if self.queues._is_closing():
             server.close()
@@ -136,7 +136,7 @@ class Crew:
     # The end, from outside.
 
     def close(self, cancel_jobs: bool, cancel_waiting: bool, drains: bool = False) -> None:
-        """Begin the end: refuse new jobs and connections, and cancel those jobs that are to be."""
+        """Begin the end: refuse new jobs and connections, and cancel jobs as requested."""
         self._drains = drains and not cancel_jobs
         for server in list(self._servers):
             server.close()
@@ -147,7 +147,7 @@ class Crew:
             self.queues._end_waiting()
 
     def cancel(self) -> None:
-        """Cancel what waits, and ask what runs to cancel itself."""
+        """Cancel waiting jobs and the tasks of running coroutines."""
         self.queues._end_waiting()
         for worker in self.workers:
             if loop := worker._made_loop():
@@ -163,7 +163,7 @@ class Crew:
             worker._draining.cancel()
 
     def join(self, timeout: float | None) -> bool:
-        """Wait for the threads, and tell whether all have ended."""
+        """Wait for the threads, and return whether all have ended."""
         deadline = None if timeout is None else time.monotonic() + timeout
         for worker in self.workers:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
@@ -175,11 +175,11 @@ class Crew:
         """As ``join``, for a coroutine."""
         ends = [asyncio.wrap_future(worker._ended) for worker in self.workers]
         _, late = await asyncio.wait(ends, timeout=timeout)
-        # What is left of a thread that has said so takes microseconds.
+        # The rest of a thread that has reported its end takes microseconds.
         return not late and self.join(None)
 
     def cut_short(self) -> None:
-        """Cancel everything, wait a little, and leave behind what does not end, also if the wait is interrupted."""
+        """Cancel everything, wait a little, and abandon threads that do not end, even if the wait is interrupted."""
         self.cancel()
         try:
             self.join(GRACE)
@@ -187,7 +187,7 @@ class Crew:
             self.abandon()
 
     def abandon(self) -> None:
-        """Leave behind the threads that have not ended: their jobs are cancelled for whoever waits for them."""
+        """Abandon the threads that have not ended: the futures of their jobs are cancelled."""
         late = self._late()
         if not late:
             return
@@ -239,10 +239,10 @@ class Crew:
             self.queues._enter(worker.loop, worker.index)
         except BaseException as error:
             self._break(error)
-            # What is no Exception would be taken for the waiter's own: its cancellation, say.
+            # Anything but an Exception would be mistaken for the waiter's own, such as its cancellation.
             worker._ready.set_exception(error if isinstance(error, Exception) else self.refusal())
             return False
-        # In its first turn: who waits for it finds a loop that runs.
+        # In its first turn, so that waiters find a loop that runs.
         worker.loop.call_soon(worker._ready.set_result, None)
         return True
 
@@ -260,7 +260,7 @@ class Crew:
                 return
 
     def _wind_up(self, worker: Worker, runner: asyncio.Runner) -> None:
-        """End what is left when the jobs have ended."""
+        """End the connections and the loop when the jobs have ended."""
         try:
             if not worker._abandoned:
                 runner.run(self._end_connections(worker))
@@ -329,7 +329,7 @@ def end_all() -> None:
     for crew in crews:
         crew.close(True, False)
     with ExitStack() as stack:
-        # Each its turn, whatever another raises (a warning that is an error).
+        # Each crew in turn, whatever another raises (a warning that is an error).
         for crew in crews:
             stack.callback(crew.cut_short)
 

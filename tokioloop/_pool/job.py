@@ -1,4 +1,4 @@
-"""Jobs: the futures that pools give, and what of them blocks or is seldom called."""
+"""Jobs: the futures that pools return, with their blocking and rarely called methods."""
 
 from concurrent.futures import Future
 from concurrent.futures._base import LOGGER
@@ -11,7 +11,7 @@ class JobFuture[T](_tokioloop.Job, Future[T]):
     """The future of a job: a ``concurrent.futures.Future``, which ``wait``, ``as_completed`` and ``asyncio.wrap_future`` take.
 
     Any thread may use it. Unlike a thread pool's, a job whose coroutine runs can be cancelled: the future is cancelled
-    at once, and the coroutine is asked to cancel itself on its own loop. A function that runs can't be cancelled. Callbacks are
+    at once, and the coroutine's task is cancelled on its own loop. A function that runs can't be cancelled. Callbacks are
     called in the thread that ends the job, most often a worker's, and must not block it.
     """
 
@@ -19,22 +19,22 @@ class JobFuture[T](_tokioloop.Job, Future[T]):
 
     def set_running_or_notify_cancel(self) -> NoReturn:
         """RuntimeError: only the pool does this."""
-        raise RuntimeError("a job is begun and ended by its pool alone")
+        raise RuntimeError("only a job's pool begins and ends it")
 
     def set_result(self, result: object) -> NoReturn:
         """RuntimeError: only the pool does this."""
-        raise RuntimeError("a job is begun and ended by its pool alone")
+        raise RuntimeError("only a job's pool begins and ends it")
 
     def set_exception(self, exception: object) -> NoReturn:
         """RuntimeError: only the pool does this."""
-        raise RuntimeError("a job is begun and ended by its pool alone")
+        raise RuntimeError("only a job's pool begins and ends it")
 
 
 _tokioloop._set_job_class(JobFuture)
 
 
 def wait_for(job: JobFuture[Any], timeout: float | None) -> None:
-    """Block until the job has ended. TimeoutError after *timeout* seconds. Called by native."""
+    """Block until the job has ended. TimeoutError after *timeout* seconds. Called by the native side."""
     condition = job._condition
     with condition:
         if not condition.wait_for(job.done, timeout):
@@ -42,5 +42,5 @@ def wait_for(job: JobFuture[Any], timeout: float | None) -> None:
 
 
 def log_failed_callback(job: JobFuture[Any], error: BaseException) -> None:
-    """Log what a callback of *job* raised, as ``concurrent.futures`` does. Called by native."""
+    """Log an error of a callback of *job*, as ``concurrent.futures`` does. Called by the native side."""
     LOGGER.error("exception calling callback for %r", job, exc_info=error)

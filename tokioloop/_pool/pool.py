@@ -1,4 +1,4 @@
-"""WorkerPool: threads with a loop each, which share what is submitted."""
+"""WorkerPool: threads with a loop each, which share the submitted jobs."""
 
 import os
 from collections import deque
@@ -18,14 +18,14 @@ from .across import outcome
 from .crew import GRACE, Crew, Worker
 from .job import JobFuture
 
-#: How many results an ``imap`` keeps on their way for each worker.
+#: How many results an ``imap`` keeps in progress for each worker.
 IN_FLIGHT = 16
 
 
 @public
 @dataclass(frozen=True, slots=True)
 class WorkerStats:
-    """What one worker did so far."""
+    """The counters of one worker."""
 
     #: Jobs it began.
     begun: int
@@ -40,7 +40,7 @@ class WorkerStats:
 class PoolStats:
     """A snapshot of a pool."""
 
-    #: Jobs that nobody has begun.
+    #: Jobs that have not begun.
     waiting: int
     workers: tuple[WorkerStats, ...]
 
@@ -49,19 +49,19 @@ class PoolStats:
 class WorkerPool(_tokioloop.Pool, Executor):  # type: ignore[misc]
     """Threads that run one ``TokioLoop`` each and share the jobs that are submitted.
 
-    A job is a function or a coroutine function with its arguments. It waits until a worker comes round to it, is begun on that
+    A job is a function or a coroutine function with its arguments. It waits until a worker takes it, begins on that
     worker's loop and stays there: a function is called on the loop's thread (and blocks that loop meanwhile), a
-    coroutine runs as a task beside others. Jobs that wait with one worker are taken over by another that has nothing to do.
+    coroutine runs as a task beside others. An idle worker takes over jobs that wait with another.
 
-    *threads* is the number of workers; None stands for the cores this process may use. *name* begins the threads' names.
+    *threads* is the number of workers; None means the number of cores this process may use. *name* begins the threads' names.
     *setup* is called once on each worker's loop before its first job, and *teardown* after its last; both may be coroutine
-    functions. What *setup* returns is ``current_worker().state`` there. If it fails, so do all jobs, with BrokenExecutor.
+    functions. The result of *setup* is ``current_worker().state`` there. If it fails, all jobs fail with BrokenExecutor.
 
-    As a context manager it waits for all jobs at the end. On Ctrl-C in the main thread that is done too; a second Ctrl-C
-    cancels what is left. A pool that is not shut down is, with its jobs cancelled, when the interpreter ends; one that nobody
-    refers to any more does what was submitted and ends.
+    As a context manager it waits for all jobs at the end. Ctrl-C in the main thread ends the body but not that wait; a second Ctrl-C
+    cancels the remaining jobs. A pool that was not shut down ends with the interpreter, its jobs cancelled; an unreferenced
+    one finishes the submitted jobs and ends.
 
-    Any thread may call its methods, but for those that belong to a coroutine.
+    Any thread may call its methods, except those for coroutines.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class WorkerPool(_tokioloop.Pool, Executor):  # type: ignore[misc]
     async def run(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Submit a job and return its result, or raise what it raised. From a coroutine of any loop.
 
-        If the caller is cancelled, so is the job; a coroutine that runs is waited for then, as when a task awaits another.
+        If the caller is cancelled, the job is cancelled too; the caller then waits for a running coroutine, as when a task awaits another.
         """
         return await outcome(self.submit(fn, *args, **kwargs))
 
@@ -150,9 +150,9 @@ class WorkerPool(_tokioloop.Pool, Executor):  # type: ignore[misc]
     ) -> AsyncGenerator[Any]:
         """Iterate over ``fn(item)`` for each item, in their order, from a coroutine of any loop.
 
-        At most *limit* jobs are under way or have results that nobody took (16 for each worker by default), however long
-        *iterable* is: it is read only as results are taken. The first exception ends the iteration and is raised. What is under
-        way at an early end is cancelled.
+        At most *limit* jobs are running or have untaken results (16 for each worker by default), however long
+        *iterable* is: it is read only as results are taken. The first exception ends the iteration and is raised. Running
+        jobs are cancelled at an early end.
         """
         if limit is None:
             limit = IN_FLIGHT * len(self._crew.workers)
@@ -216,7 +216,7 @@ class WorkerPool(_tokioloop.Pool, Executor):  # type: ignore[misc]
         return tuple(worker.loop for worker in self._crew.workers)
 
     def stats(self) -> PoolStats:
-        """Return what the pool does at this moment."""
+        """Return a snapshot of the pool's figures."""
         waiting, figures = self._figures()
         return PoolStats(waiting, tuple(WorkerStats(*worker) for worker in figures))
 
@@ -237,9 +237,9 @@ class WorkerPool(_tokioloop.Pool, Executor):  # type: ignore[misc]
         """Refuse new jobs and connections, let jobs end, then close the loops and end the threads.
 
         Connections of servers are closed when the jobs have ended; with a *timeout* they have that time to end by themselves.
-        With *cancel_jobs* those that wait are cancelled and coroutines that run are asked to cancel themselves; with
+        With *cancel_jobs* waiting jobs and the tasks of running coroutines are cancelled; with
         *cancel_futures* only the former. With *wait* it returns when the threads have ended. After *timeout* seconds
-        everything is cancelled; threads that do not end within another second are left behind with a RuntimeWarning.
+        everything is cancelled; threads that do not end within another second are abandoned with a RuntimeWarning.
         KeyboardInterrupt during the wait does the same at once and is raised. RuntimeError where a worker would wait for itself.
         """
         if wait:
@@ -278,7 +278,7 @@ class WorkerPool(_tokioloop.Pool, Executor):  # type: ignore[misc]
             raise RuntimeError("a worker can't wait for the end of its own pool")
 
     def _refusal(self) -> Exception:
-        # Called by native when a job is submitted to a pool that is closing.
+        # Called by the native side when a job is submitted to a pool that is closing.
         return self._crew.refusal()
 
     def __enter__(self) -> Self:
@@ -296,5 +296,5 @@ class WorkerPool(_tokioloop.Pool, Executor):  # type: ignore[misc]
         await self.aclose()
 
     def __del__(self) -> None:
-        # Nobody can submit any more. The threads go on until nothing is left to do; there are none if `__init__` failed.
+        # No more jobs can be submitted. The threads finish all jobs; there are none if `__init__` failed.
         self._close()

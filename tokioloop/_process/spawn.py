@@ -16,7 +16,7 @@ from .._net.pipes import Pipes
 if TYPE_CHECKING:
     from .transport import ProcessTransport
 
-# What stands for an exit status that somebody else took, as in asyncio.
+# The exit status reported if other code took the real one, as in asyncio.
 _UNKNOWN = 255
 
 
@@ -67,7 +67,7 @@ class Processes(Pipes):
         text: bool | None = None,
         **kwargs: Any,
     ) -> tuple[ProcessTransport, P]:
-        """Have the shell run *cmd* and return ``(transport, protocol)``; see subprocess_exec."""
+        """Run *cmd* in the shell and return ``(transport, protocol)``; see subprocess_exec."""
         if not isinstance(cmd, (bytes, str)):
             raise ValueError("cmd must be a string")
         if not shell:
@@ -108,7 +108,7 @@ class Processes(Pipes):
         return transport, protocol
 
     def _watch_process(self, transport: ProcessTransport) -> None:
-        """Have *transport* told of the exit code of its child, which only this loop reaps."""
+        """Report the exit code of its child, which only this loop reaps, to *transport*."""
         pid = transport.get_pid()
 
         def exited(code: int | None) -> None:
@@ -124,7 +124,7 @@ class Processes(Pipes):
         try:
             transport._watched(self._watch_child(pid, exited))
         except ProcessLookupError:
-            # Reaped as soon as it ended: SIGCHLD is ignored, or somebody waits for any child.
+            # Reaped as soon as it ended: SIGCHLD is ignored, or other code waits for any child.
             self.call_soon(exited, None)
         except OSError as error:
             # An old kernel, a sandbox, no more descriptors: a thread can still wait.
@@ -135,9 +135,9 @@ class Processes(Pipes):
             ).start()
 
     def _wait_for_child(self, pid: int, exited: Callable[[int | None], None]) -> None:
-        """Block this thread until the child has ended, then tell the loop, which takes its status.
+        """Block this thread until the child has ended, then notify the loop, which takes its status.
 
-        Until that is taken, the child's number is no other process's: the loop signals the child or knows of its end.
+        Until that is taken, no other process gets the child's number: the loop signals the child or knows of its end.
         """
         with suppress(ChildProcessError):
             os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
@@ -149,9 +149,9 @@ class Processes(Pipes):
 
 
 def _take_status(pid: int) -> int | None:
-    """The exit code of a child that has ended, which is no child from then on; None if somebody else took it."""
+    """The exit code of a child that has ended, which is reaped with this; None if other code took it."""
     try:
-        # Without blocking: somebody who took it may have started another child, and that may have got the number.
+        # Without blocking: other code that took it may have started another child with the same number.
         taken, status = os.waitpid(pid, os.WNOHANG)
     except ChildProcessError:
         return None

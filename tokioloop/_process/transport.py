@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from .._tokioloop import ChildDescriptor
 
 
-#: The methods of `Popen` that signal by number. What stands in their place is a program's.
+#: The methods of `Popen` that signal by number. A replacement is a program's own.
 POPENS = {name: getattr(subprocess.Popen, name) for name in ("send_signal", "terminate", "kill")}
 
 
 class ProcessTransport(SubprocessTransport):
     """A child, its pipes and its end.
 
-    The protocol hears of everything through ``call_soon``, in the order in which it happened, and of
+    The protocol gets all calls through ``call_soon``, in the order in which things happened, and
     ``connection_lost`` when the child has ended and its pipes are closed.
     """
 
@@ -53,11 +53,11 @@ class ProcessTransport(SubprocessTransport):
         self._pipes: dict[int, _Pipe | None] = {
             fd: None for fd, stream in asked.items() if stream == subprocess.PIPE
         }
-        # What the protocol is to be told once it knows of the connection; None from then on.
+        # The calls for the protocol until connection_made(); None from then on.
         self._pending: list[tuple[Callable[..., object], tuple[Any, ...]]] | None = []
-        # How the child is signalled, read once by whoever does it, in whichever thread.
+        # The way to signal the child, read once by each signalling thread.
         self._signal: Callable[[int], None] = _signal_nobody
-        # Who waits for the exit; None once that has come.
+        # Waiters for the exit; None once the child has ended.
         self._exit_waiters: set[Future[int]] | None = set()
         try:
             self._proc = subprocess.Popen(
@@ -88,7 +88,7 @@ class ProcessTransport(SubprocessTransport):
         if not self._closed and not (self._loop is not None and self._loop._is_forked()):
             _warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
             self.close()
-            # Who keeps the warning keeps the transport, but not the descriptor.
+            # A program that keeps the warning keeps the transport, but not the descriptor.
             self._signal = _signal_nobody
 
     # The beginning.
@@ -96,7 +96,7 @@ class ProcessTransport(SubprocessTransport):
     def _start(self) -> "Future[None]":
         """Connect the pipes and tell the protocol; the future is done when it knows.
 
-        Who waits for that may be cancelled: what has begun goes on, as in asyncio.
+        Cancelling the waiter does not stop what has begun, as in asyncio.
         """
         loop = self._loop
         assert loop is not None
@@ -138,7 +138,7 @@ class ProcessTransport(SubprocessTransport):
             if not begun.done():
                 begun.set_result(None)
 
-    # What users call.
+    # The public methods.
 
     def set_protocol(self, protocol: BaseProtocol) -> None:
         self._protocol = protocol  # type: ignore[assignment]
@@ -169,7 +169,7 @@ class ProcessTransport(SubprocessTransport):
         self._ask("kill", signal.SIGKILL)
 
     def _ask(self, name: str, number: int) -> None:
-        """Signal the child: by its descriptor, unless a program put its own method in the place of the `Popen`'s."""
+        """Signal the child: by its descriptor, unless a program has replaced the `Popen`'s method."""
         proc = self._proc
         if proc is None:
             raise ProcessLookupError
@@ -196,7 +196,7 @@ class ProcessTransport(SubprocessTransport):
         if self._proc is not None and self._returncode is None and not _has_ended(self._proc.pid):
             if loop is not None and loop.get_debug():
                 logger.warning("Close running child process: kill %r", self)
-            # It may end meanwhile, or run as somebody else.
+            # It may end meanwhile, or run as another user.
             with suppress(ProcessLookupError, PermissionError):
                 self.kill()
 
@@ -208,7 +208,7 @@ class ProcessTransport(SubprocessTransport):
         """The loop has none. The child is known by its number and its start."""
         self._signal = partial(_signal_by_number, self._pid, _start_of(self._pid))  # type: ignore[arg-type]
 
-    # What happens to the child. Told to the protocol in its own time.
+    # Events of the child, passed to the protocol in order.
 
     def _pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
         self._tell(self._protocol.pipe_connection_lost, fd, exc)  # type: ignore[union-attr]
@@ -223,7 +223,7 @@ class ProcessTransport(SubprocessTransport):
         # Which closes the descriptor. The number may be another process's from now on.
         self._signal = _signal_nobody
         if proc.returncode is None:
-            # So that Popen does not wait for it, or warn that it still runs.
+            # So Popen does not wait for it, or warn that it still runs.
             proc.returncode = returncode
         self._tell(self._protocol.process_exited)  # type: ignore[union-attr]
         self._try_finish()
@@ -233,7 +233,7 @@ class ProcessTransport(SubprocessTransport):
                 waiter.set_result(returncode)
 
     async def _wait(self) -> int:
-        """Wait for the exit of the child, whatever becomes of its pipes, and return its code."""
+        """Wait for the exit of the child, whatever happens to its pipes, and return its code."""
         if self._returncode is None:
             assert self._loop is not None and self._exit_waiters is not None
             waiter = self._loop.create_future()
@@ -267,19 +267,19 @@ class ProcessTransport(SubprocessTransport):
 
 
 def _signal_by_descriptor(descriptor: "ChildDescriptor", pid: int, number: int) -> None:
-    # What `os.kill` tells who audits.
+    # The audit event of `os.kill`.
     sys.audit("os.kill", pid, number)
     try:
         descriptor.send_signal(number)
     except OSError as error:
-        # Sandboxes know the call not, or refuse it.
+        # Some sandboxes do not know the call, or refuse it.
         if error.errno not in (errno.ENOSYS, errno.EPERM):
             raise
         _signal_by_number(pid, None, number)
 
 
 def _signal_by_number(pid: int, start: str | None, number: int) -> None:
-    """For want of a descriptor. A child whose status nobody took keeps its number."""
+    """For lack of a descriptor. A child keeps its number until its status is taken."""
     if _is_taken(pid) or (start is not None and _start_of(pid) != start):
         raise ProcessLookupError
     os.kill(pid, number)
@@ -290,15 +290,15 @@ def _signal_nobody(number: int) -> None:
 
 
 def _has_ended(pid: int) -> bool:
-    """Whether a child has ended, heard of or not; its status stays to be taken."""
+    """Whether a child has ended, noticed by the loop or not; its status is not taken."""
     try:
         return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
     except ChildProcessError:
-        return True  # Somebody else took it.
+        return True  # Other code took it.
 
 
 def _start_of(pid: int) -> str | None:
-    """When a process was started, in hundredths of a second, as the system tells it; None if it does not."""
+    """When a process was started, in hundredths of a second, from /proc; None without it."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             # The second field may hold anything; it ends with the last bracket.
@@ -308,7 +308,7 @@ def _start_of(pid: int) -> str | None:
 
 
 def _is_taken(pid: int) -> bool:
-    """Whether a child is none any more, because somebody took its status."""
+    """Whether a child has been reaped, because other code took its status."""
     try:
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
@@ -349,5 +349,5 @@ class _ReadPipe(_Pipe, Protocol):
         if process._pending is not None:  # type: ignore[union-attr]
             process._tell(process._protocol.pipe_data_received, self.fd, data)  # type: ignore[union-attr]
         else:
-            # Without a turn in between: what comes later of this pipe takes one.
+            # Without a turn in between: later events of this pipe take one.
             process._protocol.pipe_data_received(self.fd, data)  # type: ignore[union-attr]

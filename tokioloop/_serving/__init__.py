@@ -1,1 +1,1 @@
-"""Servers over several loops. Uses all but `_pool` and `_setup`."""
+"""Servers over several loops. Uses all other folders except `_pool` and `_setup`."""

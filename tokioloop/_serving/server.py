@@ -1,10 +1,10 @@
-"""Servers over several loops: who accepts, who gets a connection, and one object to end them all.
+"""Servers over several loops: which loop accepts, which gets a connection, and one object to end them all.
 
     server = await serve(loops, Echo, "127.0.0.1", 8000, accept="balance")
 
-| accept        | who accepts                                          | which loop gets a connection                     |
+| accept        | accepting loop                                       | which loop gets a connection                     |
 | "reuseport"   | each loop, on a listening socket of its own          | the one the kernel chooses by a hash             |
-| "shared"      | each loop, from one listening socket                 | one that sleeps, else whichever asks first       |
+| "shared"      | each loop, from one listening socket                 | a sleeping one, or the first that polls       |
 | "balance"     | the first loop                                       | the one with the fewest connections of this server |
 
 Each loop has a `Share`: a ``Server`` of its own that only that loop's thread changes. `PoolServer` speaks to the shares by calls
@@ -44,7 +44,7 @@ type Accept = Literal["reuseport", "shared", "balance"]
 type Factory = Callable[[], BaseProtocol]
 type StreamsCallback = Callable[[StreamReader, StreamWriter], Awaitable[None] | None]
 
-# A connection with nothing left to send ends within so many turns of its loop.
+# A connection with nothing left to send ends within this many turns of its loop.
 CLOSING_TURNS = 3
 
 
@@ -177,7 +177,7 @@ class Share(Server):
 class PoolServer:
     """A server over several loops, as `serve` makes it.
 
-    Its methods may be called in any thread, and awaited on any asyncio loop. What concerns a loop is done by that loop's
+    Its methods may be called in any thread, and awaited on any asyncio loop. Each loop's part is done by that loop's
     thread: a loop that is stopped does it when it runs again or is closed.
     """
 
@@ -220,7 +220,7 @@ class PoolServer:
         return [share for share in self._shares if share._loop is loop]
 
     def is_serving(self) -> bool:
-        """Tell whether connections are accepted."""
+        """Return whether connections are accepted."""
         return not self._closing and any(share.is_serving() for share in self._shares)
 
     def stats(self) -> ServerStats:
@@ -231,7 +231,7 @@ class PoolServer:
     # The end.
 
     def close(self) -> None:
-        """Stop accepting; connections go on. Listening sockets are closed by their loops, which are told at once."""
+        """Stop accepting; connections continue. Listening sockets are closed by their loops, which get the call at once."""
         with self._lock:
             if self._closing:
                 return
@@ -318,7 +318,7 @@ class PoolServer:
             try:
                 share._loop.call_soon_threadsafe(call, share)
             except RuntimeError:
-                # A closed loop has told its shares.
+                # A closed loop has ended its shares.
                 if not share._loop.is_closed():
                     raise
 
@@ -330,10 +330,10 @@ class PoolServer:
             if not left:
                 waiters, self._waiters = self._waiters, waiters
         if not left or (share is self._shares[0] and share._balance is not None):
-            # Nobody is left who accepts from what these stand for.
+            # No loop is left that accepts from these sockets.
             self._close_kept()
             if left and self._closing:
-                # Its loop may have been closed before it told them.
+                # Its loop may have been closed before it ended them.
                 self._tell(self._shares[1:], Share.close)
         for waiter in waiters:
             if waiter.set_running_or_notify_cancel():

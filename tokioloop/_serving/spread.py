@@ -1,4 +1,4 @@
-"""serve: one server over several loops, from what the caller gives to sockets for each loop."""
+"""serve: one server over several loops, from the caller's arguments to sockets for each loop."""
 
 import socket
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from .._net.tls import Security, ServerTerms
 from ..loop import TokioLoop
 from .server import Accept, Factory, PoolServer, Share, StreamsCallback, on
 
-# How often a free port is looked for that every address can have.
+# How often to look for a port that is free on every address.
 PORT_ATTEMPTS = 16
 
 
@@ -51,7 +51,7 @@ async def serve(
     path: that of a Unix socket; not with "reuseport".
     accept: "reuseport", a listening socket for each loop, among which the kernel spreads connections by a hash; "shared", one
         for all, where a connection wakes one loop that sleeps; "balance", where the first loop accepts and hands
-        each connection to the loop with the fewest of this server, those that have equally many taking turns.
+        each connection to the loop with the fewest of this server, in turn where several have equally many.
     ssl and its timeouts in seconds, backlog, family, flags, reuse_address, keep_alive, cleanup_socket: as for ``create_server``
         and ``create_unix_server``. limit: of a stream's reader, in bytes.
 
@@ -134,7 +134,7 @@ def _bind_one_port(
         try:
             return loop._bind_all(cast("Any", same), *options)
         except OSError:
-            # Another family's sockets have it.
+            # A socket of another family has it.
             if attempt == PORT_ATTEMPTS:
                 raise
     raise AssertionError("the last attempt raises")

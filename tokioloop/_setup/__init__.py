@@ -1,1 +1,1 @@
-"""How a program comes to use `TokioLoop`: by a function that runs it, by a policy, by replacing what asyncio does. Uses `loop` and what is below it."""
+"""Ways for a program to use `TokioLoop`: a function that runs it, a policy, replacing asyncio's functions. Uses `loop` and the folders below it."""

@@ -1,6 +1,6 @@
-"""install() and uninstall(): make a whole process use ``TokioLoop`` and take that back.
+"""install() and uninstall(): make a whole process use ``TokioLoop``, and undo that.
 
-One record holds what was there before. It is guarded by a lock, so that any thread may install or uninstall;
+One record holds the previous state. It is guarded by a lock, so that any thread may install or uninstall;
 reading ``is_installed`` takes none.
 """
 
@@ -29,7 +29,7 @@ def install() -> None:
     """Make ``TokioLoop`` the loop of this process.
 
     Sets an ``EventLoopPolicy`` and puts native ``get_event_loop`` and ``get_running_loop`` into ``asyncio``
-    and ``asyncio.events``, and functions that make native streams on a ``TokioLoop`` in the place of ``open_connection``,
+    and ``asyncio.events``, and functions that make native streams on a ``TokioLoop`` in place of ``open_connection``,
     ``start_server`` and the Unix pair. Any thread may call it; a second call does nothing.
     """
     global _replaced
@@ -63,9 +63,9 @@ def _native_on_ours(theirs: Callable[..., Any], native: Callable[..., Any]) -> C
 
 @public
 def uninstall() -> None:
-    """Put back exactly what was there before ``install()``; without that it does nothing.
+    """Restore exactly the state from before ``install()``; without that it does nothing.
 
-    Any thread may call it. What somebody else has put in our place meanwhile stays.
+    Any thread may call it. Functions that other code has replaced meanwhile stay.
     """
     global _replaced
     with _lock:
@@ -79,5 +79,5 @@ def uninstall() -> None:
 
 @public
 def is_installed() -> bool:
-    """Tell whether ``install()`` is in force. May be called from any thread."""
+    """Return whether ``install()`` is in effect. May be called from any thread."""
     return _replaced is not None

@@ -25,7 +25,7 @@ class EventLoopPolicy(_Base):
     _loop_factory = TokioLoop
 
     def get_event_loop(self) -> asyncio.AbstractEventLoop:
-        """Return the ``TokioLoop`` bound to this thread, else what was set for it, else raise RuntimeError."""
+        """Return the ``TokioLoop`` bound to this thread, or the loop set for it; raise RuntimeError without either."""
         bound = _tokioloop._bound_loop()
         if isinstance(bound, asyncio.AbstractEventLoop):
             return bound
@@ -34,12 +34,12 @@ class EventLoopPolicy(_Base):
     def set_event_loop(self, loop: asyncio.AbstractEventLoop | None) -> None:
         """Make *loop* this thread's own; None leaves the thread without one.
 
-        What is set last decides: another kind of loop, or None, takes the place of one bound to the thread.
+        The last setting decides: another kind of loop, or None, replaces one bound to the thread.
         """
         super().set_event_loop(loop)
         _tokioloop._bind(loop if isinstance(loop, TokioLoop) and _may_bind(loop) else None)
 
 
 def _may_bind(loop: TokioLoop) -> bool:
-    """Tell whether the calling thread may take *loop*: it is open, and no other thread runs it."""
+    """Return whether the calling thread may take *loop*: it is open, and no other thread runs it."""
     return not loop.is_closed() and (not loop.is_running() or loop is asyncio._get_running_loop())

@@ -17,7 +17,7 @@ def run[T](
 ) -> T:
     """Run *main* on a new ``TokioLoop`` and return its result; the loop is closed at the end.
 
-    As ``asyncio.run``: tasks that are left are cancelled, async generators and the default executor shut
+    As ``asyncio.run``: remaining tasks are cancelled, async generators and the default executor shut
     down (the latter within five minutes), and Ctrl-C cancels *main*. *loop_factory* replaces the loop.
     Raises RuntimeError where a loop already runs in this thread. Any thread may call it.
     """

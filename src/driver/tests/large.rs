@@ -1,4 +1,4 @@
-//! Streams that bring much: received into the owner's memory, of the size that the kernel names.
+//! Streams with much data: received into the owner's memory, of the size that the kernel reports.
 
 use super::*;
 

@@ -6,7 +6,7 @@ use super::*;
 
 const LEVEL: Interest = Interest { readable: true, writable: false, oneshot: false, edge: false };
 
-/// Whether a wait that only looks sees anything at all.
+/// Whether a wait with timeout 0 sees any event.
 fn sees(driver: &mut Driver<&'static str>) -> bool {
     driver.look().expect("wait");
     let seen = driver.collect();
@@ -21,7 +21,7 @@ fn falls_silent(driver: &mut Driver<&'static str>, most: usize) -> bool {
     (0..most).any(|_| !sees(driver))
 }
 
-/// Closes a socket behind everybody's back; its file lives on.
+/// Closes a socket without telling the driver; its file lives on.
 fn close_but_keep(socket: UnixStream) -> OwnedFd {
     let other = socket.try_clone().expect("dup").into();
     drop(socket);
@@ -37,7 +37,7 @@ fn a_watch_that_was_taken_away_after_its_number_was_closed() {
     theirs.write_all(b"x").unwrap();
     let _file = close_but_keep(ours);
     driver.deregister(token);
-    assert!(sees(&mut driver), "the kernel reports what nobody has: the premise of all this");
+    assert!(sees(&mut driver), "the kernel reports a file without a descriptor: the premise of these tests");
     assert!(falls_silent(&mut driver, 4));
 }
 
@@ -115,7 +115,7 @@ fn everything_else_goes_on_under_a_new_instance() {
     let one = driver.register_watch(once.as_raw_fd(), "once");
     driver.watch(one, Interest { oneshot: true, ..LEVEL }).unwrap();
     let silent = driver.register_watch(stream_peer.as_raw_fd(), "silent");
-    assert!(falls_silent(&mut driver, 3), "but for the first edges");
+    assert!(falls_silent(&mut driver, 3), "except the first edges");
 
     let token = driver.register_watch(stale.as_raw_fd(), "stale");
     driver.watch(token, LEVEL).unwrap();

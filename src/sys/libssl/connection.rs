@@ -1,7 +1,7 @@
 //! A connection of OpenSSL whose reads and writes go through memory lent for the time of a call.
 //!
-//! What is lent stands on the lending thread's stack, and only that thread finds it ([`LENT`]). Another thread that calls the
-//! connection meanwhile, or anyone outside a lending, has nothing to read; what it writes is kept until the next lending.
+//! Lent memory is on the lending thread's stack, and only that thread finds it ([`LENT`]). Another thread that calls the
+//! connection meanwhile, or any call outside a lending, has nothing to read; its output is kept until the next lending.
 
 use std::cell::Cell;
 use std::ffi::{c_char, c_int, c_long, c_void};
@@ -20,11 +20,11 @@ pub enum Trouble {
     WantRead,
     /// The peer's close_notify was received.
     Closed,
-    /// Anything else: this thread's error queue tells, until it is emptied or OpenSSL is called again.
+    /// Anything else: this thread's error queue has the reason, until it is emptied or OpenSSL is called again.
     Failed,
 }
 
-// What SSL_get_error() says.
+// Results of SSL_get_error().
 const SSL_ERROR_WANT_READ: c_int = 2;
 const SSL_ERROR_WANT_WRITE: c_int = 3;
 const SSL_ERROR_ZERO_RETURN: c_int = 6;
@@ -34,13 +34,13 @@ const BIO_FLAGS_READ: c_int = 1;
 const BIO_FLAGS_WRITE: c_int = 2;
 const BIO_FLAGS_SHOULD_RETRY: c_int = 8;
 
-/// What stays with a connection between calls. The BIO holds it as long as it lives, the [`Connection`] too.
+/// The state of a connection between calls. The BIO and the [`Connection`] hold it.
 struct Rest {
-    /// The [`Connection`] is there and fetches what is written.
+    /// The [`Connection`] exists and fetches the output.
     open: AtomicBool,
-    /// Something is kept.
+    /// There is kept output.
     any: AtomicBool,
-    /// What came out outside a lending: a program may call the methods of the `SSLObject` itself.
+    /// Output from outside a lending: a program may call the methods of the `SSLObject` itself.
     kept: Mutex<Vec<u8>>,
 }
 
@@ -52,12 +52,12 @@ pub struct Lent<'a> {
     output: *mut Vec<u8>,
     /// This thread's [`LENT`], found once: each access by name is a call.
     place: *const Cell<*const Lent<'static>>,
-    /// What this thread had lent before: calls of different connections may be nested, by Python code in between.
+    /// The outer lending of this thread: calls of different connections may be nested, by Python code in between.
     before: *const Lent<'static>,
 }
 
 thread_local! {
-    /// The innermost lending of this thread. Alive as long as it stands here: [`Lent::drop`] takes it out.
+    /// The innermost lending of this thread. Alive as long as it is in this cell: [`Lent::drop`] removes it.
     static LENT: Cell<*const Lent<'static>> = const { Cell::new(ptr::null()) };
 }
 
@@ -112,8 +112,8 @@ impl Connection {
         self.lend_as_it_is(input, output, call)
     }
 
-    /// The same, with the error queue left as it is: what a call that just failed had to say stands there, or nothing is called
-    /// whose failure is told by it.
+    /// The same, without touching the error queue: it has the reason of a call that just failed, or no call follows
+    /// whose failure it would report.
     #[inline]
     pub fn lend_as_it_is<R>(
         &self,
@@ -152,8 +152,8 @@ impl Drop for Connection {
     }
 }
 
-/// The calls. Each but [`write`](Lent::write) is to begin with an empty error queue. All leave it so, but for [`Trouble::Failed`], which
-/// leaves there what it has to say. After a success it is not looked at, as in `ssl`.
+/// The calls. Each except [`write`](Lent::write) must begin with an empty error queue. All leave it empty, except that [`Trouble::Failed`]
+/// leaves its reason there. After a success the queue is not read, as in `ssl`.
 impl Lent<'_> {
     /// Decrypts.
     pub fn read(&self, plaintext: &mut [u8]) -> Result<usize, Trouble> {
@@ -166,8 +166,8 @@ impl Lent<'_> {
         self.outcome(result, result == 1).map(|()| count)
     }
 
-    /// Encrypts all of `plaintext`, or nothing. Whatever stands in the error queue: between handshakes a write hardly ever fails, and to
-    /// look there before each one would cost a hundredth of it.
+    /// Encrypts all of `plaintext`, or nothing. The error queue may have any content: between handshakes a write hardly ever fails, and
+    /// checking the queue before each one would cost a hundredth of it.
     #[inline]
     pub fn write(&self, plaintext: &[u8]) -> Result<usize, Trouble> {
         if self.in_handshake() {
@@ -180,14 +180,14 @@ impl Lent<'_> {
         }
     }
 
-    /// After a write failed that began with whatever others had left in the queue.
+    /// After a failed write that began with old errors of other code in the queue.
     #[cold]
     fn write_again(&self, plaintext: &[u8], result: c_int) -> Result<usize, Trouble> {
         if self.in_handshake() {
-            // An error that ended the connection: it is met once, and what it has to say stands in the queue.
+            // An error that ended the connection: it comes once, and its reason is in the queue.
             return self.outcome(result, false).map(|()| 0);
         }
-        // What others have left would pass for this call's. A refused write is repeated with the same data and refused again.
+        // Old errors of other code would be mistaken for this call's. A refused write is repeated with the same data and refused again.
         self.forget_errors();
         self.try_write(plaintext)
     }
@@ -240,7 +240,7 @@ impl Lent<'_> {
         }
         let trouble = self.trouble(result);
         if trouble != Trouble::Failed {
-            // `_ssl` does not empty the queue before it looks at it, so nothing may be left there for others.
+            // `_ssl` does not empty the queue before it reads it, so nothing may be left there.
             self.forget_errors();
         }
         Err(trouble)
@@ -262,7 +262,7 @@ impl Lent<'_> {
 /// # Safety
 /// The result is used before the call of OpenSSL that asks ends.
 unsafe fn lent_to<'a>(bio: *mut Bio) -> Option<&'a Lent<'static>> {
-    // SAFETY: what stands there is alive until its `lend` ends, which called OpenSSL.
+    // SAFETY: an entry is alive until its `lend` ends, which called OpenSSL.
     let lent = unsafe { LENT.get().as_ref()? };
     (lent.connection.bio == bio).then_some(lent)
 }
@@ -316,7 +316,7 @@ pub(super) unsafe extern "C" fn control(_: *mut Bio, command: c_int, _: c_long, 
     c_long::from(command == BIO_CTRL_FLUSH)
 }
 
-/// Nobody refers to the BIO any more.
+/// The BIO has no reference left.
 pub(super) unsafe extern "C" fn destroy(bio: *mut Bio) -> c_int {
     let functions = &library().functions;
     // SAFETY: called by OpenSSL, once, with a BIO of ours; the reference is the one that `new` gave it, if it came so far.

@@ -1,10 +1,10 @@
 //! The OpenSSL that Python's `_ssl` module calls, called directly.
 //!
-//! No library is loaded or linked here: the functions are looked up in what that module brought into the process, so
-//! that they act on the same connections. Where OpenSSL is linked into it statically there is nothing to be found.
+//! No library is loaded or linked here: the functions are looked up in the libraries that this module loaded, so
+//! they act on the same connections. Where OpenSSL is linked into it statically, none is found.
 //!
 //! A process may hold several OpenSSLs, and a connection of one must never be given to another. So the functions are used only
-//! when everything agrees that they are `_ssl`'s own (see [`LibSsl::find`]); whatever remains in doubt is refused.
+//! when everything agrees that they are `_ssl`'s own (see [`LibSsl::find`]); doubtful cases are refused.
 
 mod connection;
 
@@ -108,7 +108,7 @@ pub struct LibSsl {
     _library: Library,
 }
 
-// SAFETY: function addresses, and a method table that nobody changes once it is made.
+// SAFETY: function addresses, and a method table that does not change once it is made.
 unsafe impl Send for LibSsl {}
 // SAFETY: as above.
 unsafe impl Sync for LibSsl {}
@@ -119,8 +119,8 @@ fn library() -> &'static LibSsl {
     LIBRARY.get().and_then(Option::as_ref).expect("a connection was made with it")
 }
 
-/// Forgets what calls of OpenSSL have left in this thread's queue of errors. Its functions look at the queue to tell why one of
-/// them failed, so that what somebody else left there passes for a failure of theirs. Does nothing where no library was found.
+/// Forgets what calls of OpenSSL have left in this thread's queue of errors. Its functions read the queue for the reason of a
+/// failure, so old errors of other code would be mistaken for theirs. Does nothing where no library was found.
 pub fn forget_errors() {
     if let Some(library) = LIBRARY.get().and_then(Option::as_ref) {
         library.forget_errors();
@@ -128,19 +128,19 @@ pub fn forget_errors() {
 }
 
 impl LibSsl {
-    /// What the shared object at `path`, `_ssl`'s, calls; None where that cannot be told for certain. Looked for once.
+    /// The library that the shared object at `path`, `_ssl`'s, calls; None where that is not certain. Looked for once.
     pub fn behind(path: &Path, version: impl FnOnce() -> Option<Version>) -> Option<&'static Self> {
         LIBRARY.get_or_init(|| Self::find(path, &version()?)).as_ref()
     }
 
     /// Looks the functions up among what `_ssl` depends on. They are the ones that it calls only if
     ///
-    /// - no other library stands before its own: names are looked up in the global scope first (the program itself,
+    /// - no other library comes before its own: names are looked up in the global scope first (the program itself,
     ///   `LD_PRELOAD`, what was loaded with `RTLD_GLOBAL`), and it may have been bound there;
     /// - they are one libssl and one libcrypto, and that libssl depends on that libcrypto;
-    /// - their version is the one that `_ssl` tells.
+    /// - their version is the one that `_ssl` reports.
     ///
-    /// That connections come from them is seen later, by [`made`](Self::made): `_ssl` may have an OpenSSL inside it.
+    /// [`made`](Self::made) checks later that connections come from them: `_ssl` may have an OpenSSL inside it.
     fn find(path: &Path, version: &Version) -> Option<Self> {
         let library = loaded(path)?;
         let functions = Functions::find(&library)?;
@@ -195,7 +195,7 @@ impl LibSsl {
         unsafe { (self.functions.SSL_get_ex_data)(ssl, 0) }
     }
 
-    /// Empties this thread's queue of errors. Most often it is empty, and a look costs less.
+    /// Empties this thread's queue of errors. Most often it is empty, and checking costs less.
     fn forget_errors(&self) {
         // SAFETY: plain calls.
         unsafe {
@@ -238,7 +238,7 @@ fn loaded(path: &Path) -> Option<Library> {
     unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD) }.ok()
 }
 
-/// Where the shared object that an address lies in begins, and its path.
+/// The start and the path of the shared object that contains an address.
 fn object_of(address: *const c_void) -> Option<(*mut c_void, PathBuf)> {
     // SAFETY: the structure is plain data, and filled in when the call succeeds; its path is a terminated string then.
     unsafe {
