@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use pyo3::{PyTraverseError, PyVisit};
 
-use crate::event_loop::post::Post;
+use crate::event_loop::remote::Post;
 use crate::event_loop::task::outside::{self, End};
 use crate::event_loop::{EventLoop, task};
 use crate::inbox::InboxSender;

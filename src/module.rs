@@ -3,7 +3,8 @@
 use pyo3::exceptions::PyImportError;
 use pyo3::prelude::*;
 
-use crate::event_loop::{self, binding};
+use crate::event_loop;
+use crate::event_loop::life::{self, binding};
 use crate::{executor, net, pool, py, streams, sys};
 
 #[pymodule(gil_used = false)]
@@ -36,13 +37,13 @@ fn _tokioloop(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(binding::get_event_loop, module)?)?;
     module.add_function(wrap_pyfunction!(binding::bound_loop, module)?)?;
     module.add_function(wrap_pyfunction!(binding::bind_loop, module)?)?;
-    module.add_function(wrap_pyfunction!(event_loop::registry::loops, module)?)?;
+    module.add_function(wrap_pyfunction!(life::registry::loops, module)?)?;
     module.add_function(wrap_pyfunction!(py::runtime::_configure_runtime, module)?)?;
     module.add_function(wrap_pyfunction!(py::runtime::_runtime_metrics, module)?)?;
     module.add_function(wrap_pyfunction!(py::modules::_needs_no_gil, module)?)?;
     module.add_function(wrap_pyfunction!(event_loop::_own_methods, module)?)?;
-    event_loop::fork::init(module)?;
-    module.add_function(wrap_pyfunction!(event_loop::exit::_begin_exit, module)?)?;
+    life::fork::init(module)?;
+    module.add_function(wrap_pyfunction!(life::exit::_begin_exit, module)?)?;
     module.add_function(wrap_pyfunction!(event_loop::signal::_is_signal_wanted, module)?)?;
     module.add_function(wrap_pyfunction!(event_loop::signal::_raise_signal, module)?)?;
     module.add_function(wrap_pyfunction!(event_loop::signal::_insist_on_signal, module)?)?;

@@ -6,9 +6,10 @@ use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use super::handle::{Handle, HandleRef};
-use super::post::Post;
-use super::{EventLoop, binding, door, handle_type, registry, run, task, turn};
+use super::handle::{self, Handle, HandleRef};
+use super::life::{binding, registry, run};
+use super::remote::Post;
+use super::{EventLoop, door, task, turn};
 use crate::py::names::names;
 use crate::py::{Owned, context, raw};
 use crate::sys::thread;
@@ -304,7 +305,7 @@ impl EventLoop {
         let handle =
             unsafe { HandleRef::make(py, None, slf.as_ptr(), callback.as_ptr(), &pointers, context)? };
         if self.shared.is_debug() {
-            handle.set_traceback(handle_type::source_traceback(py)?);
+            handle.set_traceback(handle::source_traceback(py)?);
         }
         Ok(handle)
     }

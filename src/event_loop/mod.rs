@@ -7,40 +7,31 @@
 //! | `door`           | which thread may use the loop: `OnLoop`, the proof                      |
 //! | `schedule`       | `call_soon`, `call_later` and kin: from Python onto a queue             |
 //! | `queue`          | callbacks onto the ready queue                                          |
-//! | `handle`         | the queue's items; `handle_type` is their Python face                   |
+//! | `handle`         | the queue's items, and their Python types                               |
+//! | `remote`         | what other threads ask for                                              |
 //! | `reuse`          | what is used again: the rule for handles, timers, futures               |
 //! | `turn`           | one turn: poll, dispatch, inbox, timers, ready queue                    |
-//! | `run`            | `run_forever`: hooks, thread binding, signals around the turns          |
+//! | `life`           | binding to threads, live loops, runs, forks, the interpreter's end      |
 //! | `feed`           | what gives a loop work beyond its own queue                             |
 //! | `report`         | what goes to the exception handler                                      |
 //! | `endpoint`       | what the driver keeps for transports, listeners, watches                |
 //! | `signal`         | a loop's signals; the main thread's wake-up descriptor                  |
-//! | `exit`           | the interpreter's end                                                   |
-//! | `fork`           | what a forked child does with what it inherited                         |
 //! | `task`           | native futures and tasks: types, steps, registry                        |
 //! | `methods`        | the other Python methods                                                |
-//! | `binding`        | which loop belongs to a thread; `get_running_loop`, `get_event_loop`    |
-//! | `registry`       | the process's live loops                                                |
 //!
 //! Threads: everything but `shared` is for one thread at a time. `door` says for which, and refuses others.
 
-pub mod binding;
 pub mod core;
 pub mod door;
 pub mod endpoint;
-pub mod exit;
 pub mod feed;
-pub mod fork;
 pub mod handle;
-mod handle_type;
+pub mod life;
 mod methods;
-pub mod post;
 pub mod queue;
-pub mod record;
-pub mod registry;
+pub mod remote;
 pub mod report;
 pub mod reuse;
-mod run;
 mod schedule;
 pub mod shared;
 pub mod signal;
@@ -173,7 +164,7 @@ impl Drop for EventLoop {
     fn drop(&mut self) {
         // Attached: Python's last reference went. Nobody else can have a claim, but senders may outlive us, so the
         // inbox is closed here, where Python objects may be dropped.
-        registry::remove(&self.shared);
+        life::registry::remove(&self.shared);
         let remains = self.core.get_mut().take_all();
         if self.shared.is_forked() {
             // Releasing it might touch what the parent uses: its epoll instance, its connections.

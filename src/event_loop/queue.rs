@@ -6,9 +6,9 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
+use super::EventLoop;
 use super::core::Ready;
-use super::handle::HandleRef;
-use super::{EventLoop, handle_type};
+use super::handle::{self, HandleRef};
 use crate::py::names::names;
 use crate::py::{Owned, raw};
 
@@ -74,7 +74,7 @@ pub(super) unsafe fn soon_in(
     // SAFETY: all alive; `reuse` is this loop's.
     let handle = unsafe { HandleRef::make(py, reuse, object, callback, args, context)? };
     if event_loop.shared.is_debug() {
-        handle.set_traceback(handle_type::source_traceback(py)?);
+        handle.set_traceback(handle::source_traceback(py)?);
     }
     let result = handle.as_object().clone_ref(py);
     if mine {

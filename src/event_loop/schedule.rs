@@ -6,12 +6,11 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::{Borrowed, ffi};
 
+use super::EventLoop;
 use super::core::Ready;
-use super::handle::HandleRef;
-use super::post::{Post, RemoteCall};
+use super::handle::{self, HandleRef};
 use super::queue::{self, loop_of};
-use super::record::Record;
-use super::{EventLoop, handle_type};
+use super::remote::{Post, Record, RemoteCall};
 use crate::py::names::names;
 use crate::py::{Owned, context, imports, raw};
 use crate::timer::deadline_from_seconds;
@@ -260,7 +259,7 @@ pub unsafe extern "C" fn call_soon_threadsafe(
             }
             let context = call.context(py)?;
             let traceback = match event_loop.shared.is_debug() {
-                true => Some(handle_type::source_traceback(py)?),
+                true => Some(handle::source_traceback(py)?),
                 false => None,
             };
             let inner = traceback.as_ref().map(|traceback| traceback.clone_ref(py));
@@ -314,7 +313,7 @@ unsafe fn at(
     let handle =
         unsafe { HandleRef::make_timer(py, reuse, when, object, call.callback, call.args, context)? };
     if debug {
-        handle.set_traceback(handle_type::source_traceback(py)?);
+        handle.set_traceback(handle::source_traceback(py)?);
     }
     let result = handle.as_object().clone_ref(py);
     let refused = event_loop.with(py, move |core| {

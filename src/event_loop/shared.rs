@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use crate::event_loop::post::Post;
+use crate::event_loop::remote::Post;
 use crate::inbox::InboxSender;
 use crate::sync::ownership::{Claim, Foreign, Ownership, Running, Visiting};
 use crate::sys::thread;

@@ -12,11 +12,11 @@ use super::core::{AtEnd, Core, Ready};
 use super::door::OnLoop;
 use super::endpoint::{Dispatch, Endpoint};
 use super::feed::Fed;
-use super::handle::HandleRef;
-use super::post::RemoteCall;
+use super::handle::{self, HandleRef};
+use super::remote::RemoteCall;
 use super::report::{OrReport, Report};
 use super::signal::Subscription;
-use super::{EventLoop, handle_type, task};
+use super::{EventLoop, task};
 use crate::driver::{Completion, Driver, Token};
 use crate::py::away::Away;
 use crate::py::errors::OrOsError;
@@ -360,7 +360,7 @@ fn run_remote(on: OnLoop<'_, '_>, call: &RemoteCall) -> OrFatal {
     if result.is_null() {
         let error = Fatal::split(py, PyErr::fetch(py))?;
         return match handle_of(event_loop, call, context) {
-            Ok(handle) => handle_type::report(event_loop, &handle, error),
+            Ok(handle) => handle::report(event_loop, &handle, error),
             Err(_) => on.report(report().error(error)),
         };
     }
@@ -390,7 +390,7 @@ pub(crate) fn handle_of(
 #[inline]
 fn finish_call(event_loop: &Bound<'_, EventLoop>, handle: &HandleRef, result: *mut ffi::PyObject) -> OrFatal {
     if result.is_null() {
-        return handle_type::report(event_loop, handle, PyErr::fetch(event_loop.py()));
+        return handle::report(event_loop, handle, PyErr::fetch(event_loop.py()));
     }
     // SAFETY: a new reference.
     unsafe { ffi::Py_DECREF(result) };

@@ -16,7 +16,7 @@ use super::connection::{self, Terms};
 use super::tls;
 use crate::driver::Connection;
 use crate::event_loop::EventLoop;
-use crate::event_loop::post::Post;
+use crate::event_loop::remote::Post;
 use crate::event_loop::shared::Shared;
 use crate::py::fatal::OrFatal;
 use crate::py::{Owned, context};

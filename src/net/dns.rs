@@ -10,7 +10,7 @@ use super::address;
 use crate::event_loop::EventLoop;
 use crate::event_loop::core::PendingKey;
 use crate::event_loop::door::OnLoop;
-use crate::event_loop::post::Post;
+use crate::event_loop::remote::Post;
 use crate::event_loop::report::{OrReport, Report};
 use crate::event_loop::task;
 use crate::inbox::InboxSender;

@@ -7,9 +7,10 @@ use super::end::{Pledge, tell};
 use super::job::{Watcher, Work};
 use super::{job_type, start};
 use crate::event_loop::core::PendingKey;
-use crate::event_loop::post::Post;
+use crate::event_loop::life::binding;
+use crate::event_loop::remote::Post;
 use crate::event_loop::task::outside::{self, End};
-use crate::event_loop::{EventLoop, binding, closed, task};
+use crate::event_loop::{EventLoop, closed, task};
 use crate::inbox::InboxSender;
 use crate::py::{Owned, context};
 

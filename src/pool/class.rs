@@ -13,7 +13,7 @@ use super::job::Work;
 use super::queues::Queues;
 use super::{job_type, worker};
 use crate::event_loop::EventLoop;
-use crate::event_loop::post::RemoteCall;
+use crate::event_loop::remote::RemoteCall;
 use crate::event_loop::task::outside::End;
 use crate::py::pyclass::{self, BaseClass, Functions};
 use crate::py::{Owned, context, imports, raw};

@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use super::job::{Begun, Condition, Inner, Job, State, Watcher, Work};
 use super::job_type;
 use crate::event_loop::endpoint::Native;
-use crate::event_loop::post::Post;
+use crate::event_loop::remote::Post;
 use crate::event_loop::task::outside::{self, End};
 use crate::inbox::InboxSender;
 use crate::py::fatal::Fatal;

@@ -10,7 +10,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use super::across::Answer;
-use crate::event_loop::post::{Post, RemoteCall};
+use crate::event_loop::remote::{Post, RemoteCall};
 use crate::event_loop::task::outside::End;
 use crate::inbox::InboxSender;
 use crate::py::{Attached, Owned};

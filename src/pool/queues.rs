@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use slotmap::{SlotMap, new_key_type};
 
 use super::end::Pledge;
-use crate::event_loop::post::Post;
+use crate::event_loop::remote::Post;
 use crate::inbox::InboxSender;
 use crate::py::{Attached, Owned};
 use crate::sync::idle::Sleepers;

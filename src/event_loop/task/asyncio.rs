@@ -15,7 +15,8 @@ use pyo3::types::PySet;
 
 use super::fields::TASK;
 use super::{registry, task_type, theirs};
-use crate::event_loop::{EventLoop, binding, schedule};
+use crate::event_loop::life::binding;
+use crate::event_loop::{EventLoop, schedule};
 use crate::py::{Owned, imports, raw};
 
 type Function = raw::FastKeywords;

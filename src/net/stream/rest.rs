@@ -16,7 +16,7 @@ use crate::driver::{ReadMode, Token};
 use crate::event_loop::EventLoop;
 use crate::event_loop::door::OnLoop;
 use crate::event_loop::endpoint::{Endpoint, with_driver};
-use crate::event_loop::post::Post;
+use crate::event_loop::remote::Post;
 use crate::event_loop::report::{OrReport, Report};
 use crate::py::names::names;
 use crate::py::{Owned, raw};

@@ -8,8 +8,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use super::binding::{self, RunningScope};
-use super::door::{self, OnLoop, RunGuard};
-use super::{EventLoop, exit, signal, turn};
+use super::exit;
+use crate::event_loop::door::{self, OnLoop, RunGuard};
+use crate::event_loop::{EventLoop, forked, signal, turn};
 use crate::py::errors::both;
 use crate::py::names::names;
 use crate::py::panic;
@@ -20,7 +21,7 @@ use crate::sys::thread;
 const DEBUG_STACK_DEPTH: i32 = 10;
 
 /// RuntimeError when this loop, or another one in this thread, is running.
-pub(super) fn check_not_running(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
+pub(in crate::event_loop) fn check_not_running(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
     if event_loop.get().shared.is_running() {
         return Err(PyRuntimeError::new_err("This event loop is already running"));
     }
@@ -30,7 +31,7 @@ pub(super) fn check_not_running(event_loop: &Bound<'_, EventLoop>) -> PyResult<(
     Ok(())
 }
 
-pub(super) fn run_forever(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
+pub(in crate::event_loop) fn run_forever(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
     let py = event_loop.py();
     let lp = event_loop.get();
     lp.check_open()?;
@@ -52,7 +53,7 @@ pub(super) fn run_forever(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
     });
     if lp.shared.is_forked() {
         // A callback forked and returned in the child.
-        return Err(super::forked());
+        return Err(forked());
     }
     drop(owned);
     tracing::debug!(id = lp.shared.id, ok = result.is_ok(), "loop stopped");
@@ -167,7 +168,7 @@ impl Drop for Surroundings<'_, '_> {
 }
 
 /// Switches the noting of coroutine origins on or off for this thread, keeping the former depth.
-pub(super) fn set_origin_tracking(on: OnLoop<'_, '_>, enabled: bool) -> PyResult<()> {
+pub(in crate::event_loop) fn set_origin_tracking(on: OnLoop<'_, '_>, enabled: bool) -> PyResult<()> {
     let py = on.py();
     let saved = on.core(|core| core.origin_depth);
     let depth = match (enabled, saved) {

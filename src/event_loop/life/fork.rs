@@ -7,7 +7,8 @@
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::{EventLoop, binding, registry};
+use super::{binding, registry};
+use crate::event_loop::EventLoop;
 use crate::{sync, sys};
 
 /// Called once in a forked child, by its only thread, before anything else of Python runs there.

@@ -1,4 +1,4 @@
-//! The Python face of handles: methods, attributes, repr, and the order of timers.
+//! The Python types of handles: methods, attributes, repr, and the order of timers.
 
 use std::ffi::{c_int, c_void};
 
@@ -6,12 +6,9 @@ use pyo3::basic::CompareOp;
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
 
-use super::EventLoop;
-use super::handle::{self, HANDLE, Handle, HandleRef, TIMER};
-use super::report::Report;
-use crate::py::fatal::{Fatal, OrFatal};
+use super::object::{self, HANDLE, Handle, HandleRef, TIMER};
+use super::shown::{describe_callback, loop_of, report};
 use crate::py::method::{function, getter};
 use crate::py::{Owned, context, imports, raw};
 
@@ -19,7 +16,7 @@ const FLAGS: std::ffi::c_ulong =
     ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_HAVE_GC | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION;
 
 /// Makes both types and adds them to the module.
-pub(super) fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+pub fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
     HANDLE.init_and_add(module, handle_spec(), None)?;
     // SAFETY: the type just made.
     let base = unsafe { Bound::from_borrowed_ptr(module.py(), HANDLE.native().cast()) };
@@ -100,14 +97,6 @@ unsafe fn of<'a>(object: *mut ffi::PyObject) -> &'a Handle {
     unsafe { &*object.cast() }
 }
 
-/// The handle's loop; None while the handle is being collected.
-fn loop_of<'py>(py: Python<'py>, handle: &Handle) -> Option<Bound<'py, EventLoop>> {
-    let object = handle.event_loop;
-    // SAFETY: the handle holds a reference to a loop, or null.
-    (!object.is_null())
-        .then(|| unsafe { Bound::from_borrowed_ptr(py, object).cast_into_unchecked::<EventLoop>() })
-}
-
 /// A new reference to an object, or to None.
 unsafe fn or_none(py: Python<'_>, object: *mut ffi::PyObject) -> *mut ffi::PyObject {
     if object.is_null() {
@@ -122,7 +111,7 @@ unsafe extern "C" fn cancel(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -
     unsafe {
         raw::enter_hot(|py| {
             let handle = HandleRef::from_owned(Owned::borrow(object));
-            handle::cancel(py, &handle)?;
+            object::cancel(py, &handle)?;
             Ok(raw::none(py))
         })
     }
@@ -158,7 +147,7 @@ unsafe extern "C" fn get_class(object: *mut ffi::PyObject, _: *mut c_void) -> *m
     // SAFETY: called by Python, attached, with a Handle.
     unsafe {
         raw::enter(|py| {
-            let class = if handle::is_timer(object) {
+            let class = if object::is_timer(object) {
                 imports::asyncio_timer_handle(py)?
             } else {
                 imports::asyncio_handle(py)?
@@ -247,7 +236,7 @@ unsafe extern "C" fn repr(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
             if handle.is_cancelled() {
                 parts.push("cancelled".into());
             }
-            if handle::is_timer(object) {
+            if object::is_timer(object) {
                 parts.push(format!("when={}", handle.when));
             }
             let foreign =
@@ -265,46 +254,4 @@ unsafe extern "C" fn repr(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
             Ok(format!("<{}>", parts.join(" ")).into_pyobject(py)?.into_any().into_ptr())
         })
     }
-}
-
-/// The callback as asyncio's messages name it; arguments are shown in debug mode only. None once cancelled.
-pub(super) fn describe_callback(py: Python<'_>, handle: &Handle) -> PyResult<Option<String>> {
-    let Some((callback, args)) = handle.target(py)? else { return Ok(None) };
-    let debug = loop_of(py, handle).is_some_and(|event_loop| event_loop.get().shared.is_debug());
-    let format = imports::format_callback_source(py)?;
-    let keywords = PyDict::new(py);
-    keywords.set_item("debug", debug)?;
-    let arguments = PyTuple::new(py, [callback, args.into_any()])?;
-    let text = format
-        .call(&arguments, Some(&keywords))
-        // Early 3.13 releases know no `debug`.
-        .or_else(|_| format.call1(&arguments))?;
-    text.extract().map(Some)
-}
-
-/// Tells the loop's exception handler what a callback raised.
-#[cold]
-pub(super) fn report(event_loop: &Bound<'_, EventLoop>, handle: &HandleRef, error: PyErr) -> OrFatal {
-    let py = event_loop.py();
-    let error = Fatal::split(py, error)?;
-    let what = match describe_callback(py, handle.get()) {
-        Ok(what) => what.unwrap_or_else(|| "<cancelled>".into()),
-        // The callback's error is the one to tell of; what its own repr raises is left out, unless it must leave the run.
-        Err(failed) => Fatal::split(py, failed).map(|_| "<callback that cannot be shown>".into())?,
-    };
-    let mut report = Report::new(format!("Exception in callback {what}"))
-        .error(error)
-        .with("handle", handle.as_object().bind(py).to_owned());
-    let traceback = handle.get().source_traceback;
-    if !traceback.is_null() {
-        // SAFETY: alive with the handle.
-        report = report.with("source_traceback", unsafe { Bound::from_borrowed_ptr(py, traceback) });
-    }
-    report.send(event_loop)
-}
-
-/// The stack of the Python code that is making a handle, without asyncio's and our own frames.
-pub(super) fn source_traceback(py: Python<'_>) -> PyResult<Owned> {
-    let frame = imports::getframe(py)?.call1((0,))?;
-    Ok(imports::extract_stack(py)?.call1((frame,))?.into())
 }

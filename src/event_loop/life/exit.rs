@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::prelude::*;
 
-use super::{EventLoop, registry};
+use super::registry;
+use crate::event_loop::EventLoop;
 use crate::py::interpreter;
 
 /// The main thread is about to wait for the others. Never unset.
@@ -19,7 +20,7 @@ pub fn _begin_exit(py: Python<'_>) -> Vec<Bound<'_, EventLoop>> {
 }
 
 /// Whether a run that begins now in this thread would keep the interpreter from its end: nobody is left to stop it.
-pub(super) fn forbids(py: Python<'_>, event_loop: &EventLoop) -> bool {
+pub(in crate::event_loop) fn forbids(py: Python<'_>, event_loop: &EventLoop) -> bool {
     BEGUN.load(Ordering::Relaxed)
         && !event_loop.shared.has_goal()
         && interpreter::is_main_thread(py).is_ok_and(|main| !main)

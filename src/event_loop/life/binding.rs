@@ -12,7 +12,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyWeakrefMethods, PyWeakrefReference};
 
-use super::EventLoop;
+use crate::event_loop::EventLoop;
 use crate::py::imports;
 use crate::sys::thread;
 

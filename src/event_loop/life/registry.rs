@@ -10,8 +10,8 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyWeakrefReference};
 
-use super::EventLoop;
-use super::shared::Shared;
+use crate::event_loop::EventLoop;
+use crate::event_loop::shared::Shared;
 use crate::py::{Attached, Owned};
 
 static LOOPS: LazyLock<papaya::HashMap<u64, Entry>> = LazyLock::new(papaya::HashMap::new);

@@ -12,7 +12,21 @@ use pyo3::exceptions::PyMemoryError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use super::post::{RemoteCall, Tagged};
+use super::call::RemoteCall;
+use crate::sync::mailbox::Link;
+
+/// What every post begins with while it is in a mailbox: its link, and whether it is a record or a letter.
+#[repr(C)]
+pub struct Tagged {
+    link: Link,
+    pub(super) is_call: bool,
+}
+
+impl Tagged {
+    pub fn new(is_call: bool) -> Self {
+        Self { link: Link::default(), is_call }
+    }
+}
 
 #[repr(C)]
 struct Inner {

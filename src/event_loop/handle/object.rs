@@ -1,7 +1,7 @@
-//! Handle and TimerHandle: what `call_soon` and `call_later` return, and what the ready queue holds.
+//! The object of Handle and TimerHandle: one C struct for both types.
 //!
-//! One C struct serves both types. It is made and run on the loop's thread; one made by `call_soon_threadsafe` stays with its
-//! caller, and a record without Python object of its own goes to the loop (see `post`). Its fields may be touched by whoever holds the claim on the
+//! It is made and run on the loop's thread; one made by `call_soon_threadsafe` stays with its
+//! caller, and a record without Python object of its own goes to the loop (see `remote`). Its fields may be touched by whoever holds the claim on the
 //! loop; other threads see only `state` (atomic) and the context (set once, never replaced while anybody else holds
 //! the handle). When the only reference left is the loop's own, the object is used again for the next callback.
 
@@ -12,9 +12,9 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use pyo3::{Borrowed, ffi};
 
-use super::EventLoop;
-use super::record::Record;
-use super::reuse::Spare;
+use crate::event_loop::EventLoop;
+use crate::event_loop::remote::Record;
+use crate::event_loop::reuse::Spare;
 use crate::py::class::{Class, Object, Visit};
 use crate::py::{Owned, context, panic, raw};
 use crate::sync::quiet;
@@ -126,13 +126,8 @@ unsafe impl Object for Handle {
     }
 }
 
-/// Makes both types and adds them to the module.
-pub fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    super::handle_type::init(module)
-}
-
 /// Whether a Handle is a timer.
-pub(super) fn is_timer(object: *mut ffi::PyObject) -> bool {
+pub fn is_timer(object: *mut ffi::PyObject) -> bool {
     // SAFETY: alive in the caller's hands.
     unsafe { TIMER.is_exact(object) }
 }
