@@ -9,19 +9,19 @@ use std::rc::Rc;
 use pyo3::prelude::*;
 use slotmap::{SlotMap, new_key_type};
 
-use super::door::OnLoop;
 use super::endpoint::{Endpoint, Native};
 use super::feed::Feed;
 use super::handle::HandleRef;
+use super::on_loop::OnLoop;
 use super::remote::{Finish, Post, Record};
 use super::reuse::Spare;
-use super::signal::Subscription;
 use crate::driver::Driver;
 use crate::inbox::Inbox;
 use crate::metrics::Counters;
 use crate::py::Owned;
 use crate::py::errors::OrOsError;
 use crate::py::fatal::OrFatal;
+use crate::sys::signal::Subscription;
 use crate::timer::DeadlineQueue;
 
 new_key_type! {

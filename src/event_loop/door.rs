@@ -20,47 +20,16 @@ use pyo3::prelude::*;
 use super::EventLoop;
 use super::core::Core;
 use super::endpoint::Endpoint;
+pub use super::on_loop::OnLoop;
 use super::report::Report;
 use crate::driver::Driver;
 use crate::py::fatal::OrFatal;
 use crate::py::imports;
-use crate::sync::ownership::{Claim, Foreign, Running, Visiting, Why};
+use crate::sync::ownership::{Foreign, Running, Visiting, Why};
 use crate::sync::quiet::{Quiet, Under};
 use crate::sys::thread;
 
-/// Proof that no other thread runs the loop as long as this lives: see the module. It can't be sent to another thread.
-#[derive(Clone, Copy)]
-pub struct OnLoop<'a, 'py> {
-    event_loop: &'a Bound<'py, EventLoop>,
-}
-
-/// It is passed in a register wherever the loop was before.
-const _: () = assert!(size_of::<OnLoop<'_, '_>>() == size_of::<usize>());
-
 impl<'a, 'py> OnLoop<'a, 'py> {
-    /// The proof, if the calling thread runs the loop.
-    #[inline]
-    pub fn mine(event_loop: &'a Bound<'py, EventLoop>) -> Option<Self> {
-        // Nothing comes here under a claim, so the loop is this thread's by a run, whose end comes after that of whatever it called.
-        event_loop.get().shared.is_mine().then_some(Self { event_loop })
-    }
-
-    #[inline]
-    pub fn py(self) -> Python<'py> {
-        self.event_loop.py()
-    }
-
-    #[inline]
-    pub fn event_loop(self) -> &'a Bound<'py, EventLoop> {
-        self.event_loop
-    }
-
-    /// What the loop is to its own thread and to others.
-    #[inline]
-    pub fn get(self) -> &'a EventLoop {
-        self.event_loop.get()
-    }
-
     /// Looks at or changes the core. `f` must not call into Python: everything that may run Python code (a decref included) happens
     /// outside. In a forked child the core is an emptied one, which is closed.
     #[inline]
@@ -75,13 +44,6 @@ impl<'a, 'py> OnLoop<'a, 'py> {
         result
     }
 
-    /// The right to touch what belongs to the loop's objects, for as long as `f` would take in [`core`](Self::core).
-    #[inline]
-    pub fn claim(self) -> Claim<'a> {
-        // SAFETY: the proof comes from a run or a visit, which is not over.
-        unsafe { self.get().shared.claim_inside() }
-    }
-
     /// Asks something of the driver. As for [`core`](Self::core), `f` does not call into Python. An error where there is none: once the
     /// loop is closed.
     #[inline]
@@ -94,7 +56,7 @@ impl<'a, 'py> OnLoop<'a, 'py> {
     /// Calls the exception handler.
     #[cold]
     pub fn report(self, report: Report<'py>) -> OrFatal {
-        report.send(self.event_loop)
+        report.send(self.event_loop())
     }
 }
 
@@ -107,7 +69,8 @@ pub struct RunGuard<'a, 'py> {
 
 impl<'a, 'py> RunGuard<'a, 'py> {
     pub fn on(&self) -> OnLoop<'_, 'py> {
-        OnLoop { event_loop: self.event_loop }
+        // SAFETY: inside of what the guard stands for, which outlasts the result.
+        unsafe { OnLoop::promised(self.event_loop) }
     }
 }
 
@@ -127,7 +90,8 @@ pub struct EnterGuard<'a, 'py> {
 impl<'a, 'py> EnterGuard<'a, 'py> {
     #[inline]
     pub fn on(&self) -> OnLoop<'_, 'py> {
-        OnLoop { event_loop: self.event_loop }
+        // SAFETY: inside of what the guard stands for, which outlasts the result.
+        unsafe { OnLoop::promised(self.event_loop) }
     }
 }
 

@@ -7,7 +7,7 @@ use std::any::Any;
 use pyo3::prelude::*;
 
 use super::EventLoop;
-use super::door::OnLoop;
+use super::on_loop::OnLoop;
 use crate::driver::{Completion, Driver, Token};
 use crate::py::fatal::OrFatal;
 use crate::py::{Owned, raw};

@@ -4,7 +4,7 @@
 
 use pyo3::prelude::*;
 
-use super::door::OnLoop;
+use super::on_loop::OnLoop;
 use crate::py::Owned;
 use crate::py::fatal::OrFatal;
 

@@ -28,6 +28,7 @@ pub mod feed;
 pub mod handle;
 pub mod life;
 mod methods;
+mod on_loop;
 pub mod queue;
 pub mod remote;
 pub mod report;

@@ -21,26 +21,7 @@ use crate::py::fatal::{Fatal, OrFatal};
 use crate::py::imports;
 use crate::py::names::names;
 use crate::sys;
-use crate::sys::signal::Slot;
-
-/// A loop's slot; left to the next loop when dropped.
-pub struct Subscription {
-    slot: &'static Slot,
-}
-
-impl Drop for Subscription {
-    fn drop(&mut self) {
-        self.slot.leave();
-    }
-}
-
-impl Subscription {
-    /// Whether a signal waits to be taken.
-    #[inline]
-    pub fn is_pending(&self) -> bool {
-        self.slot.is_pending()
-    }
-}
+use crate::sys::signal::{Slot, Subscription};
 
 fn watch(driver: &mut Driver<Endpoint>, fd: i32, endpoint: Endpoint) -> std::io::Result<Token> {
     let token = driver.register_watch(fd, endpoint);
@@ -54,11 +35,11 @@ fn watch(driver: &mut Driver<Endpoint>, fd: i32, endpoint: Endpoint) -> std::io:
 /// The loop's slot, taken now if this is its first signal. RuntimeError once the loop is closed.
 fn slot(core: &mut Core) -> PyResult<&'static Slot> {
     if let Some(signals) = &core.signals {
-        return Ok(signals.slot);
+        return Ok(signals.slot());
     }
     core.driver()?;
-    let signals = Subscription { slot: Slot::new().or_os_error()? };
-    let slot = signals.slot;
+    let signals = Subscription::new().or_os_error()?;
+    let slot = signals.slot();
     watch(core.driver()?, slot.event(), Endpoint::bare(deliver)).or_os_error()?;
     core.signals = Some(signals);
     core.signal_watches += 1;
@@ -68,7 +49,7 @@ fn slot(core: &mut Core) -> PyResult<&'static Slot> {
 /// Tells the loop which signals came.
 fn deliver(on: OnLoop<'_, '_>, _: Token, _: Completion) -> OrFatal {
     let (py, event_loop) = (on.py(), on.event_loop());
-    let Some(slot) = on.core(|core| core.signals.as_ref().map(|signals| signals.slot)) else {
+    let Some(slot) = on.core(|core| core.signals.as_ref().map(|signals| signals.slot())) else {
         return Ok(());
     };
     let mut numbers = slot.take();
@@ -108,7 +89,7 @@ impl EventLoop {
     /// Undo `_want_signal`. Whether that brought back what handled the signal before.
     fn _unwant_signal(&self, py: Python<'_>, number: i32) -> PyResult<bool> {
         check(number)?;
-        self.with(py, |core| core.signals.as_ref().is_some_and(|signals| signals.slot.unwant(number)))
+        self.with(py, |core| core.signals.as_ref().is_some_and(|signals| signals.slot().unwant(number)))
     }
 }
 

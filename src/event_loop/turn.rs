@@ -15,7 +15,6 @@ use super::feed::Fed;
 use super::handle::{self, HandleRef};
 use super::remote::RemoteCall;
 use super::report::{OrReport, Report};
-use super::signal::Subscription;
 use super::{EventLoop, task};
 use crate::driver::{Completion, Driver, Token};
 use crate::py::away::Away;
@@ -25,6 +24,7 @@ use crate::py::names::names;
 use crate::py::{Owned, panic};
 use crate::sys::clock::monotonic_ns;
 use crate::sys::detached::Detached;
+use crate::sys::signal::Subscription;
 
 // Transports schedule what they have to do in a turn of its own.
 pub(crate) use super::queue::schedule;

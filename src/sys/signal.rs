@@ -40,6 +40,32 @@ pub struct Slot {
 // SAFETY: `next` and the slot behind it never change after publication; the rest is atomic.
 unsafe impl Sync for Slot {}
 
+/// A slot that is in use; left to the next loop when dropped.
+pub struct Subscription(&'static Slot);
+
+impl Subscription {
+    pub fn new() -> io::Result<Self> {
+        Slot::new().map(Self)
+    }
+
+    #[inline]
+    pub fn slot(&self) -> &'static Slot {
+        self.0
+    }
+
+    /// Whether a signal waits to be taken.
+    #[inline]
+    pub fn is_pending(&self) -> bool {
+        self.0.is_pending()
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
 /// The newest slot. The list only grows.
 static HEAD: AtomicPtr<Slot> = AtomicPtr::new(ptr::null_mut());
 

@@ -4,7 +4,7 @@ use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 
 use super::record::{Record, Tagged};
-use crate::event_loop::door::OnLoop;
+use crate::event_loop::on_loop::OnLoop;
 use crate::py::fatal::OrFatal;
 use crate::sync::mailbox::{Link, Linked};
 
