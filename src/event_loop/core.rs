@@ -63,22 +63,22 @@ pub struct Core {
     /// What to run, oldest first.
     pub ready: VecDeque<Ready>,
     pub timers: DeadlineQueue<HandleRef>,
-    /// Handles to use again: their fields are empty but for the loop.
+    /// Handles for reuse: their fields are empty except the loop.
     pub free: Vec<Spare>,
     pub free_timers: Vec<Spare>,
     pub inbox: Inbox<Post>,
-    /// Taken out of the inbox, not told to whom they concern yet.
+    /// Taken out of the inbox, not yet passed to their receivers.
     pub finished: VecDeque<Finish>,
     /// Made at first need: a loop that never waits has no descriptors.
     pub driver: Option<Driver<Endpoint>>,
     pub pending: SlotMap<PendingKey, Owned>,
-    /// A future to use again: pending, and nobody else's.
+    /// A future for reuse: pending, without another reference.
     pub spare_future: Option<Spare>,
     /// What others want to hear of the loop's end by, when it is dropped.
     pub kept: SlotMap<KeptKey, Box<dyn Native>>,
     /// What is to be done once more before the turn is over, in this order.
     pub at_end: VecDeque<AtEnd>,
-    /// A worker's share of its pool. Counted by whoever has the claim.
+    /// A worker's share of its pool. Counted under the claim.
     pub feed: Option<Rc<dyn Feed>>,
     /// The feed may have more to give.
     pub hungry: bool,
@@ -215,7 +215,7 @@ impl Core {
             }
         };
         self.kept.values().for_each(|kept| kept.each(&mut see));
-        // SAFETY: as said above.
+        // SAFETY: see the comment on this function: nothing is taken out of the inbox meanwhile.
         unsafe {
             self.inbox.mailbox().each(|link| {
                 if let Some(call) = Post::call_behind(link) {
@@ -237,8 +237,8 @@ impl Core {
         Ok(())
     }
 
-    /// What the loop that runs in the forking thread must not go on with in the child is left where nobody finds it: to release it
-    /// might touch what the parent uses.
+    /// The parts of the forking thread's loop that the child must not use are leaked: releasing them
+    /// might touch objects that the parent uses.
     pub fn leave_to_parent(&mut self) {
         std::mem::forget(std::mem::take(&mut self.ready));
         std::mem::forget(std::mem::take(&mut self.timers));

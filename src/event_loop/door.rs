@@ -4,7 +4,7 @@
 //!
 //! - [`run`]: the thread runs the loop until the guard is dropped; turns hand the proof to everything that they call.
 //! - [`OnLoop::mine`]: a method was called from a callback of the run, which is the usual case, and costs a comparison.
-//! - [`enter`]: the same, or a *visit* where nobody runs the loop. It keeps other threads from beginning to, until its guard is dropped.
+//! - [`enter`]: the same, or a *visit* where the loop is not running. It keeps other threads from running the loop until its guard is dropped.
 //!
 //! So an operation that has begun is never refused in the middle of its changes. It touches the loop by [`OnLoop::core`], for a few
 //! instructions that call no Python, and calls Python in between. In a visit other threads may use the loop between two accesses, as
@@ -95,7 +95,7 @@ impl<'a, 'py> EnterGuard<'a, 'py> {
     }
 }
 
-/// Begins an operation on the loop: in a run of this thread, or as a visit where nobody runs it. RuntimeError where another thread
+/// Begins an operation on the loop: in a run of this thread, or as a visit where it is not running. RuntimeError where another thread
 /// runs the loop.
 #[inline]
 pub fn enter<'a, 'py>(event_loop: &'a Bound<'py, EventLoop>) -> PyResult<EnterGuard<'a, 'py>> {

@@ -29,7 +29,7 @@ enum Holds {
     Native(Box<dyn Native>),
 }
 
-/// State of an owner that is no Python object.
+/// State of an owner that is not a Python object.
 pub trait Native: Any {
     /// Shows each Python object in it to the garbage collector.
     fn each(&self, see: &mut dyn FnMut(&Owned));

@@ -264,7 +264,7 @@ impl EventLoop {
     }
 
     fn __clear__(&self) {
-        // SAFETY: the collector found the loop unreachable: nobody else has it, so nobody has claimed it.
+        // SAFETY: the collector found the loop unreachable: there is no other reference, and so no claim.
         let remains = unsafe { &mut *self.core.get() }.take_all();
         if self.shared.is_forked() {
             // As when it is dropped.

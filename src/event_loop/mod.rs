@@ -5,7 +5,7 @@
 //! | `shared`         | what every thread may see; the ownership claim                          |
 //! | `core`           | what the loop's thread owns                                             |
 //! | `door`           | which thread may use the loop: `OnLoop`, the proof                      |
-//! | `schedule`       | `call_soon`, `call_later` and kin: from Python onto a queue             |
+//! | `schedule`       | `call_soon`, `call_later` and the like: from Python onto a queue        |
 //! | `queue`          | callbacks onto the ready queue                                          |
 //! | `handle`         | the queue's items, and their Python types                               |
 //! | `remote`         | what other threads ask for                                              |
@@ -163,7 +163,7 @@ pub(crate) fn time() -> f64 {
 
 impl Drop for EventLoop {
     fn drop(&mut self) {
-        // Attached: Python's last reference went. Nobody else can have a claim, but senders may outlive us, so the
+        // Attached: Python's last reference went. No other thread can have a claim, but senders may outlive us, so the
         // inbox is closed here, where Python objects may be dropped.
         life::registry::remove(&self.shared);
         let remains = self.core.get_mut().take_all();

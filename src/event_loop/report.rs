@@ -1,4 +1,4 @@
-//! What goes to a loop's exception handler: the one way there for every error that nobody awaits.
+//! Reports to a loop's exception handler: the only path for errors that no code awaits.
 
 use std::borrow::Cow;
 
@@ -108,7 +108,7 @@ impl<T> OrReport<T> for PyResult<T> {
     ) -> OrFatal<Option<T>> {
         match self {
             Ok(value) => Ok(Some(value)),
-            // A callback forked, and this is the child: the loop refuses everything, which is nobody's fault and ends the run.
+            // A callback forked, and this is the child: the loop refuses everything, which is not an error of the program and ends the run.
             Err(error) if on.get().shared.is_forked() => Err(Fatal::of_loop(on.py(), error)),
             Err(error) => report().error(error).send(on).map(|()| None),
         }

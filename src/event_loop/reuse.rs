@@ -1,14 +1,14 @@
 //! Objects that are used again: handles, timers, futures. One rule for all of them.
 //!
-//! An object is emptied to be used again if nobody else has it, and given out again if nobody has come to have it since. The collector
-//! knows the object all that time: whoever asks it for all objects, for those that refer to the loop, or for what the loop refers
-//! to, may take it. So may the code that runs while it is emptied. Someone who has it keeps it, for good.
+//! An object is emptied for reuse if it has no other reference, and reused if it has got none since. The collector
+//! knows the object all that time: a program that asks it for all objects, for those that refer to the loop, or for the loop's referents,
+//! may get it. So may code that runs while it is emptied. An object with another reference is not reused.
 
 use pyo3::prelude::*;
 
 use crate::py::{Owned, raw};
 
-/// An emptied object. It can only be had again by [`again`](Self::again), which asks whether somebody else has it.
+/// An emptied object. Only [`again`](Self::again) gives it back, after checking that it has no other reference.
 pub struct Spare(Owned);
 
 impl Spare {
@@ -17,7 +17,7 @@ impl Spare {
         Self(emptied)
     }
 
-    /// The object, to be used again; None if somebody has found it. Not under a claim: in that case its last reference may go.
+    /// The object, for reuse; None if it has another reference. Not under a claim: in that case its last reference may be dropped here.
     #[inline]
     pub fn again(self, _py: Python<'_>) -> Option<Owned> {
         // SAFETY: alive and attached.

@@ -1,4 +1,4 @@
-//! `call_soon` and its kin: raw fast-call methods, since every task step goes through one of them.
+//! `call_soon`, `call_later` and `call_at`: raw fast-call methods, since every task step goes through one of them.
 
 use std::slice;
 

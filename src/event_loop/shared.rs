@@ -1,4 +1,4 @@
-//! What every thread may see of a loop: who owns it now, its flags, its inbox.
+//! The part of a loop that every thread may see: its present owner, its flags, its inbox.
 //!
 //! A loop's core (queues, timers, driver, transports) has no lock: see [`Ownership`]. The loop's runs are the owner's runs.
 
@@ -61,7 +61,7 @@ impl Shared {
         self.ownership.claim()
     }
 
-    /// As [`claim`](Self::claim), for whoever nothing can refuse.
+    /// As [`claim`](Self::claim), for callers that can't be refused.
     ///
     /// # Safety
     /// The calling thread is inside of a run or a visit of this loop.
@@ -96,7 +96,7 @@ impl Shared {
         self.ownership.is_forked()
     }
 
-    /// Makes the loop a dead one, in a forked child: nobody's, closed, and its inbox too.
+    /// Makes the loop a dead one, in a forked child: without an owner, closed, and its inbox too.
     pub fn die(&self) {
         self.ownership.disown();
         self.set_closed();
@@ -152,7 +152,7 @@ impl Shared {
         self.call_soon_overridden.load(Ordering::Relaxed)
     }
 
-    /// Whether tasks go onto the queue as Handles and not as themselves: where somebody is to see them.
+    /// Whether tasks go onto the queue as Handles and not as themselves: where other code must see them.
     #[inline]
     pub fn steps_by_handle(&self) -> bool {
         self.is_debug() || self.is_call_soon_overridden()

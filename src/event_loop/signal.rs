@@ -69,7 +69,7 @@ fn deliver(on: OnLoop<'_, '_>, _: Token, _: Completion) -> OrFatal {
     Ok(())
 }
 
-/// ValueError for what is no signal's number.
+/// ValueError for anything but a signal's number.
 fn check(number: i32) -> PyResult<()> {
     match sys::signal::is_number(number) {
         true => Ok(()),
@@ -142,7 +142,7 @@ pub fn install(on: OnLoop<'_, '_>) -> PyResult<Option<Installed>> {
     }
 }
 
-/// Gives the wake-up descriptor back to whom it belonged before, unless somebody else took it meanwhile.
+/// Restores the previous wake-up descriptor, unless other code has set another one meanwhile.
 pub fn uninstall(on: OnLoop<'_, '_>, installed: Installed) -> PyResult<()> {
     let py = on.py();
     drop(on.driver(|driver| driver.deregister(installed.token))?);

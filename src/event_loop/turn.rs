@@ -39,11 +39,11 @@ const SIGNAL_TURNS: u64 = 8;
 /// How many completions a turn hands out at least, if there are so many.
 const LEAST_BATCH: usize = 16;
 
-/// When a turn has received so many bytes, those who wait for them come first: they find them in the core's cache still. Not where
-/// callbacks were waiting before that: their turns may be long, and what is left over would wait for another one.
+/// When a turn has received this many bytes, their readers run first: the bytes are still in the core's cache. Not where
+/// callbacks were waiting before that: their turns may be long, and the remaining streams would wait for another one.
 const MOST_RECEIVED: usize = 256 * 1024;
 
-/// A loop that is never idle lets go of the interpreter for a moment every so many turns.
+/// A loop that is never idle detaches from the interpreter for a moment every so many turns.
 const DETACH_EVERY: u64 = 64;
 
 /// The most sleeps between two attempts to yield where yielding does not pay.
@@ -114,7 +114,7 @@ fn look_in(core: &mut Core, last_poll: &mut u64) -> PyResult<bool> {
     let Some(driver) = core.driver.as_mut().filter(|driver| !driver.is_empty()) else {
         return Ok(false);
     };
-    // Where only signals could be heard of, even the clock is not looked at in every turn.
+    // Where only signals could come, even the clock is not read in every turn.
     let only_signals = driver.len() == core.signal_watches;
     let waits = core.signals.as_ref().is_some_and(Subscription::is_pending);
     if only_signals && !waits && !core.stopping && !core.counters.turns.is_multiple_of(SIGNAL_TURNS) {
@@ -134,7 +134,7 @@ fn look_in(core: &mut Core, last_poll: &mut u64) -> PyResult<bool> {
 fn sleep(on: OnLoop<'_, '_>, last_poll: &mut u64) -> PyResult<bool> {
     let lp = on.get();
     // SAFETY: this thread owns the core while it runs, and no reference outlives this function, which calls no Python; the
-    // detached wait below borrows the driver only, which nobody else may touch.
+    // detached wait below borrows the driver only, which no other thread may touch.
     let core = unsafe { lp.core_mut() };
     let timeout = core.timers.next_deadline().map(|deadline| {
         let wait = deadline.saturating_sub(monotonic_ns());
@@ -170,7 +170,7 @@ fn sleep(on: OnLoop<'_, '_>, last_poll: &mut u64) -> PyResult<bool> {
     Ok(true)
 }
 
-/// Lets go of the cancelled timers that come next. True if there were any: releasing them may have run code, which may have left
+/// Releases the cancelled timers that come next. True if there were any: releasing them may have run code, which may have left
 /// something to do.
 fn drop_cancelled(on: OnLoop<'_, '_>) -> bool {
     let mut dead = Vec::new();
@@ -183,7 +183,7 @@ fn drop_cancelled(on: OnLoop<'_, '_>) -> bool {
     !dead.is_empty()
 }
 
-/// After something was posted, lets other threads run before the loop sleeps: who posted is likely to post more, and while
+/// After something was posted, lets other threads run before the loop sleeps: the poster is likely to post more, and while
 /// the loop is awake posts cost no system call. So one wake-up serves a burst even where both threads share a core. Where a
 /// yield brings in no more than the sleep would have, more and more of the next ones are skipped. True when there is something to do.
 fn yield_to_producers(core: &mut Core) -> bool {
@@ -302,8 +302,8 @@ fn run_ready(on: OnLoop<'_, '_>) -> OrFatal {
     Ok(())
 }
 
-/// Does what was put off to the turn's end: all of it, even if something of it has an error that leaves the run. There may be
-/// no turn after that.
+/// Does the work deferred to the turn's end: all of it, even if a part has an error that leaves the run. This may be
+/// the last turn.
 #[inline]
 fn end(on: OnLoop<'_, '_>) -> OrFatal {
     let py = on.py();
@@ -323,7 +323,7 @@ fn feed(on: OnLoop<'_, '_>) -> OrFatal {
         core.hungry = matches!(fed, Fed::Some);
         match fed {
             Fed::Nothing => {}
-            // Whoever brought this is likely to bring more: the loop yields once before it sleeps.
+            // The poster of this is likely to post more: the loop yields once before it sleeps.
             Fed::Some => core.posted = true,
             Fed::End => core.stopping = true,
         }

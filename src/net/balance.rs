@@ -99,7 +99,7 @@ impl Handed {
     }
 
     fn target(&self) -> &Target {
-        // SAFETY: attached, as whoever has an `Owned` is while it uses it; a `Balance`, which `self` keeps and which is frozen.
+        // SAFETY: attached, as every user of an `Owned` is; a `Balance`, which `self` keeps and which is frozen.
         unsafe {
             let py = Python::assume_attached();
             let balance: *const Balance = self.balance.bind(py).cast_unchecked::<Balance>().get();

@@ -1,4 +1,4 @@
-//! How a child's end is heard of, and how it is signalled: by a descriptor for the child, watched in the loop's own driver.
+//! Noticing a child's end, and signalling it: by a descriptor for the child, watched in the loop's own driver.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -33,7 +33,7 @@ impl Native for Child {
     }
 }
 
-/// The descriptor of a child, for who signals it. It is open for as long as somebody has this, so that no signal goes to another
+/// The descriptor of a child, for signalling threads. It is open for as long as this lives, so that no signal goes to another
 /// process, whatever other threads do meanwhile.
 #[pyclass(frozen, module = "tokioloop._tokioloop")]
 pub struct ChildDescriptor(Arc<OwnedFd>);
@@ -81,7 +81,7 @@ fn ended(event_loop: &Bound<'_, EventLoop>, token: Token) -> PyResult<Option<Han
             return Ok(None);
         }
         Some(Err(error)) => {
-            tracing::debug!(%error, "somebody else took a child's exit status");
+            tracing::debug!(%error, "other code took a child's exit status");
             None
         }
     };
@@ -100,7 +100,7 @@ fn ended(event_loop: &Bound<'_, EventLoop>, token: Token) -> PyResult<Option<Han
 
 #[pymethods]
 impl EventLoop {
-    /// Call `callback(code)` once the child has ended and was reaped; the code is None if somebody else did that. OSError where
+    /// Call `callback(code)` once the child has ended and was reaped; the code is None if other code reaped it. OSError where
     /// the system has no descriptor for it, ProcessLookupError where there is no such child. Returns the descriptor.
     fn _watch_child(
         slf: &Bound<'_, Self>,

@@ -36,13 +36,13 @@ pub struct Lookup(runtime::Lookup);
 
 #[pymethods]
 impl Lookup {
-    /// Nobody wants the answer any more: it leaves the queue, if it has not begun. Any thread.
+    /// Cancels the look-up: it leaves the queue, if it has not begun. Any thread.
     fn withdraw(&self) {
         self.0.withdraw();
     }
 }
 
-/// A question on its way. Dropped before it was asked, it has the loop forget who waits.
+/// A look-up in transit. Dropped before it began, it makes the loop forget its waiter.
 struct Question<W: FnOnce() -> Outcome> {
     inbox: InboxSender<Post>,
     key: PendingKey,

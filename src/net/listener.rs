@@ -85,7 +85,7 @@ fn accepted(event_loop: &Bound<'_, EventLoop>, token: Token, socket: Connection,
     }
 }
 
-/// Out of descriptors or memory: says so once, and accepts again after a pause. What is connected lives on.
+/// Out of descriptors or memory: reports that once, and accepts again after a pause. Open connections continue.
 fn failed(event_loop: &Bound<'_, EventLoop>, token: Token, error: io::Error) -> PyResult<()> {
     let py = event_loop.py();
     let found = with_listener(event_loop, token, |listener| {

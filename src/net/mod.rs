@@ -1,4 +1,4 @@
-//! What stands between the loop's driver and Python: transports, listeners, watched descriptors, name resolution.
+//! The layer between the loop's driver and Python: transports, listeners, watched descriptors, name resolution.
 //!
 //! Each of them registers its descriptors with an [`Endpoint`](crate::event_loop::endpoint::Endpoint) that says where
 //! completions go. Threads: all of it runs on the loop's thread.

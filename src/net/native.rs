@@ -16,7 +16,7 @@ pub type ReceiveObject = fn(&Bound<'_, PyAny>, Owned) -> PyResult<()>;
 pub struct Receive {
     /// Those that lie in the driver's buffer, valid for the call.
     pub slice: fn(&Bound<'_, PyAny>, &[u8]) -> PyResult<()>,
-    /// An exact `bytes` object, for those who keep what they get: where much comes in, it was received into that.
+    /// An exact `bytes` object, for receivers that keep it: large reads are received into it directly.
     pub object: Option<ReceiveObject>,
 }
 

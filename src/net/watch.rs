@@ -1,4 +1,4 @@
-//! `add_reader`, `add_writer` and the waits of `sock_*`: descriptors that somebody else reads and writes.
+//! `add_reader`, `add_writer` and the waits of `sock_*`: descriptors that other code reads and writes.
 //!
 //! One watch per descriptor, with a waiter for each direction. A callback waits level-triggered until it is removed; a
 //! `sock_*` operation waits for one event. As in asyncio, a new waiter in a direction replaces the one before. For
@@ -33,7 +33,7 @@ pub enum Direction {
     Write,
 }
 
-/// Who waits for a direction.
+/// The waiter for a direction.
 #[derive(Default)]
 pub enum Waiter {
     #[default]
@@ -49,7 +49,7 @@ pub enum Waiter {
 pub struct Watch {
     reader: Waiter,
     writer: Waiter,
-    /// The registration is edge-triggered, and stays while nobody waits.
+    /// The registration is edge-triggered, and stays without waiters.
     kept: Option<Kept>,
 }
 
@@ -244,7 +244,7 @@ fn resume(on: OnLoop<'_, '_>, token: Token, direction: Direction) -> OrFatal {
             taken.or_report(event_loop, failed).map(drop)
         }
         Waiter::Callback(handle, _) => turn::run_handle(on, &handle),
-        // The system call is made when the one who awaits runs again, so that a cancellation in between loses nothing.
+        // The system call is made when the awaiting task runs again, so that a cancellation in between loses nothing.
         Waiter::Once(future) => forget(event_loop, token, direction, &future)
             .and_then(|()| task::wake(py, &future))
             .or_report(event_loop, failed)
@@ -253,7 +253,7 @@ fn resume(on: OnLoop<'_, '_>, token: Token, direction: Direction) -> OrFatal {
     }
 }
 
-/// After a one-shot event, waits again for whoever is still there.
+/// After a one-shot event, waits again for the remaining waiters.
 fn rearm(on: OnLoop<'_, '_>, token: Token) -> PyResult<()> {
     let failed = on.driver(|driver| {
         let Some(watch) = watch_of(driver, token) else { return Ok(()) };

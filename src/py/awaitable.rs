@@ -3,8 +3,8 @@
 //! What one does is said by an [`Awaitable`]; here is what all kinds have in common as Python objects. Nothing happens before the
 //! first step. A result is returned, not raised, wherever the caller takes it so. One that is over refuses to be awaited again.
 //!
-//! One thread at a time may step one, as a coroutine: who has its [`Turn`]. Others are refused. Who only [looks](Type::look) keeps
-//! nobody from stepping it: the look is short, and a step waits for its end.
+//! One thread at a time may step one, as a coroutine: the holder of its [`Turn`]. Others are refused. A thread that only [reads](Type::look)
+//! it does not keep others from stepping it: the read is short, and a step waits for its end.
 
 use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_int, c_void};
@@ -27,7 +27,7 @@ pub trait Awaitable: Sized + 'static {
     /// From where it stopped to where it has to wait, or to its end.
     fn step(turn: &mut Turn<'_, Self>, py: Python<'_>) -> PyResult<Step>;
 
-    /// Ends it: it waits no more and lets go of all it has.
+    /// Ends it: it waits no more and releases all its references.
     fn close(turn: &mut Turn<'_, Self>, py: Python<'_>) -> PyResult<()>;
 
     /// Raises an exception where it waits. That ends it, unless it awaits what may catch it.
@@ -48,7 +48,7 @@ pub trait Awaitable: Sized + 'static {
     /// The type of the kind.
     fn type_of() -> &'static Type<Self>;
 
-    /// Ends one that nobody refers to any more.
+    /// Ends one without references.
     fn abandon(turn: &mut Turn<'_, Self>, py: Python<'_>) -> PyResult<()>;
 
     /// Shows every Python object to the collector, which has stopped all threads.
@@ -78,7 +78,7 @@ pub fn already_awaited() -> PyErr {
     PyRuntimeError::new_err("cannot reuse already awaited coroutine")
 }
 
-/// Nobody uses it.
+/// It is not in use.
 const FREE: u8 = 0;
 const STEPPED: u8 = 1;
 /// For a few instructions, none of which calls Python.
@@ -89,7 +89,7 @@ pub struct Native<T: Awaitable> {
     header: ffi::PyObject,
     used: AtomicU8,
     fixed: T,
-    /// Whoever put `used` away from `FREE` is the only one to touch it; the collector reads it with all threads stopped.
+    /// The thread that changed `used` from `FREE` is the only one to touch it; the collector reads it with all threads stopped.
     state: UnsafeCell<T::State>,
 }
 
@@ -104,7 +104,7 @@ impl<'a, T: Awaitable> Turn<'a, T> {
         // SAFETY: promised.
         let object = unsafe { &*object.cast::<Native<T>>() };
         loop {
-            // Acquire: pairs with the Release of whoever used it before.
+            // Acquire: pairs with the Release of its previous user.
             match object.used.compare_exchange(FREE, STEPPED, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => return Ok(Self(object)),
                 Err(LOOKED_AT) => std::hint::spin_loop(),
@@ -122,7 +122,7 @@ impl<'a, T: Awaitable> Turn<'a, T> {
     /// What changes. The reference must end before Python is called, a decref included: the collector looks at it.
     #[inline]
     pub fn state(&mut self) -> &mut T::State {
-        // SAFETY: whoever has the turn is the only one to use it, and the borrow of the turn allows one reference at a time.
+        // SAFETY: the holder of the turn is the only one to use it, and the borrow of the turn allows one reference at a time.
         unsafe { &mut *self.0.state.get() }
     }
 
@@ -136,7 +136,7 @@ impl<'a, T: Awaitable> Turn<'a, T> {
 impl<T: Awaitable> Drop for Turn<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        // Release: whoever uses it next sees what this one did.
+        // Release: its next user sees what this one did.
         self.0.used.store(FREE, Ordering::Release);
     }
 }
@@ -159,7 +159,7 @@ unsafe impl<T: Awaitable> Object for Native<T> {
     }
 
     unsafe fn take(object: *mut ffi::PyObject) -> impl Sized {
-        // SAFETY: nobody else has it, so nobody steps it.
+        // SAFETY: there is no other reference, so no thread steps it.
         mem::take(unsafe { &mut *Self::of(object).state.get() })
     }
 
@@ -172,7 +172,7 @@ unsafe impl<T: Awaitable> Object for Native<T> {
     }
 
     fn is_unfinished(&self) -> bool {
-        // SAFETY: nobody else has it.
+        // SAFETY: there is no other reference.
         T::is_unfinished(unsafe { &*self.state.get() })
     }
 
@@ -218,7 +218,7 @@ impl<T: Awaitable> Type<T> {
             members: Vec::new(),
         };
         self.0.init(module, spec, None)?;
-        // SAFETY: our own type, not shared yet. `await` wants an iterator; filled in now, `__next__` is no attribute of it.
+        // SAFETY: our own type, not shared yet. `await` wants an iterator; filled in now, `__next__` is not an attribute of it.
         unsafe { (*self.0.native()).tp_iternext = Some(next::<T>) };
         Ok(())
     }
@@ -247,7 +247,7 @@ impl<T: Awaitable> Type<T> {
         unsafe { &(*object.cast::<Native<T>>()).fixed }
     }
 
-    /// Looks at the state between two steps, without calling Python; None while somebody uses it.
+    /// Reads the state between two steps, without calling Python; None while it is in use.
     ///
     /// # Safety
     /// `object` is an awaitable of the type, and alive.
@@ -255,13 +255,13 @@ impl<T: Awaitable> Type<T> {
         // SAFETY: promised.
         let object = unsafe { &*object.cast::<Native<T>>() };
         object.used.compare_exchange(FREE, LOOKED_AT, Ordering::Acquire, Ordering::Relaxed).ok()?;
-        // SAFETY: it is kept from being stepped until the store below, which pairs with the Acquire of whoever steps it next.
+        // SAFETY: it is kept from being stepped until the store below, which pairs with the Acquire of the next step.
         let seen = look(unsafe { &*object.state.get() });
         object.used.store(FREE, Ordering::Release);
         Some(seen)
     }
 
-    /// Whether somebody steps it now.
+    /// Whether it is being stepped now.
     ///
     /// # Safety
     /// `object` is an awaitable of the type, and alive.
@@ -314,7 +314,7 @@ unsafe extern "C" fn am_send<T: Awaitable>(
             })
         })
     };
-    // SAFETY: as promised.
+    // SAFETY: the caller's promise.
     unsafe { *result = value };
     match (value.is_null(), returned) {
         (true, _) => ffi::PySendResult::PYGEN_ERROR,

@@ -19,7 +19,7 @@ use super::{Owned, imports, raw};
 /// How many slots (`__slots__`) asyncio's transport classes have; checked when a type is made.
 const BASE_SLOTS: usize = 1;
 
-/// What stands behind an object of a derived type.
+/// The state of an object of a derived type.
 pub trait State: Sized + 'static {
     /// The type; of several that have the same state, any.
     fn class() -> &'static Class<Self>;
@@ -35,7 +35,7 @@ pub trait State: Sized + 'static {
     /// Takes out what closes reference cycles, for the caller to drop. The state must stay whole.
     fn clear(&mut self, none: Owned) -> Vec<Owned>;
 
-    /// Nobody refers to the object any more: closes what is open and says so. In whichever thread this happens; nobody else
+    /// The object has no reference left: closes what is open and warns. In whichever thread this happens; no other thread
     /// has the object, so `state_of` may be used without the loop's claim.
     fn finalize(object: &Bound<'_, PyAny>);
 
@@ -70,7 +70,7 @@ unsafe impl<S: State> Object for Native<S> {
     }
 
     unsafe fn take(object: *mut ffi::PyObject) -> impl Sized {
-        // SAFETY: nobody else has it. What is left goes with the object.
+        // SAFETY: there is no other reference. The rest is released with the object.
         unsafe {
             let none = Owned::steal(raw::none(Python::assume_attached()));
             (*object.cast::<Self>()).state.as_mut().map(|state| state.clear(none))

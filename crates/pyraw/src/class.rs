@@ -26,7 +26,7 @@ use crate::{Owned, counts, nesting, weak};
 pub enum Base {
     /// Plain objects.
     Object,
-    /// Instances of a Python class that have so many slots (`__slots__`), which stand behind the header. The functions of such a
+    /// Instances of a Python class that have so many slots (`__slots__`), which come after the header. The functions of such a
     /// class must not be called: they look for the next base by comparing functions, and would find ours again.
     Slots(usize),
     /// Instances of a type in C, whose functions look after its fields and the instance's dict.
@@ -59,15 +59,15 @@ pub unsafe trait Object: Sized + 'static {
     /// Shows every Python object that this one refers to. The collector has stopped all threads.
     fn visit(&self, see: &mut Visit);
 
-    /// Takes out what may close a cycle, for the caller to drop: for the collector, which found that nobody refers to the object.
+    /// Takes out references that may close a cycle, for the caller to drop: for the collector, which found the object unreachable.
     /// What is left must be whole: finalisers of other garbage may still use it.
     ///
     /// # Safety
     /// Called by the collector, or when the object goes. No reference to the state is alive.
     unsafe fn take(object: *mut ffi::PyObject) -> impl Sized;
 
-    /// Gives up all that is left, moved out or [where it stands](InPlace), when the object goes: nobody else has it, and nobody looks
-    /// at it again.
+    /// Releases the rest, moved out or [in place](InPlace), when the object is freed: there is no other reference, and it is not read
+    /// again.
     ///
     /// # Safety
     /// Called once, last of all.
@@ -81,7 +81,7 @@ pub unsafe trait Object: Sized + 'static {
         true
     }
 
-    /// Nobody refers to the object any more. What it raises goes to `sys.unraisablehook`.
+    /// The object has no reference left. Errors go to `sys.unraisablehook`.
     ///
     /// # Safety
     /// Attached; called by the object's finaliser, when this says that it is unfinished.
@@ -89,7 +89,7 @@ pub unsafe trait Object: Sized + 'static {
         Ok(())
     }
 
-    /// The finaliser made somebody refer to it again, when it was about to go.
+    /// The finaliser made a new reference to it, when it was about to be freed.
     fn saved(&self, _object: *mut ffi::PyObject) {}
 
     /// Whether a [base in C](Base::C) has to free the object by its own deallocation. Otherwise its fields are cleared, and the object
@@ -108,7 +108,7 @@ pub struct InPlace<T>(*mut T);
 
 impl<T> InPlace<T> {
     /// # Safety
-    /// `state` belongs to an object that goes and whose memory outlives the result, and nobody looks at it again.
+    /// `state` belongs to an object that is being freed and whose memory outlives the result, and it is not read again.
     pub unsafe fn new(state: *mut T) -> Self {
         Self(state)
     }
@@ -276,14 +276,14 @@ impl<T: Object> Class<T> {
 
     #[cold]
     unsafe fn adopt_new(&self, class: *mut ffi::PyTypeObject) {
-        // SAFETY: promised. The bases of a live class are alive. Whoever stores the function stores the same one, and no
+        // SAFETY: promised. The bases of a live class are alive. Every thread that stores the function stores the same one, and no
         // instance exists that is not yet made.
         unsafe {
             let mut base = class;
             while !base.is_null() && python::deallocates(base) {
                 base = (*base).tp_base;
             }
-            // Not so if a type in C of somebody else stands between: then its function is next, which calls ours.
+            // Not so if a C type of another author is in between: then its function is next, which calls ours.
             if !base.is_null() && base != class && python::dealloc(base) == python::dealloc(self.native()) {
                 let place = (&raw mut (*class).tp_dealloc).cast::<*mut c_void>();
                 AtomicPtr::from_ptr(place).store(python::dealloc(base) as *mut c_void, Ordering::Release);
@@ -358,7 +358,7 @@ impl Visit {
     #[inline]
     pub unsafe fn pointer(&mut self, object: *mut ffi::PyObject) {
         if self.result == 0 && !object.is_null() {
-            // SAFETY: made in `traverse` from the collector's own arguments; the object is alive, as promised.
+            // SAFETY: made in `traverse` from the collector's own arguments; the object is alive (the caller's promise).
             self.result = unsafe { (self.visit)(object, self.argument) };
         }
     }
@@ -369,7 +369,7 @@ impl Visit {
         unsafe { self.pointer(object.as_ptr()) };
     }
 
-    /// For those who show what they have to a closure.
+    /// For callers that show their references to a closure.
     #[inline]
     pub fn see(&mut self) -> impl FnMut(&Owned) -> Result<(), c_int> {
         |object| {
@@ -381,7 +381,7 @@ impl Visit {
 
 /// The slots of a Python base class.
 unsafe fn slots<'a>(object: *mut ffi::PyObject, count: usize) -> &'a mut [*mut ffi::PyObject] {
-    // SAFETY: they stand behind the header, as `Base::Slots` says; the caller may use them.
+    // SAFETY: they come after the header, as `Base::Slots` states; the caller may use them.
     unsafe { std::slice::from_raw_parts_mut(object.add(1).cast(), count) }
 }
 
@@ -443,7 +443,7 @@ unsafe fn clear_base<T: Object>(object: *mut ffi::PyObject) {
 }
 
 unsafe extern "C" fn finalize<T: Object>(object: *mut ffi::PyObject) {
-    // SAFETY: called by Python, attached, with an object that nobody refers to any more; an exception that is set is kept for the
+    // SAFETY: called by Python, attached, with an object without references; an exception that is set is kept for the
     // caller.
     unsafe {
         if !T::of(object).is_unfinished() {
@@ -473,13 +473,13 @@ unsafe extern "C" fn dealloc<T: Object>(object: *mut ffi::PyObject) {
 /// The object goes.
 #[inline]
 unsafe fn go<T: Object>(object: *mut ffi::PyObject) {
-    // SAFETY: called by `dealloc` with an untracked object that nobody refers to.
+    // SAFETY: called by `dealloc` with an untracked object without references.
     unsafe {
         T::of(object).leave(object);
         let native = T::class().native();
         let kind = ffi::Py_TYPE(object);
         if (*kind).tp_finalize.is_some() && (kind != native || T::of(object).is_unfinished()) {
-            // While it is called, the object is alive for everybody.
+            // While it is called, the object is alive for all threads.
             ffi::PyObject_GC_Track(object.cast());
             if ffi::PyObject_CallFinalizerFromDealloc(object) != 0 {
                 T::of(object).saved(object);

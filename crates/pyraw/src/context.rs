@@ -17,7 +17,7 @@ pub fn new(py: Python<'_>) -> PyResult<Owned> {
     unsafe { Owned::steal_or_err(py, ffi::PyContext_New()) }
 }
 
-/// Whether no variable is set in a context. Something that is no context at all counts as not empty.
+/// Whether no variable is set in a context. An object that is not a context counts as not empty.
 pub fn is_empty(py: Python<'_>, context: &Owned) -> PyResult<bool> {
     // SAFETY: attached and alive.
     unsafe {
@@ -42,7 +42,7 @@ pub fn copy(py: Python<'_>, context: &Owned) -> PyResult<Owned> {
 pub struct Entered(*mut ffi::PyObject);
 
 impl Entered {
-    /// None with an exception set for what is no Context, or entered already.
+    /// None with an exception set for an object that is not a Context, or one entered already.
     ///
     /// # Safety
     /// Attached; `context` is alive. The result is dropped by this thread, before what was entered earlier is left.
@@ -77,7 +77,7 @@ impl Drop for Entered {
 /// Calls `call` inside `context`; what it raises is left set and shows as a null result, as in C.
 ///
 /// # Safety
-/// Attached; `context` is a live object (one that is no Context, or entered already, makes this raise).
+/// Attached; `context` is a live object (one that is not a Context, or entered already, makes this raise).
 #[inline]
 pub unsafe fn run_raw(
     context: *mut ffi::PyObject,
@@ -97,7 +97,7 @@ pub unsafe fn run_raw(
     }
 }
 
-/// As [`run`], but where the context cannot be entered, most often because this is inside of it, the call is made all the same.
+/// As [`run`], except that the call is made even if the context cannot be entered, most often because this is inside of it.
 #[cold]
 pub fn run_if_outside<R>(py: Python<'_>, context: &Owned, call: impl FnOnce() -> PyResult<R>) -> PyResult<R> {
     // SAFETY: attached; `context` is alive.

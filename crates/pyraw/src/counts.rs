@@ -1,4 +1,4 @@
-//! Reference counts, as CPython keeps them: who else has an object, and how to take a reference to one that may be about to go.
+//! Reference counts, as CPython keeps them: whether an object has other references, and how to take a reference to one that may be about to be freed.
 
 #[cfg(all(Py_GIL_DISABLED, Py_3_14))]
 use std::ffi::c_int;
@@ -16,7 +16,7 @@ use crate::weak::has_weak_references;
 /// `object` is alive and not yet shared with another thread. It is never freed afterwards.
 pub unsafe fn share_cheaply(object: *mut ffi::PyObject) {
     #[cfg(all(Py_GIL_DISABLED, not(Py_3_14)))]
-    // SAFETY: nobody else sees the object yet; the two stores are what CPython's own immortalisation does.
+    // SAFETY: no other thread sees the object yet; the two stores are what CPython's own immortalisation does.
     unsafe {
         use std::sync::atomic::Ordering;
         (*object).ob_ref_local.store(u32::MAX, Ordering::Relaxed);
@@ -41,7 +41,7 @@ pub unsafe fn share_cheaply(object: *mut ffi::PyObject) {
 #[inline]
 unsafe fn is_unique(object: *mut ffi::PyObject) -> bool {
     #[cfg(Py_GIL_DISABLED)]
-    // SAFETY: alive. Owned by this thread, counted once here and nowhere else: nobody else has it.
+    // SAFETY: alive. Owned by this thread, counted once here and nowhere else: there is no other reference.
     unsafe {
         use std::sync::atomic::Ordering;
         (*object).ob_tid == thread_tag()
@@ -55,7 +55,7 @@ unsafe fn is_unique(object: *mut ffi::PyObject) -> bool {
     }
 }
 
-/// Whether the caller holds the only reference, and nobody can come to have one but through the collector.
+/// Whether the caller holds the only reference, and no code can get one except through the collector.
 ///
 /// # Safety
 /// `object` is alive, and the caller holds a reference. Attached.
@@ -65,7 +65,7 @@ pub unsafe fn is_nobody_elses(object: *mut ffi::PyObject) -> bool {
     unsafe { is_unique(object) && (cfg!(Py_GIL_DISABLED) || !has_weak_references(object)) }
 }
 
-/// What CPython stores in `ob_tid` of this thread's objects: the thread pointer, which stands at a fixed distance from
+/// What CPython stores in `ob_tid` of this thread's objects: the thread pointer, which is at a fixed distance from
 /// pthread_self() (0 on x86-64).
 #[cfg(Py_GIL_DISABLED)]
 #[inline]
@@ -146,7 +146,7 @@ pub unsafe fn enable_try_incref(object: *mut ffi::PyObject) {
 /// Takes a reference to an object that may be about to go; false if it is. As for weak references, in CPython's own way.
 ///
 /// # Safety
-/// Attached; the memory is still the object's, which the caller sees to, and [`enable_try_incref`] was called when it
+/// Attached; the memory is still the object's, which the caller ensures, and [`enable_try_incref`] was called when it
 /// was made.
 #[inline]
 pub unsafe fn try_incref(object: *mut ffi::PyObject) -> bool {
@@ -169,7 +169,7 @@ pub unsafe fn try_incref(object: *mut ffi::PyObject) -> bool {
             if shared == 0 || shared == MERGED {
                 return false;
             }
-            // AcqRel: pairs with whoever gives up the last reference.
+            // AcqRel: pairs with the drop of the last reference.
             let next = shared + 4;
             match (*object).ob_ref_shared.compare_exchange_weak(
                 shared,

@@ -11,7 +11,7 @@ use crate::Owned;
 /// Adds a raw method to a type that pyo3 made.
 pub fn add_method(class: &Bound<'_, PyAny>, definition: ffi::PyMethodDef) -> PyResult<()> {
     let definition = Box::leak(Box::new(definition));
-    // SAFETY: the definition and its name live for ever; the class is a live type.
+    // SAFETY: the definition and its name live forever; the class is a live type.
     unsafe {
         let name = CStr::from_ptr(definition.ml_name);
         let descriptor = ffi::PyDescr_NewMethod(class.as_ptr().cast(), definition);
@@ -39,7 +39,7 @@ pub fn own_methods(class: &Bound<'_, PyType>, base: &Bound<'_, PyType>) -> PyRes
     Ok(())
 }
 
-/// Whether two method descriptors are of one method, be it in different classes.
+/// Whether two method descriptors are of one method, even in different classes.
 pub fn is_same_method(one: &Bound<'_, PyAny>, other: &Bound<'_, PyAny>) -> bool {
     definition(one).is_some_and(|method| definition(other) == Some(method))
 }

@@ -21,7 +21,7 @@ pub unsafe fn told<R>(body: impl FnOnce(Python<'_>) -> R) -> R {
     let mut body = Some(body);
     match Python::try_attach(|py| body.take().expect("called once")(py)) {
         Some(result) => result,
-        // The interpreter is going down, and pyo3 attaches nobody any more. This thread is attached all the same, since Python
+        // The interpreter is going down, and pyo3 attaches no thread any more. This thread is attached all the same, since Python
         // called us: a finaliser's report, or a repr in it, is as good as any.
         // SAFETY: attached, so that attaching again only counts.
         None => unsafe { Python::attach_unchecked(|py| body.take().expect("try_attach did not run it")(py)) },

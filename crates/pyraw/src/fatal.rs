@@ -1,6 +1,6 @@
-//! Errors that leave a loop's run: KeyboardInterrupt, SystemExit, and what keeps the loop itself from going on. They have a type of
-//! their own, so that a `?` never takes an ordinary error along with them: what runs inside a turn returns [`OrFatal`], and whoever
-//! has a `PyErr` there must say what becomes of it: report it to the exception handler, or [split](Fatal::split) it.
+//! Errors that leave a loop's run: KeyboardInterrupt, SystemExit, and errors without which the loop can't continue. They have a type of
+//! their own, so that a `?` never takes an ordinary error along with them: code inside a turn returns [`OrFatal`], and a function
+//! that has a `PyErr` there must decide its fate: report it to the exception handler, or [split](Fatal::split) it.
 
 use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
 use pyo3::prelude::*;
@@ -35,7 +35,7 @@ impl Fatal {
     }
 }
 
-/// Of two things that were both done: the first error leaves the run; a second one, which nobody else would hear of, goes to
+/// Of two things that were both done: the first error leaves the run; a second one, which would be lost otherwise, goes to
 /// `sys.unraisablehook`.
 pub fn both(py: Python<'_>, first: OrFatal, second: OrFatal) -> OrFatal {
     match (first, second) {
@@ -49,7 +49,7 @@ pub fn both(py: Python<'_>, first: OrFatal, second: OrFatal) -> OrFatal {
 
 impl From<Fatal> for PyErr {
     fn from(Fatal(error): Fatal) -> Self {
-        // SAFETY: whoever has an `Owned` is attached.
+        // SAFETY: a thread that has an `Owned` is attached.
         PyErr::from_value(error.into_bound(unsafe { Python::assume_attached() }))
     }
 }

@@ -37,7 +37,7 @@ impl<T> Attached<T> {
         Guard { content: self.0.lock(), _quiet: Quiet::begin(Under::Lock), _attached: PhantomData }
     }
 
-    /// The content, for a `tp_traverse`. No thread is ever stopped with a guard, so the collector finds the lock free. Were it not,
+    /// The content, for a `tp_traverse`. No thread is ever stopped with a guard, so the collector finds the lock free. Otherwise
     /// it would be shown nothing, which makes it keep everything.
     #[inline]
     pub fn seen_by_collector(&self) -> Option<impl Deref<Target = T>> {

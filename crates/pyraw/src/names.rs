@@ -19,7 +19,7 @@ impl Name {
         Self(PyString::intern(py, text).into_ptr())
     }
 
-    /// Keeps an immutable object for ever.
+    /// Keeps an immutable object forever.
     pub fn keep<T>(object: Bound<'_, T>) -> Self {
         Self(object.into_ptr())
     }

@@ -41,8 +41,8 @@ impl Nesting {
         if later.try_reserve(1).is_err() {
             return false;
         }
-        // On free-threaded builds an object that a finaliser was called for looks alive to its own thread. It must look dead to
-        // whoever has a weak reference to it meanwhile.
+        // On free-threaded builds an object whose finaliser was called looks alive to its own thread. It must look dead to
+        // every holder of a weak reference to it meanwhile.
         #[cfg(Py_GIL_DISABLED)]
         // SAFETY: its count is zero and this thread is the one to free it; these are the marks of an object whose counts were
         // merged to nothing.
@@ -81,7 +81,7 @@ impl Nesting {
 /// Has an object go: now, or when the outermost deallocation of this thread is done.
 ///
 /// # Safety
-/// Attached. `object` is untracked, its last reference is gone, and nobody touches it again but `go`, which frees it.
+/// Attached. `object` is untracked, its last reference is gone, and only `go` touches it again, which frees it.
 #[inline]
 pub unsafe fn bounded(object: *mut ffi::PyObject, go: unsafe fn(*mut ffi::PyObject)) {
     NESTING.with(|nesting| {

@@ -10,7 +10,7 @@ use pyo3::{Borrowed, ffi};
 
 /// A strong reference to a Python object.
 ///
-/// Invariant: dropped and cloned only by a thread that is attached to the interpreter. Whoever stores one in a
+/// Invariant: dropped and cloned only by a thread that is attached to the interpreter. Code that stores one in a
 /// place that another thread can reach keeps this.
 #[repr(transparent)]
 pub struct Owned(NonNull<ffi::PyObject>);
@@ -22,7 +22,7 @@ impl Owned {
     /// Takes over a new reference.
     ///
     /// # Safety
-    /// `ptr` is a strong reference that nobody else will release; the thread is attached.
+    /// `ptr` is a strong reference that no other code will release; the thread is attached.
     #[inline]
     pub unsafe fn steal(ptr: *mut ffi::PyObject) -> Self {
         debug_assert!(!ptr.is_null());
@@ -65,7 +65,7 @@ impl Owned {
     #[inline]
     pub unsafe fn borrow_for_another_thread(ptr: *mut ffi::PyObject) -> Self {
         #[cfg(Py_GIL_DISABLED)]
-        // SAFETY: promised. Immortal objects have no count; the shared count stands above two flag bits.
+        // SAFETY: promised. Immortal objects have no count; the shared count is above two flag bits.
         unsafe {
             use std::sync::atomic::Ordering;
             if (*ptr).ob_ref_local.load(Ordering::Relaxed) != u32::MAX {

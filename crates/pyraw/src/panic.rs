@@ -27,7 +27,7 @@ static COUNT: AtomicUsize = AtomicUsize::new(0);
 /// The library's name, for messages.
 static LIBRARY: OnceLock<&str> = OnceLock::new();
 
-/// How many panics there were in this process, those included that nobody heard of.
+/// How many panics there were in this process, including those without an exception.
 #[pyfunction]
 pub fn _panics() -> usize {
     COUNT.load(Ordering::Relaxed)

@@ -1,5 +1,5 @@
 //! What pyo3's classes leave out as bases of Python classes: each instance holds a reference to its class, which a class in C has to
-//! show to the collector and to release. pyo3 (0.28) does neither, so that a class over one of ours would live for ever.
+//! show to the collector and to release. pyo3 (0.28) does neither, so a class over one of ours would live forever.
 //!
 //! None of these classes has a list of weak references or a dict of its own (pyo3 would release the fields before it clears the
 //! one). The Python classes over them have both, and CPython's order.
@@ -34,7 +34,7 @@ impl Functions {
 /// Gives a class functions that do all. Called by the module's init.
 pub fn complete<T: BaseClass>(py: Python<'_>) {
     let class = py.get_type::<T>().as_type_ptr();
-    // SAFETY: a live type of ours that has no instance and is no base yet.
+    // SAFETY: a live type of ours that has no instance and is not a base yet.
     unsafe {
         debug_assert!((*class).tp_weaklistoffset == 0 && (*class).tp_dictoffset == 0);
         let Some(original) = (*class).tp_dealloc else { return };

@@ -52,7 +52,7 @@ impl TypeSpec {
             slots: slots.leak().as_mut_ptr(),
         }));
         let base = base.map_or(ptr::null_mut(), |base| base.as_ptr());
-        // SAFETY: the spec is complete and lives for ever; the module is alive.
+        // SAFETY: the spec is complete and lives forever; the module is alive.
         let made = unsafe { ffi::PyType_FromModuleAndSpec(module.as_ptr(), spec, base) };
         if made.is_null() {
             return Err(PyErr::fetch(module.py()));

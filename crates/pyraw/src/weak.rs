@@ -26,10 +26,10 @@ pub fn referent(_py: Python<'_>, reference: &Owned) -> Option<Owned> {
 /// Whether anybody made a weak reference to the object.
 ///
 /// # Safety
-/// Attached; the object is alive, and nobody makes one meanwhile.
+/// Attached; the object is alive, and no thread makes one meanwhile.
 #[inline]
 pub(crate) unsafe fn has_weak_references(object: *mut ffi::PyObject) -> bool {
-    // SAFETY: promised; the list stands where the type says, if it has one.
+    // SAFETY: promised; the list is at the type's offset, if it has one.
     unsafe {
         let offset = (*ffi::Py_TYPE(object)).tp_weaklistoffset;
         offset != 0 && !(*object.byte_offset(offset).cast::<*mut ffi::PyObject>()).is_null()
@@ -39,7 +39,7 @@ pub(crate) unsafe fn has_weak_references(object: *mut ffi::PyObject) -> bool {
 /// Whether a weak reference refers to `object`, which is alive. Counts nothing and takes no lock.
 pub fn refers_to(reference: &Owned, object: &Bound<'_, PyAny>) -> bool {
     // SAFETY: a live weak reference; the field is a word, emptied before the memory of what it names is used again. So whatever
-    // other threads do meanwhile, it names an object that somebody holds only if it refers to that.
+    // other threads do meanwhile, it names a referenced object only if it refers to that one.
     unsafe {
         let field = &raw mut (*reference.as_ptr().cast::<ffi::PyWeakReference>()).wr_object;
         let field = std::sync::atomic::AtomicPtr::from_ptr(field);

@@ -1,7 +1,7 @@
 //! Debug builds know where a thread must not call Python: under a claim, under the locks of futures, and with a guard of `Attached`.
 //!
-//! A reference that is released there may run any code, which then waits for what its own thread holds, or keeps all those waiting
-//! who want it: attached, so that a collection, which stops every attached thread, never begins and never ends. A call into Python, and
+//! A reference that is released there may run any code, which then waits for what its own thread holds, or blocks all threads
+//! that want it: attached, so a collection, which stops every attached thread, never begins and never ends. A call into Python, and
 //! an entry from it, may come to a safe point, where the collector stops the thread in the middle of a change.
 
 #[cfg(debug_assertions)]

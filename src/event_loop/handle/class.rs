@@ -36,7 +36,7 @@ fn handle_spec() -> raw::TypeSpec {
             raw::no_args(
                 c"cancel",
                 cancel,
-                c"Do not run the callback. While the loop runs, only from its thread, but for handles of call_soon_threadsafe.",
+                c"Do not run the callback. While the loop runs, only from its thread, except handles of call_soon_threadsafe.",
             ),
             raw::no_args(c"cancelled", cancelled, c"Whether it was cancelled. Any thread."),
             raw::no_args(c"get_context", get_context, c"The context that the callback runs in. Any thread."),

@@ -1,8 +1,8 @@
 //! The object of Handle and TimerHandle: one C struct for both types.
 //!
 //! It is made and run on the loop's thread; one made by `call_soon_threadsafe` stays with its
-//! caller, and a record without Python object of its own goes to the loop (see `remote`). Its fields may be touched by whoever holds the claim on the
-//! loop; other threads see only `state` (atomic) and the context (set once, never replaced while anybody else holds
+//! caller, and a record without Python object of its own goes to the loop (see `remote`). Its fields may be touched by the holder of the claim on the
+//! loop; other threads see only `state` (atomic) and the context (set once, never replaced while another thread holds
 //! the handle). When the only reference left is the loop's own, the object is used again for the next callback.
 
 use std::ptr;
@@ -114,7 +114,7 @@ unsafe impl Object for Handle {
 
     unsafe fn take(object: *mut ffi::PyObject) -> impl Sized {
         let handle = object.cast::<Handle>();
-        // SAFETY: nobody else has it.
+        // SAFETY: no other thread has it.
         unsafe {
             (take_fields(handle), Released::one(ptr::replace(&raw mut (*handle).event_loop, ptr::null_mut())))
         }
@@ -187,7 +187,7 @@ impl Handle {
     }
 }
 
-/// What a handle refers to, but for the loop; released when dropped.
+/// The references of a handle, except the loop; released when dropped.
 struct Fields {
     objects: [*mut ffi::PyObject; 3 + INLINE_ARGS],
     _remote: Option<Record>,
@@ -196,7 +196,7 @@ struct Fields {
 /// Empties a handle's fields.
 ///
 /// # Safety
-/// Attached, and nobody else touches the handle's fields now.
+/// Attached, and no other thread touches the handle's fields now.
 #[inline]
 unsafe fn take_fields(handle: *mut Handle) -> Fields {
     // SAFETY: promised; each pointer is an owned reference or null and is taken exactly once.
@@ -260,7 +260,7 @@ impl HandleRef {
         self.0
     }
 
-    /// A new handle, or `reuse` filled anew. `args` and `callback` are borrowed; `context` is given.
+    /// A new handle, or `reuse` filled again. `args` and `callback` are borrowed; `context` is given.
     ///
     /// # Safety
     /// Attached; all objects are alive; `reuse` came from the free list of the same loop.
@@ -274,7 +274,7 @@ impl HandleRef {
     ) -> PyResult<Self> {
         let handle = match reuse {
             Some(handle) => handle,
-            // SAFETY: as promised.
+            // SAFETY: the caller's promise.
             None => unsafe { Self::allocate(py, &HANDLE, event_loop)? },
         };
         // SAFETY: the handle is ours alone until it is returned.
@@ -295,7 +295,7 @@ impl HandleRef {
         args: &[*mut ffi::PyObject],
         context: Owned,
     ) -> PyResult<Self> {
-        // SAFETY: as promised.
+        // SAFETY: the caller's promise.
         unsafe {
             let handle = match reuse {
                 Some(handle) => handle,
@@ -452,7 +452,7 @@ impl HandleRef {
     /// Empties the handle for another use, if the loop's is the only reference.
     #[inline]
     pub fn recycle(self, _py: Python<'_>) -> Option<Spare> {
-        // SAFETY: alive; nobody else can touch the fields while they are taken out.
+        // SAFETY: alive; no other thread can touch the fields while they are taken out.
         unsafe {
             if !raw::is_nobody_elses(self.0.as_ptr()) {
                 return None;
@@ -463,7 +463,7 @@ impl HandleRef {
         Some(Spare::new(self.0))
     }
 
-    /// A handle to use again, if there is one that nobody has found.
+    /// A handle for reuse, if there is one without another reference.
     ///
     /// # Safety
     /// `spare` is a handle that was recycled.

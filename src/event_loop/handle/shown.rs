@@ -39,7 +39,7 @@ pub fn report(event_loop: &Bound<'_, EventLoop>, handle: &HandleRef, error: PyEr
     let error = Fatal::split(py, error)?;
     let what = match describe_callback(py, handle.get()) {
         Ok(what) => what.unwrap_or_else(|| "<cancelled>".into()),
-        // The callback's error is the one to tell of; what its own repr raises is left out, unless it must leave the run.
+        // The callback's error is the one to report; an error of its repr is dropped, unless it must leave the run.
         Err(failed) => Fatal::split(py, failed).map(|_| "<callback that cannot be shown>".into())?,
     };
     let mut report = Report::new(format!("Exception in callback {what}"))

@@ -82,7 +82,7 @@ pub fn bind(py: Python<'_>, event_loop: Option<&Bound<'_, EventLoop>>) -> PyResu
         Some(event_loop) => {
             let shared = &event_loop.get().shared;
             tracing::debug!(id = shared.id, thread = thread::current_id(), "loop bound");
-            // One that runs in another thread meanwhile stays that one's; who begins to run it takes the claim first.
+            // A loop that runs in another thread meanwhile stays that thread's; a run takes the claim first.
             if let Ok(_claim) = shared.claim() {
                 shared.bound_thread.store(thread::current_id(), Ordering::Relaxed);
             }

@@ -1,4 +1,4 @@
-//! The interpreter's end: what the loops are told of it. `tokioloop/_loop/exit.py` says when.
+//! The interpreter's end: the loops' part in it. `tokioloop/_loop/exit.py` decides when.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -19,7 +19,7 @@ pub fn _begin_exit(py: Python<'_>) -> Vec<Bound<'_, EventLoop>> {
     registry::all(py)
 }
 
-/// Whether a run that begins now in this thread would keep the interpreter from its end: nobody is left to stop it.
+/// Whether a run that begins now in this thread would keep the interpreter from its end: nothing is left to stop it.
 pub(in crate::event_loop) fn forbids(py: Python<'_>, event_loop: &EventLoop) -> bool {
     BEGUN.load(Ordering::Relaxed)
         && !event_loop.shared.has_goal()

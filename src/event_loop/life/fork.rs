@@ -1,8 +1,8 @@
-//! What a forked child does with what it inherited: the parent's loops are dead objects there, which say so.
+//! Inherited loops in a forked child: the parent's loops are dead objects there, which raise errors.
 //!
 //! Only the forking thread is in the child. The interpreter stops every other attached thread before it forks (or holds the
 //! GIL), at a point where it runs Python, and detached ones touch a driver or the runtime only. So none of the others was inside
-//! a claim, a biased lock or a mutex of ours: nothing is left taken or half changed, and nobody comes to finish it.
+//! a claim, a biased lock or a mutex of ours: nothing is left locked or half changed without a thread to finish it.
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;

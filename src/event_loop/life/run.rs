@@ -60,12 +60,12 @@ pub(in crate::event_loop) fn run_forever(event_loop: &Bound<'_, EventLoop>) -> P
     result
 }
 
-/// A run that leaves the loop as one that nobody has asked to stop.
+/// A run that leaves the loop without a request to stop.
 struct OwnedRun<'a, 'py>(RunGuard<'a, 'py>);
 
 impl Drop for OwnedRun<'_, '_> {
     fn drop(&mut self) {
-        // A forked child's loop stays as it is: nobody runs it again.
+        // A forked child's loop stays as it is: it never runs again.
         if !self.0.on().get().shared.is_forked() {
             self.0.on().core(|core| core.stopping = false);
         }

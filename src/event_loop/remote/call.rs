@@ -22,7 +22,7 @@ pub struct RemoteCall {
     pub source_traceback: Option<Owned>,
 }
 
-// SAFETY: immutable but for the atomic; references are only taken from it and released attached (see `Owned`).
+// SAFETY: immutable except the atomic; references are only taken from it and released attached (see `Owned`).
 unsafe impl Sync for RemoteCall {}
 
 enum Args {
@@ -50,7 +50,7 @@ impl RemoteCall {
             [one] => Args::Inline([Some(send(one)), None]),
             [one, two] => Args::Inline([Some(send(one)), Some(send(two))]),
             _ => {
-                // SAFETY: alive, as promised.
+                // SAFETY: alive (the caller's promise).
                 let items = args.iter().map(|&item| unsafe { Bound::from_borrowed_ptr(py, item) });
                 Args::Tuple(send(PyTuple::new(py, items)?.as_ptr()))
             }
@@ -95,7 +95,7 @@ impl RemoteCall {
         })
     }
 
-    /// Shows every Python object that the record holds to the garbage collector. Whoever calls it must be the only one to.
+    /// Shows every Python object that the record holds to the garbage collector. The caller must be the only one.
     pub fn visit<E>(&self, visit: &mut impl FnMut(&Owned) -> Result<(), E>) -> Result<(), E> {
         visit(&self.callback)?;
         match &self.args {
@@ -122,7 +122,7 @@ impl RemoteCall {
                 let count = one.is_some() as usize + two.is_some() as usize;
                 f(&[pointer(one), pointer(two)][..count])
             }
-            // SAFETY: a tuple of ours, alive as long as `self`; its items stand behind one another.
+            // SAFETY: a tuple of ours, alive as long as `self`; its items are consecutive.
             Args::Tuple(tuple) => unsafe {
                 let count = ffi::PyTuple_GET_SIZE(tuple.as_ptr());
                 let items: Vec<_> =

@@ -22,7 +22,7 @@ pub enum Post {
 /// carries plain Rust data; the Python objects that wait for it are found through a [`PendingKey`](crate::event_loop::core::PendingKey).
 pub type Finish = Box<dyn FnOnce(OnLoop<'_, '_>) -> OrFatal + Send>;
 
-/// A post that is no record.
+/// A post that is not a record.
 #[repr(C)]
 struct Letter {
     tagged: Tagged,

@@ -42,13 +42,13 @@ const _: () = assert!(offset_of!(Inner, tagged) == 0 && align_of::<Inner>() <= 1
 #[repr(transparent)]
 pub struct Record(NonNull<Inner>);
 
-// SAFETY: the count is atomic, the link is touched by whoever has the record's place in a mailbox, and the call is `Sync`.
+// SAFETY: the count is atomic, the link is touched by the holder of the record's place in a mailbox, and the call is `Sync`.
 unsafe impl Send for Record {}
 // SAFETY: as above.
 unsafe impl Sync for Record {}
 
 impl Record {
-    /// Two references to one record: for the queue, and for the handle of whoever called.
+    /// Two references to one record: for the queue, and for the caller's handle.
     pub fn pair(py: Python<'_>, call: RemoteCall) -> PyResult<(Self, Self)> {
         let inner = Self::allocate(py, call, 2)?;
         Ok((Self(inner), Self(inner)))
@@ -71,7 +71,7 @@ impl Record {
         }
     }
 
-    /// Whether there are other references. Who has the only one may rely on it: nobody can make another.
+    /// Whether there are other references. The holder of the only one may rely on it: no other thread can make another.
     pub fn is_shared(&self) -> bool {
         // Acquire: pairs with the Release of those that are gone.
         self.inner().references.load(Ordering::Acquire) > 1
@@ -108,7 +108,7 @@ impl Deref for Record {
 impl Drop for Record {
     #[inline]
     fn drop(&mut self) {
-        // Release: whoever frees it has seen all that was done through this reference.
+        // Release: the thread that frees it has seen everything done through this reference.
         if self.inner().references.fetch_sub(1, Ordering::Release) == 1 {
             fence(Ordering::Acquire);
             // SAFETY: this was the last reference; attached, see the type. Any thread may free Python's memory.

@@ -32,7 +32,7 @@ pub struct Addresses {
     senders: Vec<Option<Known>>,
     /// The place of the one that came last: most replies go there.
     latest: usize,
-    /// Where the last datagram went that was no reply.
+    /// The address of the last datagram that was not a reply.
     target: Option<Known>,
 }
 
@@ -165,7 +165,7 @@ unsafe fn text<'a>(object: *mut ffi::PyObject) -> Option<&'a str> {
         let mut len = 0;
         let start = ffi::PyUnicode_AsUTF8AndSize(object, &mut len);
         if start.is_null() {
-            ffi::PyErr_Clear(); // Surrogates: bytes that are no text.
+            ffi::PyErr_Clear(); // Surrogates: bytes that are not text.
             return None;
         }
         std::str::from_utf8(std::slice::from_raw_parts(start.cast(), len as usize)).ok()

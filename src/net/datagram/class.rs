@@ -199,7 +199,7 @@ impl State for Datagram {
         if !transport.event_loop().get().shared.is_forked() {
             derived::warn_unclosed(object);
         }
-        // SAFETY: not through the loop's claim: nobody else has the transport, whichever thread this is.
+        // SAFETY: not through the loop's claim: there is no other reference to the transport, whichever thread this is.
         let state = unsafe { &mut *state_of(object.as_ptr()) };
         state.phase = Phase::Closed;
         state.public.fd.store(-1, Ordering::Relaxed);

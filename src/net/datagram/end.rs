@@ -47,7 +47,7 @@ impl<'py> Transport<'_, 'py> {
         if waits { self.flush() } else { Ok(()) }
     }
 
-    /// Ends with an error; one that is no OSError is reported.
+    /// Ends with an error; one that is not an OSError is reported.
     pub(super) fn fatal(self, error: PyErr, message: &'static str) -> PyResult<()> {
         let py = self.py();
         let error = Fatal::split(py, error)?;

@@ -12,7 +12,7 @@
 //! A transport is a Python object derived from `asyncio.DatagramTransport`, with a [`Datagram`] behind the base's fields. Its
 //! socket is a Python object, which owns the descriptor.
 //!
-//! Threads: a [`Datagram`] belongs to its loop's thread, under the loop's claim, but for [`Public`], which any thread may
+//! Threads: a [`Datagram`] belongs to its loop's thread, under the loop's claim, except [`Public`], which any thread may
 //! read. As in the core, no reference to a `Datagram` is alive across a call into Python.
 
 mod address;

@@ -1,8 +1,8 @@
 //! From the driver to the protocol.
 //!
-//! A batch is out of the driver while its datagrams are delivered one by one, so nobody else writes into it whatever the
-//! protocol does. What the protocol does not want any more (it paused, or raised KeyboardInterrupt) goes back to the driver and
-//! is handed out again first.
+//! A batch is out of the driver while its datagrams are delivered one by one, so no other code writes into it, whatever the
+//! protocol does. Undelivered datagrams (the protocol paused, or raised KeyboardInterrupt) go back to the driver and
+//! are handed out again first.
 
 use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError, PyOSError};
 use pyo3::prelude::*;

@@ -78,7 +78,7 @@ pub(super) unsafe fn send_at_once(
 /// Attached; `to` is alive or null.
 #[inline]
 unsafe fn plain_target(state: &mut Datagram, to: *mut ffi::PyObject) -> Option<Option<&Name>> {
-    // SAFETY: None lives for ever.
+    // SAFETY: None lives forever.
     let unnamed = to.is_null() || to == unsafe { ffi::Py_None() };
     if let Some(remote) = &state.remote {
         if !unnamed && to != remote.object.as_ptr() {
@@ -197,7 +197,7 @@ impl<'py> Transport<'_, 'py> {
         }
         let sent = match token {
             Some(token) => with_driver(&self.event_loop(), |driver| driver.send_datagram(token, data, to))?,
-            // Lost, but not closed: nobody waits for what is refused now.
+            // Lost, but not closed: a refused datagram does not wait any more.
             None => match sys::datagram::send(fd, data, to) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Some(())),
                 other => other.map(Some),
@@ -241,7 +241,7 @@ impl<'py> Transport<'_, 'py> {
         }
     }
 
-    /// Queues what must wait, as `bytes` that nobody changes any more.
+    /// Queues data that must wait, as immutable `bytes`.
     fn enqueue(self, data: &Bound<'py, PyAny>, to: To) -> PyResult<()> {
         let py = self.py();
         let data: Owned = if data.is_exact_instance_of::<PyBytes>() {

@@ -32,8 +32,8 @@ enum State {
     Done,
     /// Not awaited yet.
     New(Operation),
-    /// Waits for readiness; `steps` is the iterator of the future that tells of it. The token is the watch's that sees to the
-    /// future; a transport sees to its own.
+    /// Waits for readiness; `steps` is the iterator of the future that is done then. The token is that of the watch that ends the
+    /// future; a transport ends its own.
     Waiting { operation: Operation, token: Option<Token>, future: Owned, steps: Owned },
 }
 
@@ -102,7 +102,7 @@ impl Awaitable for Call {
             }
             State::Waiting { operation, token, future, steps } => {
                 if !task::is_done(py, &future)? {
-                    // Only the end of the wait steps it again; this is somebody else.
+                    // Only the end of the wait steps it again; this is another caller.
                     turn.put(State::Waiting { operation, token, future, steps });
                     return Err(PyRuntimeError::new_err("coroutine is being awaited already"));
                 }
@@ -120,7 +120,7 @@ impl Awaitable for Call {
                     Err(cancelled) => match turn.fixed().forget(py, token, &operation, &future) {
                         Ok(()) => Err(cancelled),
                         Err(error) => {
-                            // SAFETY: attached. A step is entered hot, which is no place to drop an error of pyo3's.
+                            // SAFETY: attached. A step is entered hot, where an error of pyo3's must not be dropped.
                             unsafe { raw::told(|_| drop(cancelled)) };
                             Err(error)
                         }
@@ -149,7 +149,7 @@ impl Awaitable for Call {
         matches!(state, State::Waiting { .. })
     }
 
-    /// The watch must not keep the future, which nobody else may be left to take out. Where the loop is another thread's, the
+    /// The watch must not keep the future, since perhaps no other code will take it out. Where the loop is another thread's, the
     /// future stays until the next event or the loop's end.
     fn abandon(turn: &mut Turn<'_, Self>, py: Python<'_>) -> PyResult<()> {
         if turn.fixed().event_loop(py).get().shared.claim().is_ok() {
@@ -268,7 +268,7 @@ unsafe extern "C" fn sock_recv(
     nargs: isize,
     keywords: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: as promised to it.
+    // SAFETY: the caller's promise, passed on.
     unsafe {
         method2(object, ("sock_recv", "n"), (args, nargs, keywords), |n| {
             Ok(Operation::Receive { limit: size(n.extract()?, "recv")? })
@@ -282,7 +282,7 @@ unsafe extern "C" fn sock_recv_into(
     nargs: isize,
     keywords: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: as promised to it.
+    // SAFETY: the caller's promise, passed on.
     unsafe {
         method2(object, ("sock_recv_into", "buf"), (args, nargs, keywords), |buffer| {
             Ok(Operation::ReceiveInto { buffer: BufferView::writable(buffer)? })
@@ -296,7 +296,7 @@ unsafe extern "C" fn sock_sendall(
     nargs: isize,
     keywords: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: as promised to it.
+    // SAFETY: the caller's promise, passed on.
     unsafe {
         method2(object, ("sock_sendall", "data"), (args, nargs, keywords), |data| {
             Ok(Operation::SendAll { data: Data::of(data)?, sent: 0 })

@@ -14,7 +14,7 @@ use crate::py::{Owned, imports};
 use crate::sys;
 use crate::sys::detached::detached;
 
-/// The most that one call sends: a fast receiver must not keep the loop from everybody else.
+/// The most that one call sends: a fast receiver must not keep the loop from other work.
 const BLOCK: u64 = 1 << 20;
 
 /// How far a file is sent. When it goes away, however that comes about, the file's position shows the progress.

@@ -1,5 +1,5 @@
 //! The `sock_*` methods, as awaitables that try the system call when they are first awaited and make a future only if they
-//! must wait; the future is no more than a wake-up, the system call is made by whoever awaits.
+//! must wait; the future is only a wake-up, the awaiting task makes the system call.
 //!
 //! | room        | what lives there                                                     |
 //! |-------------|----------------------------------------------------------------------|

@@ -125,7 +125,7 @@ impl Operation {
         matches!(self, Operation::Receive { .. } | Operation::ReceiveInto { .. } | Operation::SendAll { .. })
     }
 
-    /// Whether it reads a stream: in vain where that is known to be drained.
+    /// Whether it reads a stream: useless where that is known to be drained.
     pub fn reads_stream(&self) -> bool {
         matches!(self, Operation::Receive { .. } | Operation::ReceiveInto { .. })
     }

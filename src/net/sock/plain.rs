@@ -25,7 +25,7 @@ static KNOWN: OnceLock<Known> = OnceLock::new();
 pub fn init(py: Python<'_>) -> PyResult<()> {
     let class = imports::socket_type(py)?;
     let fileno = raw::method_without_arguments(&class.getattr("fileno")?)
-        .ok_or_else(|| PyRuntimeError::new_err("socket.socket.fileno is no method in C"))?;
+        .ok_or_else(|| PyRuntimeError::new_err("socket.socket.fileno is not a method in C"))?;
     let _ = KNOWN.set(Known { class: class.clone().into_ptr().cast(), fileno });
     Ok(())
 }

@@ -38,8 +38,8 @@ pub fn receive_bytes<T>(
     limit: usize,
     call: impl FnOnce(*mut u8, usize) -> io::Result<(usize, T)>,
 ) -> PyResult<io::Result<(Bound<'_, PyBytes>, T)>> {
-    // Small reads land on the stack, larger ones in memory that the thread keeps, and are copied into an exact object: what is
-    // asked for is most often far more than what comes, and an object of that size is dear to make and to cut. The largest are
+    // Small reads go onto the stack, larger ones into memory that the thread keeps, and are copied into an exact object: the size
+    // asked for is usually far more than what comes, and an object of that size is expensive to make and to cut. The largest are
     // read in place.
     const SMALL: usize = 16 * 1024;
     if limit > SCRATCH {

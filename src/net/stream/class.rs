@@ -298,7 +298,7 @@ impl State for Stream {
         if !transport.event_loop().get().shared.is_forked() {
             derived::warn_unclosed(object);
         }
-        // SAFETY: not through the loop's claim: nobody else has the transport, whichever thread this is.
+        // SAFETY: not through the loop's claim: there is no other reference to the transport, whichever thread this is.
         rest::finalize(object, unsafe { &mut *stream_of(object.as_ptr()) });
     }
 

@@ -48,7 +48,7 @@ impl<'py> Transport<'_, 'py> {
         self.lose(None)
     }
 
-    /// Ends with an error. As in asyncio, one of the system's is no fault of the program: it is told to the protocol only.
+    /// Ends with an error. As in asyncio, an OSError was not caused by the program: only the protocol gets it.
     pub(super) fn fatal(self, error: PyErr, message: &'static str) -> PyResult<()> {
         let py = self.py();
         let error = Fatal::split(py, error)?;
@@ -114,7 +114,7 @@ impl<'py> Transport<'_, 'py> {
             return Ok(());
         }
         let told = self.protocol().call_method1(names().connection_lost.bind(py), (error,)).map(drop);
-        // Each step is made though one before it has failed: who waits for the end waits for all of them.
+        // Each step is made even if one before it has failed: a waiter for the end waits for all of them.
         let told = both(told, self.close_socket(), self.object);
         let told = both(told, self.lose_sender(error), self.object);
         let told = both(told, self.let_go_of_protocol(), self.object);
@@ -123,7 +123,7 @@ impl<'py> Transport<'_, 'py> {
         both(told, detached, self.object)
     }
 
-    /// A protocol most often keeps its transport; so it is not kept in turn, as in asyncio: else only the collector, which stops
+    /// A protocol most often keeps its transport; so it is not kept in turn, as in asyncio: otherwise only the collector, which stops
     /// every thread, could release the two.
     fn let_go_of_protocol(self) -> PyResult<()> {
         let py = self.py();

@@ -1,6 +1,6 @@
 //! `get_extra_info`: the socket, its addresses, and what the maker of the transport added.
 //!
-//! An accepted connection costs no Python socket object unless somebody asks for one.
+//! An accepted connection costs no Python socket object unless the program asks for one.
 
 use std::os::fd::RawFd;
 
@@ -65,7 +65,7 @@ impl<'py> super::Transport<'_, 'py> {
             "pipe" => pipe.map(|pipe| pipe.into_bound(py)),
             _ if pipe.is_some() => None,
             "socket" => {
-                // Whoever writes to the socket itself does so behind what was written before.
+                // A direct write to the socket must come after earlier writes of the transport.
                 if self.event_loop().get().shared.is_mine() {
                     self.flush_held()?;
                 }

@@ -12,7 +12,7 @@ use crate::event_loop::task;
 use crate::net::dns::settle;
 use crate::py::Owned;
 
-/// A file is being sent. The future is of who waits for the next turn.
+/// A file is being sent. The future is the sender's, which waits for its next turn.
 #[derive(Default)]
 pub struct Sender {
     pub waiting: Option<Owned>,
@@ -55,7 +55,7 @@ impl<'py> Transport<'_, 'py> {
         }
     }
 
-    /// The connection is lost: says so to the sender of a file.
+    /// The connection is lost: notifies the sender of a file.
     pub(super) fn lose_sender(self, error: &Bound<'py, PyAny>) -> PyResult<()> {
         let error = if error.is_none() { lost() } else { PyErr::from_value(error.clone()) };
         self.wake_sender(Err(error))

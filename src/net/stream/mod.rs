@@ -9,13 +9,13 @@
 //! | `file`  | a file that the kernel sends: `loop.sendfile`                            |
 //! | `extra` | `get_extra_info`                                                         |
 //! | `pipe`  | where the ends of a pipe follow rules of their own                       |
-//! | `rest`  | whether the loop keeps a transport alive, and its end if nobody does     |
+//! | `rest`  | whether the loop keeps a transport alive, and its end if nothing does    |
 //!
 //! A transport is a Python object derived from asyncio's `Transport`, `ReadTransport` or `WriteTransport`, with a [`Stream`]
 //! behind the base's fields. What it is on is its [`Kind`].
 //!
-//! Threads: a [`Stream`] belongs to its loop's thread, under the loop's claim, but for [`Public`], which any thread may
-//! read, and which stands beside the stream: flags are atomic, objects sit behind a lock that the loop's thread takes to replace them. As in the core, no
+//! Threads: a [`Stream`] belongs to its loop's thread, under the loop's claim, except [`Public`], which any thread may
+//! read, and which is separate from the stream: flags are atomic, objects are behind a lock that the loop's thread takes to replace them. As in the core, no
 //! reference to a `Stream` is alive across a call into Python.
 
 mod class;
@@ -485,7 +485,7 @@ fn deliver(event_loop: &Bound<'_, EventLoop>, token: Token, completion: Completi
     if let Completion::Large(len) = completion {
         return transport.receive_object(token, len);
     }
-    // Nobody called: all that comes of it, reports included, happens in the transport's context.
+    // There is no caller: all callbacks and reports run in the transport's context.
     transport.inside(|| match completion {
         Completion::Received(_) => match transport.kind() {
             Kind::Socket => transport.end_of_stream(),

@@ -40,7 +40,7 @@ impl<'py> Transport<'_, 'py> {
         self.lose(None)
     }
 
-    /// Nobody reads what is written here.
+    /// The reading end is closed.
     pub(super) fn reader_is_gone(self) -> PyResult<()> {
         self.log_closed_by_peer()?;
         if self.with(|stream| stream.queue.is_empty())? {

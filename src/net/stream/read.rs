@@ -78,9 +78,9 @@ enum Ended {
 }
 
 impl<'py> Transport<'_, 'py> {
-    /// Hands bytes to a protocol written in Rust, as they lie in the driver's buffer.
+    /// Passes bytes to a protocol written in Rust, in place in the driver's buffer.
     pub(super) fn received_natively(self, receive: Receive, data: &[u8]) -> PyResult<()> {
-        // SAFETY: the buffer is written to by the next completion, which nobody asks for before this one is dealt with, and
+        // SAFETY: the buffer is written to by the next completion, which is not requested before this one is handled, and
         // freed with the driver, when the loop closes, which it refuses while it runs.
         let data = unsafe { std::slice::from_raw_parts(data.as_ptr(), data.len()) };
         self.received_or_fatal((receive.slice)(&self.protocol(), data))
@@ -101,14 +101,14 @@ impl<'py> Transport<'_, 'py> {
         // Making the object under the claim runs no Python code.
         let received = with_driver(&self.event_loop(), |driver| {
             bytes::received(py, len, |start, len| {
-                // SAFETY: so much memory of a new object, which nobody else has.
+                // SAFETY: this much memory of a new object, without another reference.
                 unsafe { driver.recv_into(token, start, len) }.map(|n| (n, n))
             })
         })?;
         let data = match received {
             Ok(Ok((_, 0))) => return self.inside(|| self.end_of_stream()),
             Ok(Ok((data, _))) => data,
-            // Somebody else took it.
+            // Another reader took it.
             Ok(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Ok(Err(error)) => {
                 return self.inside(|| self.fatal(os_error(error), self.kind().read_failed()));

@@ -2,10 +2,10 @@
 //!
 //! As with asyncio's selectors, it does while something may come of the descriptor: while it is read, or something waits to be
 //! sent. A transport that is paused, or whose peer sends no more, and that has nothing to send *rests*: the driver has a
-//! weak reference only. When nobody else refers to it any more, nobody can resume it, and it is closed with a warning.
+//! weak reference only. Without any other reference it can't be resumed, and it is closed with a warning.
 //!
-//! Threads: the last reference may go in any thread, so the end of a resting transport may come there. Nothing of the loop is
-//! touched then but what its claim allows; else the loop is told.
+//! Threads: the last reference may go in any thread, so the end of a resting transport may come there. It then touches only
+//! what the loop's claim allows; otherwise it posts to the loop.
 
 use std::sync::atomic::Ordering;
 
@@ -50,8 +50,8 @@ impl Transport<'_, '_> {
     }
 }
 
-/// The end of a transport that nobody refers to any more: leaves the driver, closes the socket, tells the server. In whichever
-/// thread; nobody else has the transport.
+/// The end of a transport without references: leaves the driver, closes the socket, notifies the server. In whichever
+/// thread; there is no other reference to the transport.
 pub(super) fn finalize(object: &Bound<'_, PyAny>, stream: &mut Stream) {
     let py = object.py();
     let event_loop = Transport::new(object).event_loop();

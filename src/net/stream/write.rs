@@ -26,7 +26,7 @@ use crate::sys;
 /// From this many writes into a lost connection on, each is logged.
 pub const LOG_LOST_WRITES: u32 = 5;
 
-/// The longest piece that is held back, in bytes: of longer ones a system call of their own is no great part of the cost.
+/// The longest piece that is held back, in bytes: for longer ones the cost of a system call of their own is small.
 const HELD_PIECE: usize = 16 * 1024;
 
 /// When so much is held, in bytes, it does not wait for the turn's end.
@@ -138,7 +138,7 @@ pub(super) enum Sent {
     All,
     /// The kernel took so many bytes; the rest must wait.
     Rest(usize),
-    /// The connection is lost, and it is time to say so.
+    /// The connection is lost: the time for connection_lost().
     Lost,
     Failed(io::Error),
 }
@@ -157,7 +157,7 @@ enum Gate {
 fn flush_held(on: OnLoop<'_, '_>, object: &Bound<'_, PyAny>) -> OrFatal {
     let report = || Report::new("Exception at a turn's end").transport(object);
     let transport = Transport::new(object);
-    // Nobody calls any more, so that what it tells the protocol, it tells in the transport's context.
+    // There is no caller any more, so the protocol's callbacks run in the transport's context.
     let flushed = transport.inside(|| transport.flush_held());
     flushed.or_report(on.event_loop(), report).map(drop)
 }
@@ -290,7 +290,7 @@ impl<'py> Transport<'_, 'py> {
         let change = self.with(|stream| stream.flow.grown(stream.queue.len()))?;
         self.keep_or_rest()?;
         let told = self.tell(change);
-        // Nobody else would, whatever the protocol has raised.
+        // No other code would, whatever the protocol has raised.
         if flush_now { both(told, self.flush(), self.object) } else { told }
     }
 

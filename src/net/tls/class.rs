@@ -203,7 +203,7 @@ impl State for Tls {
             .collect()
     }
 
-    /// The connection is closed with the transport below, which says so.
+    /// The connection is closed with the transport below, which warns.
     fn finalize(_object: &Bound<'_, PyAny>) {}
 
     fn repr(object: &Bound<'_, PyAny>) -> PyResult<String> {

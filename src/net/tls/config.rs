@@ -22,7 +22,7 @@ use crate::py::imports;
 use crate::sys;
 use crate::sys::detached::detached;
 
-/// Settings of the server's side of TLS connections, for the ssl argument of create_server and its kin.
+/// Settings of the server's side of TLS connections, for the ssl argument of create_server and similar methods.
 ///
 /// certificate: the chain, the server's own first; key: its private key, not encrypted. Each is the path of a PEM file or PEM
 /// text as bytes.
@@ -110,7 +110,7 @@ impl ServerConfig {
     }
 }
 
-/// Settings of the client's side of TLS connections, for the ssl argument of create_connection and its kin.
+/// Settings of the client's side of TLS connections, for the ssl argument of create_connection and similar methods.
 ///
 /// The server's certificate is always verified, with its name or address (server_hostname, else host).
 ///

@@ -34,7 +34,7 @@ impl<'py> TlsTransport<'_, 'py> {
                 let timeout = self.with(|tls| tls.shutdown_timeout)?;
                 self.set_timer(timeout, "_shutdown_timed_out")?;
                 self.flush_called_from(Caller::User)?;
-                // What came in while reading was paused is not wanted any more, but the peer's goodbye may stand behind it.
+                // Bytes that came in while reading was paused are not wanted any more, but the peer's close_notify may follow them.
                 // It need not be in `unread`: the engine may have taken it already.
                 if self.with(|tls| tls.engine.is_some() && (tls.paused() || !tls.unread.is_empty()))? {
                     self.received(&[])?;
@@ -45,7 +45,7 @@ impl<'py> TlsTransport<'_, 'py> {
         }
     }
 
-    /// Nothing more will come in: either the peer said so, or the connection below ended.
+    /// Nothing more will come in: the peer sent close_notify, or the connection below ended.
     pub(super) fn ended(self) -> PyResult<()> {
         match self.phase()? {
             Phase::Open => {
@@ -177,7 +177,7 @@ impl<'py> TlsTransport<'_, 'py> {
         let py = self.py();
         let garbage = self.with(|tls| {
             tls.public.closing.store(true, Ordering::Relaxed);
-            // Whoever waits for the handshake hears of it through `connection_lost`.
+            // A waiter for the handshake is ended through `connection_lost`.
             if tls.phase != Phase::Handshake {
                 tls.phase = Phase::Over;
             }
@@ -214,7 +214,7 @@ impl<'py> TlsTransport<'_, 'py> {
             tls.protocol = none.as_ptr();
             let protocol = std::mem::replace(&mut objects.protocol, none);
             let below = tls.below.take();
-            // A stream of ours has let go of this transport, and may be asked for addresses still.
+            // A stream of ours has released this transport, and may still be asked for addresses.
             let kept = below.as_ref().is_some_and(|below| below.is_stream);
             let asked = if kept { None } else { objects.below.take() };
             drop(objects);

@@ -93,7 +93,7 @@ impl<'py> TlsTransport<'_, 'py> {
             });
             if let Err(error) = made {
                 if Fatal::is(py, &error) {
-                    // It leaves the run and the connection stays, for whoever waits for it.
+                    // It leaves the run and the connection stays, for its waiter.
                     self.wake_waiter(None)?;
                 }
                 return Err(error);
@@ -138,7 +138,7 @@ impl<'py> TlsTransport<'_, 'py> {
         self.fatal(error, "Fatal error on transport").map(drop)
     }
 
-    /// Tells whoever waits for the handshake, once.
+    /// Notifies the waiter for the handshake, once.
     pub(super) fn wake_waiter(self, error: Option<&Bound<'py, PyAny>>) -> PyResult<()> {
         let py = self.py();
         let Some(waiter) = self.with(|tls| tls.waiter.take())? else { return Ok(()) };

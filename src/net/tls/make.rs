@@ -16,7 +16,7 @@ use crate::py::{Attached, Owned, context, imports};
 const HANDSHAKE_TIMEOUT: f64 = 60.0;
 const SHUTDOWN_TIMEOUT: f64 = 30.0;
 
-/// What was asked for: the context, which side this is, whom to expect, and how long things may take.
+/// The arguments: the context, the side, the expected name, and the timeouts.
 pub struct Settings {
     context: Owned,
     server_side: bool,

@@ -12,10 +12,10 @@
 //! | `config`    | `tokioloop.tls.ServerConfig` and `ClientConfig`                               |
 //! | `make`      | what servers, connects and `start_tls` make a transport with                  |
 //!
-//! A [`Tls`] stands between two parties: to what is *below* (a stream transport of ours, or any transport) it is a
-//! protocol, to the *protocol* above it is a transport. Over a stream of ours the bytes pass without Python in between.
+//! A [`Tls`] is between two parties: for the transport *below* (a stream of ours, or any transport) it is a
+//! protocol, for the *protocol* above it is a transport. Over a stream of ours the bytes pass without Python in between.
 //!
-//! Threads: as for streams. A [`Tls`] belongs to its loop's thread, under the loop's claim, but for [`Public`]. No
+//! Threads: as for streams. A [`Tls`] belongs to its loop's thread, under the loop's claim, except [`Public`]. No
 //! reference to it is alive across a call into Python; the engine, whose calls may run Python code, is taken out for their time.
 
 mod class;
@@ -304,7 +304,7 @@ impl<'a, 'py> TlsTransport<'a, 'py> {
         let Wire { input: rest, mut output } = wire;
         *input = rest;
         if lent.bring_back()? {
-            // In a turn of its own: whoever uses the engine is in the middle of something.
+            // In a turn of its own: the engine's present user is in the middle of a call.
             self.schedule("_flush")?;
         }
         let sent = if output.is_empty() { Ok(()) } else { self.send_below(&output) };
@@ -330,7 +330,7 @@ struct Away<'a, 'py> {
 }
 
 impl Away<'_, '_> {
-    /// The way out but for a panic. Whether something came for the engine while it was away.
+    /// The way out except for a panic. Returns whether a call came for the engine while it was in use.
     #[inline]
     fn bring_back(self) -> PyResult<bool> {
         let mut away = ManuallyDrop::new(self);
@@ -344,7 +344,7 @@ impl Drop for Away<'_, '_> {
     fn drop(&mut self) {
         // SAFETY: taken once: this runs where `bring_back` does not.
         let engine = unsafe { ManuallyDrop::take(&mut self.engine) };
-        // Fails only where the process has forked meanwhile, whose copy of the connection nobody uses.
+        // Fails only where the process has forked meanwhile, whose copy of the connection is not used.
         let _ = self.transport.take_back(engine);
     }
 }

@@ -76,7 +76,7 @@ impl<'py> TlsTransport<'_, 'py> {
     fn advance(self, input: &mut &[u8]) -> PyResult<()> {
         loop {
             if self.with(|tls| tls.peer_closed)? {
-                // Nothing may stand behind the peer's close_notify.
+                // Nothing may come after the peer's close_notify.
                 *input = &[];
                 return Ok(());
             }
@@ -217,7 +217,7 @@ impl<'py> TlsTransport<'_, 'py> {
         Ok(None)
     }
 
-    /// Decrypts what nobody wants any more.
+    /// Decrypts and drops data that is not wanted any more.
     fn skip(self, input: &mut &[u8]) -> PyResult<Option<Stop>> {
         let mut plaintext = scratch();
         let read = self.drive(input, |engine, wire| engine.read(wire, &mut plaintext));

@@ -17,10 +17,10 @@ use crate::py::{context, imports};
 /// How much is encrypted at a time, in bytes: four records. In between the transport below may say that it is full.
 const STEP: usize = 64 * 1024;
 
-/// On whose behalf something happens: in whose context the protocol is told of it.
+/// The cause of an event, which determines the context of the protocol's callbacks.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Caller {
-    /// In the context of whoever called.
+    /// In the caller's context.
     User,
     /// In the transport's.
     Loop,
@@ -93,7 +93,7 @@ impl<'py> TlsTransport<'_, 'py> {
         Ok(sent)
     }
 
-    /// Sends what waits, as far as it goes; after that, if the connection is being closed, says so to the peer.
+    /// Sends waiting data, as far as possible; after that, if the connection is being closed, close_notify.
     pub(super) fn flush(self) -> PyResult<()> {
         self.flush_called_from(Caller::Loop)
     }

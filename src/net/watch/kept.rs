@@ -1,17 +1,17 @@
 //! Registrations that stay between the waits of `sock_*`: edge-triggered, so that a wait makes no system call.
 //!
-//! Only who has tried in vain waits, or knows by an edge that was not followed by another that trying is in vain. What comes
-//! between that and the wait is a new edge, which the next poll reports. So no edge has to be remembered for who comes later.
+//! A caller waits only after a call that would have blocked, or if it knows from the edges that a call would block. Data that comes
+//! between that and the wait is a new edge, which the next poll reports. So no edge has to be remembered for later callers.
 //!
-//! **Whose it is.** The kernel drops a registration with the last number of its file, and tells nobody. A registration is
+//! **Its socket.** The kernel drops a registration with the last number of its file, without a report. A registration is
 //! therefore trusted only for the `socket.socket` object it was made for, which a weak reference names, while that has the same
 //! number: such an object is closed for good, and takes no other file. Any other object, and any other use of the number (a
-//! callback, a transport, a socket of another kind), begins anew, on the kernel's word and not on ours. Known limit: a file put
-//! under a live object's number behind its back, by dup2(2) or a second `__init__`, is not noticed.
+//! callback, a transport, a socket of another kind), begins again, from the kernel's state and not from ours. Known limit: a file put
+//! under a live object's number by other code, by dup2(2) or a second `__init__`, is not noticed.
 //!
-//! **Where it ends.** Nothing is kept alive by it. What is left of a socket that is gone goes when its number is used again, or
-//! with others when there are many (`Driver::sweep`); what nobody heeds (the socket is read by other means, or
-//! by another loop) goes after a few edges.
+//! **Where it ends.** Nothing is kept alive by it. The registration of a freed socket is dropped when its number is reused, or
+//! with others when there are many (`Driver::sweep`); an unused one (the socket is read by other means, or
+//! by another loop) is dropped after a few edges.
 //!
 //! **Which sockets.** Streams of TCP and Unix. Others are waited for one event at a time, level-triggered: a Unix datagram socket
 //! that is not connected has no edge for room in its receiver's queue, and of others nothing is known.
@@ -30,8 +30,8 @@ use crate::py::fatal::OrFatal;
 use crate::py::{Owned, raw};
 use crate::sys;
 
-/// How many edges in a row may come while nobody waits and nobody has read before it is taken for a socket that nobody waits
-/// for any more. More than one: a peer sends while the answer to what it sent before is made.
+/// How many edges in a row may come without a wait or a read before the socket counts as one without waiters
+/// from then on. More than one: a peer sends while the answer to what it sent before is made.
 const UNHEEDED: u8 = 16;
 
 pub struct Kept {
@@ -73,24 +73,24 @@ fn kept_for<'a>(
     watch.kept.as_ref().is_some_and(|kept| raw::refers_to(&kept.socket, socket)).then_some((token, watch))
 }
 
-/// Whether reading is known to be in vain until the next edge.
+/// Whether reading is known to block until the next edge.
 pub fn is_drained(event_loop: &Bound<'_, EventLoop>, socket: &Bound<'_, PyAny>, fd: RawFd) -> bool {
     let look = |driver: &mut Driver<Endpoint>| Some(kept_for(driver, socket, fd)?.1.kept.as_ref()?.drained);
     event_loop.get().with_claim(|core| core.driver.as_mut().and_then(look)).ok().flatten().unwrap_or(false)
 }
 
-/// Somebody read; `short` says that it got less than it asked for, but something.
+/// A caller has read; `short` means that it got some bytes, but fewer than it asked for.
 pub fn note_read(event_loop: &Bound<'_, EventLoop>, socket: &Bound<'_, PyAny>, fd: RawFd, short: bool) {
     let _ = event_loop.get().with_claim(|core| {
         let kept = kept_for(core.driver.as_mut()?, socket, fd)?.1.kept.as_mut()?;
-        // Not before the kernel reports reads: it does since one was in vain, so that all there is came with an edge.
+        // Not before the kernel reports reads: it does since a read would have blocked, so all data came with an edge.
         kept.drained = short && kept.short_is_all && !kept.more && kept.interest.readable;
         kept.unheeded = 0;
         Some(())
     });
 }
 
-/// Has `future` done at the next event of a direction, or at one that is past already; who waits has tried in vain. The token
+/// Makes `future` done at the next event of a direction, or at one that is past already; the caller's call would have blocked. The token
 /// is for [`forget`](super::forget). `plain` says that the object is exactly a `socket.socket`.
 pub fn wait_once(
     event_loop: &Bound<'_, EventLoop>,
@@ -151,7 +151,7 @@ fn register(
                     match watch_of(driver, token) {
                         // The number had another owner. What the kernel still knows of that has another token.
                         Some(Watch { kept: Some(_), .. }) => removed.extend(driver.abandon(token)),
-                        // Somebody waits for the number in another way: one registration must serve both.
+                        // Another kind of wait for the number: one registration must serve both.
                         _ => return Ok(None),
                     }
                 }
@@ -226,7 +226,7 @@ fn wait_one_shot(
     Ok(token)
 }
 
-/// Wakes who waits for edges; false if the watch is not a kept one.
+/// Wakes the waiters for edges; false if the watch is not a kept one.
 pub fn dispatch(
     event_loop: &Bound<'_, EventLoop>,
     token: Token,

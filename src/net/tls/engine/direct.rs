@@ -1,11 +1,11 @@
-//! OpenSSL called directly: no Python call stands in the data path.
+//! OpenSSL called directly: there is no Python call in the data path.
 //!
 //! A real `ssl.SSLObject` is made first, by the caller's context, and stays what programs see. Its connection's I/O is then
 //! taken over. What happens once per connection (the handshake with its callbacks, errors) goes through the object's own
 //! methods, so that it is right in every detail; reading and writing call the library.
 //!
-//! Where CPython keeps the `SSL*` is no public fact. [`works`] looks whether it is where we know it to be, by comparing what
-//! stands around it with what must stand there, and whether it is one of the library's that we would call, before it is ever
+//! The place of the `SSL*` in CPython's object is not public. [`works`] checks that it is where we expect it, by comparing the
+//! fields around it with their expected values, and that it belongs to the library that we would call, before it is ever
 //! used.
 
 use std::ffi::c_int;
@@ -105,7 +105,7 @@ fn find<'py>(object: &Bound<'py, PyAny>) -> PyResult<Option<Found<'py>>> {
         return Ok(None);
     }
     let context = owner.getattr("context")?;
-    // Told of every record, and what it raises belongs to the call that it is told in: `ssl` sees to that.
+    // It is called for every record, and its errors belong to the call that caused it: `ssl` ensures that.
     if !context.getattr("_msg_callback")?.is_none() {
         return Ok(None);
     }
@@ -154,9 +154,9 @@ impl Direct {
         })
     }
 
-    /// What `ssl` has to say of a call that just failed, as the exception of one of the object's own methods. After a fatal error
-    /// OpenSSL goes no further, and a handshake, which takes no data from the connection, meets that error. Else the same call,
-    /// made again by the object, is refused again; but it may also succeed, and then its result counts.
+    /// `ssl`'s exception for a call that just failed, raised by one of the object's own methods. After a fatal error
+    /// OpenSSL goes no further, and a handshake, which takes no data from the connection, gets that error. Otherwise the same call,
+    /// repeated by the object, is refused again; but it may also succeed, and then its result counts.
     #[cold]
     fn again<'py>(
         &self,
@@ -271,7 +271,7 @@ impl Engine for Direct {
         // The object's `unwrap()`, by the name that `_ssl` has for it.
         match self.again(wire, |py, object| object.bind(py).call_method0("shutdown")) {
             Ok(_) => Ok(()),
-            // close_notify is out; the peer's is in already, or not in yet, or data stands before it.
+            // close_notify is out; the peer's is in already, or not in yet, or data comes before it.
             Err(error) if is_goodbye(py, &error) || wants_input(py, &error)? || is_late_data(py, &error)? => {
                 Ok(())
             }

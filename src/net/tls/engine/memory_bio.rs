@@ -38,7 +38,7 @@ pub fn is_goodbye(py: Python<'_>, error: &PyErr) -> bool {
     imports::ssl_zero_return(py).is_ok_and(|class| error.is_instance(py, class))
 }
 
-/// Whether an error says that data stands before the peer's goodbye.
+/// Whether an error means that data comes before the peer's close_notify.
 pub fn is_late_data(py: Python<'_>, error: &PyErr) -> PyResult<bool> {
     let reason = error.value(py).getattr_opt("reason")?;
     reason.map_or(Ok(false), |reason| reason.eq("APPLICATION_DATA_AFTER_CLOSE_NOTIFY"))
@@ -61,7 +61,7 @@ impl MemoryBio {
     ) -> PyResult<R> {
         // SAFETY: an engine is only driven by the loop's thread, attached.
         let py = unsafe { Python::assume_attached() };
-        // `ssl` does not do it before a call, and would take somebody else's error for the call's.
+        // `ssl` does not do it before a call, and would mistake an old error for the call's.
         libssl::forget_errors();
         if !wire.input.is_empty() {
             let input = PyBytes::new(py, wire.take(usize::MAX));
@@ -143,7 +143,7 @@ impl Engine for MemoryBio {
         self.exchange(wire, |engine, py| {
             match call::method0(py, &engine.object, names().unwrap) {
                 Ok(_) => Ok(()),
-                // close_notify is out; the peer's is not in yet, or data stands before it.
+                // close_notify is out; the peer's is not in yet, or data comes before it.
                 Err(error) if wants_input(py, &error)? || is_late_data(py, &error)? => Ok(()),
                 Err(error) => Err(error),
             }

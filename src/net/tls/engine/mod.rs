@@ -62,7 +62,7 @@ pub fn make(py: Python<'_>, terms: &Terms<'_, '_>) -> PyResult<Made> {
     let engine: Box<DynEngine> = match choice(py)? {
         Choice::Direct => match direct::Direct::new(&object)? {
             Some(engine) => Box::new(engine),
-            // Not what `ssl` makes: a context of somebody else's class.
+            // Not an object of `ssl`: a context of another class.
             None => Box::new(memory_bio::MemoryBio::new(&object, &incoming, &outgoing)?),
         },
         Choice::MemoryBio => Box::new(memory_bio::MemoryBio::new(&object, &incoming, &outgoing)?),

@@ -11,7 +11,7 @@ use crate::py::imports;
 const PROTOCOL: i32 = 1;
 const ZERO_RETURN: i32 = 6;
 
-/// The exception for an error; `hostname` is whom the certificate had to name.
+/// The exception for an error; `hostname` is the name that the certificate had to contain.
 pub fn error(py: Python<'_>, error: &Error, hostname: Option<&str>) -> PyErr {
     let made = match error {
         Error::InvalidCertificate(why) => certificate_error(py, why, hostname),

@@ -1,7 +1,7 @@
 //! Ciphertext that waits to be complete.
 //!
-//! rustls decrypts where the bytes stand, and keeps the parts of a handshake message there until the last one is in. So what
-//! it has not let go of is kept here, and nothing while records come in whole.
+//! rustls decrypts in place, and keeps the parts of a handshake message there until the last one is in. So bytes that
+//! it still needs are kept here, and none while records come in whole.
 
 use std::cell::Cell;
 

@@ -47,7 +47,7 @@ pub fn make(py: Python<'_>, terms: &Terms<'_, '_>) -> PyResult<Option<Made>> {
     } else if let Ok(config) = terms.context.cast::<ClientConfig>() {
         let hostname = hostname(terms)?;
         let name = ServerName::try_from(hostname.clone()).map_err(|_| {
-            PyValueError::new_err(format!("server_hostname is no name or address: {hostname:?}"))
+            PyValueError::new_err(format!("server_hostname is not a name or address: {hostname:?}"))
         })?;
         let session = UnbufferedClientConnection::new(config.get().inner.clone(), name);
         let session = session.map_err(|failed| error(py, &failed, None))?;
@@ -99,7 +99,7 @@ impl Session for UnbufferedServerConnection {
 
 /// Why nothing more will be read.
 enum End {
-    /// The peer said so.
+    /// The peer sent close_notify.
     Closed,
     Failed(Error),
 }
@@ -111,7 +111,7 @@ struct Rustls<S> {
     rest: Vec<u8>,
     given: usize,
     end: Option<End>,
-    /// Whom the certificate must name, for the error.
+    /// The name that the certificate must contain, for the error.
     hostname: Option<String>,
     /// Filled in once the handshake is done.
     facts: Arc<OnceLock<Facts>>,
@@ -328,12 +328,12 @@ impl<S: Session> Engine for Rustls<S> {
             if !self.rest.is_empty() {
                 break Ok(Stop::Full);
             }
-            // Before it is asked whether there is room: nobody may come back for it.
+            // Before the check for room: perhaps no later call comes for it.
             match &self.end {
                 None if count == plaintext.len() => break Ok(Stop::Full),
                 None => {}
                 Some(End::Closed) => {
-                    // Whatever stands behind a goodbye means nothing.
+                    // Bytes after close_notify are ignored.
                     ciphertext.clear();
                     wire.input = &[];
                     break Ok(Stop::Closed);
