@@ -422,8 +422,7 @@ def main(scenario: str, name: str, number: str) -> None:
     global SOCKET
     warnings.simplefilter("ignore")
     for kind in ("StreamReader", "StreamWriter", "StreamReaderProtocol"):
-        native = getattr(_tokioloop, kind)
-        (STREAMS[kind],) = native.__subclasses__()
+        STREAMS[kind] = getattr(tokioloop, kind)
     SOCKET = socket.socket()
     SOCKET.setblocking(False)
     loop = tokioloop.new_event_loop()
