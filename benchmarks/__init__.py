@@ -1,1 +1,1 @@
-"""Benchmarks of tokioloop beside its peers. `python -m benchmarks --help` says how to run them."""
+"""Benchmarks of tokioloop beside its peers. `python -m benchmarks --help` shows how to run them."""

@@ -37,7 +37,7 @@ print(json.dumps({"version": str(getattr(module, "__version__", "")), "gil": ena
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """Whether a peer can be measured; `why` says what is wrong where it cannot."""
+    """Whether a peer can be measured; `why` has the reason where it cannot."""
 
     present: bool
     version: str = ""

@@ -169,7 +169,7 @@ impl Job {
         if task::is_cancelled(&self.future) {
             return;
         }
-        // SAFETY: attached; a callable, or what says that it is none, and a tuple.
+        // SAFETY: attached; a callable, or an object whose call raises TypeError, and a tuple.
         let result = unsafe {
             Owned::steal_or_err(
                 py,

@@ -180,7 +180,7 @@ class _Watch:
         """Why waiting is over; empty while it is not."""
         now = time.monotonic()
         if now - self.told > SILENCE:
-            return f"frozen: it told nothing for {SILENCE:g} s"
+            return f"frozen: it reported nothing for {SILENCE:g} s"
         if self.phase in ("warm-up", "run") and self.ops and now - self.moved > STANDSTILL:
             return f"stuck: nothing was done for {STANDSTILL:g} s, after {self.ops} operations"
         return ""
@@ -294,7 +294,7 @@ def _judge(outcome: Outcome, code: int, hung: str | Literal[False]) -> None:
         outcome.problems.append(f"ended by {signal.Signals(-code).name} {when}")
     elif not result:
         outcome.status = "failed"
-        outcome.problems.append(f"ended with status {code} before it told a result")
+        outcome.problems.append(f"ended with status {code} before it reported a result")
     elif code:
         outcome.status = "failed"
         outcome.problems.append(f"ended with status {code} after its result")

@@ -74,7 +74,7 @@ pub struct Core {
     pub pending: SlotMap<PendingKey, Owned>,
     /// A future for reuse: pending, without another reference.
     pub spare_future: Option<Spare>,
-    /// What others want to hear of the loop's end by, when it is dropped.
+    /// Objects whose drop notifies others of the loop's end.
     pub kept: SlotMap<KeptKey, Box<dyn Native>>,
     /// What is to be done once more before the turn is over, in this order.
     pub at_end: VecDeque<AtEnd>,

@@ -117,7 +117,7 @@ pub fn check(event_loop: &EventLoop) -> PyResult<()> {
     event_loop.shared.claim().map(drop).map_err(|foreign| wrong_thread(foreign, None))
 }
 
-/// The error of a call from a thread that may not use the loop: says which thread may and which one called, and names the `call` that
+/// The error of a call from a thread that may not use the loop: it names the thread that may, the one that called, and the `call` that
 /// `call_soon_threadsafe` takes instead.
 #[cold]
 pub fn wrong_thread(foreign: Foreign, call: Option<&str>) -> PyErr {

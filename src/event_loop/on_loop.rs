@@ -1,4 +1,4 @@
-//! The proof that the calling thread may use a loop, which is passed in the loop's place. `door` makes it, and says what it permits.
+//! The proof that the calling thread may use a loop, which is passed in the loop's place. `door` makes it, and defines what it permits.
 
 use pyo3::prelude::*;
 

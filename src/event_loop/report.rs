@@ -73,7 +73,7 @@ impl<'py> Report<'py> {
     }
 }
 
-/// In debug mode, logs an error of the system's that is told to a transport's protocol only.
+/// In debug mode, logs an OSError that only a transport's protocol gets.
 pub fn log<'py>(
     on: &Bound<'py, EventLoop>,
     transport: &Bound<'py, PyAny>,

@@ -46,7 +46,7 @@ fn slot(core: &mut Core) -> PyResult<&'static Slot> {
     Ok(slot)
 }
 
-/// Tells the loop which signals came.
+/// Passes the signals that came to the loop.
 fn deliver(on: OnLoop<'_, '_>, _: Token, _: Completion) -> OrFatal {
     let (py, event_loop) = (on.py(), on.event_loop());
     let Some(slot) = on.core(|core| core.signals.as_ref().map(|signals| signals.slot())) else {

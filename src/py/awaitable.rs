@@ -126,7 +126,7 @@ impl<'a, T: Awaitable> Turn<'a, T> {
         unsafe { &mut *self.0.state.get() }
     }
 
-    /// Takes the state out; what is left says that it is over.
+    /// Takes the state out, and leaves the one of an awaitable that is over.
     #[inline]
     pub fn take_state(&mut self) -> T::State {
         mem::take(self.state())

@@ -196,7 +196,7 @@ pub fn state_of<S: State>(object: *mut ffi::PyObject) -> *mut S {
     }
 }
 
-/// Says that an object was dropped while what is behind it was open.
+/// Warns that an object was dropped while its state was open.
 pub fn warn_unclosed(object: &Bound<'_, PyAny>) {
     let py = object.py();
     let warned = (|| {

@@ -41,7 +41,7 @@ class Ear:
     def await_more(self, number: int, than: int) -> None:
         with self.changed:
             enough = self.changed.wait_for(lambda: self.heard[number] > than, PATIENCE)
-        assert enough, f"signal {number} was sent and never told"
+        assert enough, f"signal {number} was sent and never handled"
 
 
 def scenario(run: Run) -> dict[str, int]:
@@ -105,7 +105,7 @@ def scenario(run: Run) -> dict[str, int]:
         total = sum(it[number] for it in sent)
         for ear in ears:
             assert ear.heard[number] <= total, (
-                f"signal {number} was sent {total} times, told {ear.heard[number]}"
+                f"signal {number} was sent {total} times, handled {ear.heard[number]}"
             )
     return {
         "signals": sum(sum(it.values()) for it in sent),

@@ -33,9 +33,9 @@ def test_close_stops_accepting_and_connections_go_on(run, four, mode):
         server.close()
         waiting = asyncio.create_task(server.wait_closed())
         for thread in four:
-            thread.call(int)  # what it was told before is done
+            thread.call(int)  # earlier calls to it are done
         for thread in four:
-            thread.call(int)  # and what the first told the others
+            thread.call(int)  # and those of the first to the others
         with pytest.raises(ConnectionRefusedError):
             connect(server)
         assert await in_thread(ask, client, b"y") == b"y"

@@ -137,7 +137,7 @@ def test_arguments_come_before_the_environment():
         ("TOKIOLOOP_RESOLVER_THREADS", "0"),
     ],
 )
-def test_a_bad_environment_is_told_at_the_first_use(name, value):
+def test_a_bad_environment_is_reported_at_the_first_use(name, value):
     done = python(
         START + "print(raises(ValueError, start)); assert not runtime.metrics().started", **{name: value}
     )

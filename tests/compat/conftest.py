@@ -22,7 +22,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def loop_name(request: pytest.FixtureRequest) -> str:
-    """The loop under test, as programs are told it on a command line: `module:factory`."""
+    """The loop under test, as on a program's command line: `module:factory`."""
     # The option is unknown where this file was not read before the command line was: then its default holds.
     chosen = request.config.getoption("--loop", default="tokioloop")
     return {"tokioloop": "tokioloop:new_event_loop", "asyncio": "asyncio:SelectorEventLoop"}[chosen]

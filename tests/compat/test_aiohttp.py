@@ -219,7 +219,7 @@ def test_websockets(run, secure: bool) -> None:
 
 
 @over
-def test_shutdown_lets_requests_end_and_tells_web_sockets(run, secure: bool) -> None:
+def test_shutdown_lets_requests_end_and_closes_web_sockets(run, secure: bool) -> None:
     async def main() -> None:
         service = Service()
         async with serving(service, tls(secure)) as (runner, url):

@@ -101,7 +101,7 @@ def test_a_slow_reader_holds_the_sender_back(run, secure: bool) -> None:
 
 
 @over
-def test_shutdown_tells_every_client(run, secure: bool) -> None:
+def test_shutdown_notifies_every_client(run, secure: bool) -> None:
     async def main() -> None:
         async with server(secure=secure) as running:
             clients = [await to(running, secure=secure) for _ in range(10)]

@@ -239,7 +239,7 @@ def test_connection_lost_comes_once_and_later(run, endpoint, ways):
         for way in ways:
             getattr(transport, way)()
         assert transport.is_closing()
-        assert "lost" not in protocol.log, "told inside the call"
+        assert "lost" not in protocol.log, "called inside the call"
         await protocol.event("lost")
         await asyncio.sleep(0)
         assert protocol.log == ["made", "lost"]

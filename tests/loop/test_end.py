@@ -17,7 +17,7 @@ def test_connection_lost_comes_once_and_later(loop, run, link, ways):
         transport, far = await link(protocol)
         for way in ways:
             getattr(transport, way)()
-        assert "lost" not in protocol.log, "told inside the call"
+        assert "lost" not in protocol.log, "called inside the call"
         assert transport.is_closing()
         assert await protocol.lost() is None
         await asyncio.sleep(0)

@@ -1,7 +1,7 @@
 """Whatever a program does in its turns, its loop handles descriptors, signals, children and threads.
 
 Each way to keep a loop busy is an early way out of the step that asks the driver. Something happens while the program is busy,
-which gives up after so many turns: a loop that asks at its interval has long heard of it by then.
+which gives up after so many turns: a loop that asks at its interval has long noticed it by then.
 """
 
 import asyncio
@@ -321,7 +321,7 @@ def sockets() -> Iterator[Callable[[], Any]]:
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_busy_loop_hears_of(
+def test_a_busy_loop_handles(
     loop: tokioloop.TokioLoop, way: Callable[[Busy], None], kind: Any, sockets: Callable[[], Any]
 ) -> None:
     busy = Busy(loop)

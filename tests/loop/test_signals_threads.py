@@ -172,7 +172,7 @@ def test_a_timer_of_the_process(elsewhere):
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def test_a_busy_loop_hears_too(elsewhere):
+def test_a_busy_loop_handles_signals_too(elsewhere):
     done = threading.Event()
 
     def busy():

@@ -119,7 +119,7 @@ def test_closing_in_one_thread_while_another_begins_to_run(loop):
 
 
 def test_two_threads_run_one_loop(loop):
-    """One of them runs it, the other is told."""
+    """One of them runs it, the other gets an error."""
     for _ in range(200):
         barrier = threading.Barrier(2)
         told = []

@@ -1,4 +1,4 @@
-"""One loop, one thread: what other threads may do, and what they are told."""
+"""One loop, one thread: what other threads may do, and the errors that they get."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""OpenSSL keeps a queue of errors for each thread, and tells by it why a call failed. What others leave there is not ours, and we
+"""OpenSSL keeps a queue of errors for each thread, with the reason of a failed call. What others leave there is not ours, and we
 leave nothing."""
 
 import _ssl

@@ -1,4 +1,4 @@
-"""An error that leaves the run from `resume_writing` over TLS: what waits is sent, and the peer hears of the end."""
+"""An error that leaves the run from `resume_writing` over TLS: waiting data is sent, and the peer gets the end."""
 
 import asyncio
 

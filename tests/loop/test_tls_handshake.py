@@ -1,4 +1,4 @@
-"""Handshakes: certificates, names, ALPN, SNI, sessions, timeouts, and how failures are told."""
+"""Handshakes: certificates, names, ALPN, SNI, sessions, timeouts, and how failures are reported."""
 
 import asyncio
 import contextlib
@@ -135,7 +135,7 @@ def test_timeouts_must_be_positive(secure_ours, name, seconds):
     ],
 )
 def test_a_certificate_that_does_not_do(secure, certificate, hostname, trust, reason):
-    """The reason is named, and the server hears of it by an alert."""
+    """The reason is named, and the server gets an alert."""
 
     async def main():
         async with against_peer(
@@ -180,7 +180,7 @@ def test_client_certificates(secure, version):
 @VERSIONS
 @pytest.mark.parametrize("wrong", [False, True], ids=["none", "of a wrong authority"])
 def test_a_client_without_the_right_certificate(secure_ours, version, wrong):
-    """A server refuses it silently; the client hears an alert, in TLS 1.3 after its own handshake is done."""
+    """A server refuses it silently; the client gets an alert, in TLS 1.3 after its own handshake is done."""
 
     async def main():
         server = server_context(client_certificates="stranger" if wrong else "ca", version=version)
@@ -208,7 +208,7 @@ def test_failures_of_a_servers_handshake_are_logged_in_debug_mode_only(secure_ou
         async with serving(Recorder) as address:
             with pytest.raises(ssl.SSLCertVerificationError):
                 await connect(address, client_context(trust="stranger"))
-            # The server hears of it in a turn of its own.
+            # The server gets it in a turn of its own.
             for _ in range(20):
                 await asyncio.sleep(0)
 
@@ -225,7 +225,7 @@ def test_failures_of_a_servers_handshake_are_logged_in_debug_mode_only(secure_ou
     assert secure_ours.contexts == []
 
 
-def test_debug_mode_says_how_long_it_took(secure, caplog):
+def test_debug_mode_logs_how_long_it_took(secure, caplog):
     secure.loop.set_debug(True)
 
     async def main():

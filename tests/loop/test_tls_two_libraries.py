@@ -202,7 +202,7 @@ def test_a_library_that_listens(copies, tmp_path):
 
 
 def test_a_library_that_is_not_the_one_connections_come_from(strangers, tmp_path):
-    """As where `_ssl` has an OpenSSL inside it and depends on something that brings another: nothing global tells the two apart."""
+    """As where `_ssl` has an OpenSSL inside it and depends on something that brings another: nothing global distinguishes the two."""
     user = compiled(tmp_path, "user", "void *user;\n", "-Wl,--no-as-needed", *map(str, strangers))
     program = f"""
         import _ssl, ctypes, ssl

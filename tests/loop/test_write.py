@@ -481,7 +481,7 @@ def test_a_limit_of_nothing_holds_nothing(loop, run, link):
     run(main())
 
 
-def test_a_reset_is_told_once_though_more_is_held(loop, run, link, contexts):
+def test_a_reset_is_reported_once_though_more_is_held(loop, run, link, contexts):
     async def main():
         protocol = Recorder()
         transport, far = await link(protocol)

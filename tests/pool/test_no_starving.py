@@ -20,7 +20,7 @@ async def _pause() -> None:
 
 @pytest.mark.parametrize("filler", [int, _pause], ids=["functions", "coroutines"])
 @pytest.mark.parametrize("from_outside", [False, True])
-def test_a_worker_with_jobs_without_end_hears_of_a_descriptor(
+def test_a_worker_with_endless_jobs_handles_a_descriptor(
     one: tokioloop.WorkerPool, filler: Any, from_outside: bool
 ) -> None:
     near, far = socket.socketpair()

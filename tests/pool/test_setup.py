@@ -167,7 +167,7 @@ def test_leaving_while_the_setup_goes_on(run):
 
 
 @pytest.mark.parametrize("how", ["plain", "async"])
-def test_a_teardown_that_fails_is_told(how, caplog):
+def test_a_teardown_that_fails_is_reported(how, caplog):
     def teardown():
         raise LookupError("no teardown")
 

@@ -1,4 +1,4 @@
-"""The stress harness tells each end of a scenario as what it is, and writes it down."""
+"""The stress harness reports each end of a scenario correctly, and records it."""
 
 import ctypes
 import json
@@ -30,7 +30,7 @@ def ends(name: str, deadline: float | None = None) -> Outcome:
 
 @pytest.fixture(autouse=True)
 def settle_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is left for good is told after a moment: the children read this."""
+    """Objects that are left for good are reported after a moment: the children read this."""
     monkeypatch.setenv("TOKIOLOOP_STRESS_SETTLE", "0.1")
 
 
@@ -75,11 +75,11 @@ def test_a_scenario_that_hangs_shows_its_stacks_and_leaves_nothing_behind():
     os.close(end)
 
 
-def test_a_process_that_is_frozen_is_told_long_before_the_deadline(monkeypatch: pytest.MonkeyPatch):
+def test_a_frozen_process_is_reported_long_before_the_deadline(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(parent, "SILENCE", 3.0)
     outcome = ends("freezes")
     assert outcome.status == "hung"
-    assert outcome.problems == ["frozen: it told nothing for 3 s, in phase 'warm-up'"]
+    assert outcome.problems == ["frozen: it reported nothing for 3 s, in phase 'warm-up'"]
     assert "in freezes" in outcome.stacks
     assert re.search("thread .* state S", outcome.stacks)
 
@@ -99,7 +99,7 @@ def test_a_scenario_that_gets_no_further_is_stuck(monkeypatch: pytest.MonkeyPatc
         ("panics", "thread 'one' panicked at src/some.rs:1:2:"),
     ],
 )
-def test_a_crash_is_told_with_the_stacks_of_all_threads(name: str, first: str):
+def test_a_crash_is_reported_with_the_stacks_of_all_threads(name: str, first: str):
     outcome = ends(name)
     assert outcome.status == "crashed"
     assert outcome.stacks.startswith(first)
@@ -130,7 +130,7 @@ def test_what_is_left_fails(name: str, said: str):
     assert any(problem.startswith(said) for problem in outcome.problems), outcome.problems
 
 
-def test_a_bad_end_of_the_process_is_told():
+def test_a_bad_end_of_the_process_is_reported():
     outcome = ends("ends_badly")
     assert (outcome.status, outcome.problems) == ("failed", ["ended with status 3 after its result"])
 
@@ -159,7 +159,7 @@ def test_how_much_is_above_zero(option: str, value: str):
     assert (ran.returncode, option in ran.stderr) == (2, True), ran.stderr
 
 
-def test_memory_that_grew_is_told():
+def test_memory_that_grew_is_reported():
     before = left.Left(100 << 20, 120 << 20, blocks=1000, malloc=2 << 20, fds=3, threads=1, objects={})
     assert replace(before, rss=140 << 20, blocks=1500, malloc=5 << 19).growth_over(before) == []
     assert replace(before, rss=200 << 20, blocks=19000, malloc=8 << 20).growth_over(before) == [

@@ -64,7 +64,7 @@ class Tls(EventLoop):
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
     ) -> Transport:
-        """Put a transport and TLS on a connected socket; *waiter* is told when the handshake is over."""
+        """Put a transport and TLS on a connected socket; *waiter* is done when the handshake is over."""
         tls = self._make_tls(
             protocol,
             sslcontext,

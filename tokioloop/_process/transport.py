@@ -94,7 +94,7 @@ class ProcessTransport(SubprocessTransport):
     # The beginning.
 
     def _start(self) -> "Future[None]":
-        """Connect the pipes and tell the protocol; the future is done when it knows.
+        """Connect the pipes and call ``connection_made``; the future is done after that.
 
         Cancelling the waiter does not stop what has begun, as in asyncio.
         """

@@ -8,7 +8,7 @@
 | "balance"     | the first loop                                       | the one with the fewest connections of this server |
 
 Each loop has a `Share`: a ``Server`` of its own that only that loop's thread changes. `PoolServer` speaks to the shares by calls
-sent to their loops and hears from each when its last connection is gone.
+sent to their loops, and each share calls back when its last connection is gone.
 """
 
 import socket

@@ -31,7 +31,7 @@ pub unsafe fn told<R>(body: impl FnOnce(Python<'_>) -> R) -> R {
 /// Runs the body of a C function: an error or a panic becomes a Python exception.
 ///
 /// # Safety
-/// The thread is attached. Tells pyo3 so, which makes every pyo3 type usable inside.
+/// The thread is attached. Informs pyo3, which makes every pyo3 type usable inside.
 pub unsafe fn enter<R: Returned>(body: impl FnOnce(Python<'_>) -> PyResult<R>) -> R {
     // SAFETY: promised.
     unsafe { told(|_| enter_hot(body)) }

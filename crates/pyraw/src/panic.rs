@@ -3,7 +3,7 @@
 //! pyo3 makes a `PanicException` of one: a BaseException, which programs do not expect, and which pyo3 itself, when it fetches it
 //! from Python again, turns back into a panic, with output of its own. So that class is taught to make SystemErrors instead; no
 //! instance of it ever is. Our hook, which is this library's own as its copy of `std` is, notes the place and counts, and leaves the
-//! printing to Rust's own where no Python exception will tell: in threads that are not Python's.
+//! printing to Rust's own where no Python exception carries it: in threads that are not Python's.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -46,7 +46,7 @@ fn describe(text: &str) -> PyErr {
     PySystemError::new_err(format!("{}a Rust function panicked{place}; this is a bug: {text}", library()))
 }
 
-/// The library's name and a colon, once [`init`] has heard it.
+/// The library's name and a colon, set by [`init`].
 fn library() -> String {
     LIBRARY.get().map_or(String::new(), |library| format!("{library}: "))
 }

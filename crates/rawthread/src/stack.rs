@@ -26,7 +26,7 @@ pub fn is_stack_short() -> bool {
     (&raw const here as usize) < limit
 }
 
-/// Where the reserve of the calling thread's stack begins; None where the system does not tell.
+/// Where the reserve of the calling thread's stack begins; None where the system does not report it.
 #[cold]
 fn stack_limit() -> Option<usize> {
     // SAFETY: zeroed is a valid place for the attributes, which are filled in, asked and destroyed; all pointers are valid.

@@ -145,7 +145,7 @@ fn everything_else_goes_on_under_a_new_instance() {
     only(&mut driver, datagram);
     once_peer.write_all(b"x").unwrap();
     only(&mut driver, one);
-    assert!(!sees(&mut driver), "it was to be told once");
+    assert!(!sees(&mut driver), "it was to be reported once");
     let _first = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     only(&mut driver, accepting);
     let _second = std::net::TcpStream::connect(shared.local_addr().unwrap()).unwrap();

@@ -32,7 +32,7 @@ pub(super) fn describe_callback(py: Python<'_>, handle: &Handle) -> PyResult<Opt
     text.extract().map(Some)
 }
 
-/// Tells the loop's exception handler what a callback raised.
+/// Reports a callback's error to the loop's exception handler.
 #[cold]
 pub fn report(event_loop: &Bound<'_, EventLoop>, handle: &HandleRef, error: PyErr) -> OrFatal {
     let py = event_loop.py();

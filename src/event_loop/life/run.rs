@@ -88,7 +88,7 @@ impl<'a, 'py> Surroundings<'a, 'py> {
             Self { on, signals: None, bound_before: None, asyncgen_hooks: None, changed: true };
         match surroundings.change() {
             Ok(()) => Ok(surroundings),
-            // The first error is the one to tell; dropping takes back.
+            // The first error is the one to report; the guard's drop restores the rest.
             Err(error) => Err(error),
         }
     }

@@ -18,7 +18,7 @@ pub enum Post {
     Finished(Finish),
 }
 
-/// Tells the loop of finished work: run on the loop's thread, inside a run. Made by a thread that never attaches, so it
+/// Reports finished work to the loop: run on the loop's thread, inside a run. Made by a thread that never attaches, so it
 /// carries plain Rust data; the Python objects that wait for it are found through a [`PendingKey`](crate::event_loop::core::PendingKey).
 pub type Finish = Box<dyn FnOnce(OnLoop<'_, '_>) -> OrFatal + Send>;
 
@@ -29,7 +29,7 @@ struct Letter {
     post: Post,
 }
 
-// SAFETY: a record's reference, or the letter's box, is away as long as its link is; the tag tells which of the two it was.
+// SAFETY: a record's reference, or the letter's box, is away as long as its link is; the tag shows which of the two it was.
 unsafe impl Linked for Post {
     #[inline]
     fn into_link(self) -> NonNull<Link> {
