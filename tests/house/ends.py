@@ -1,7 +1,7 @@
-"""Every way to end a transport of each kind, with everything that goes wrong, for `test_ends`; run with a kind's name, it tells that kind's.
+"""Every way to end a transport of each kind, with everything that goes wrong, for `test_ends`; run with a kind's name, it prints that kind's cases.
 
-A case is driven turn by turn, so that it cannot hang: it ends after so many turns, whatever has become of the transport. What was seen
-is words only: an error or a context that was kept would keep the protocol, which is to go.
+A case is driven turn by turn, so that it cannot hang: it ends after a bounded number of turns, whatever happens to the transport. The record
+has only text: an error or a context in it would keep the protocol alive, which must be freed.
 """
 
 import asyncio
@@ -31,10 +31,10 @@ from tokioloop.tls import ClientConfig
 CERTIFICATES = Path(__file__).parents[1] / "certificates"
 #: More than a socket or a pipe takes.
 LARGE = bytes(1 << 22)
-#: So many turns are made at once; if that was not enough, so many more wait a moment for the kernel.
+#: This many turns are made without waiting; if that is not enough, further ones wait a moment for the kernel.
 TURNS, PATIENT_TURNS = 60, 500
 MOMENT = 0.01
-#: So many turns after a callback failed its transport has ended, or does not for that.
+#: This many turns after a callback failed, its transport has ended, or will not end because of it.
 AFTER_A_CALLBACK = 5
 
 CALLBACKS = ("data_received", "eof_received", "get_buffer", "buffer_updated", "datagram_received")
@@ -43,9 +43,9 @@ FLOW = ("pause_writing", "resume_writing")
 
 @dataclasses.dataclass
 class Seen:
-    """What can be told of a case from outside, in words."""
+    """The observations of a case, as text."""
 
-    #: The calls of the protocol; "-" where the end that was tried was none, so that the test ends the transport.
+    #: The calls of the protocol; "-" where the attempt did not end the transport, so that the test ends it.
     calls: list[str] = dataclasses.field(default_factory=list)
     reports: list[str] = dataclasses.field(default_factory=list)
     logged: list[str] = dataclasses.field(default_factory=list)
@@ -53,10 +53,10 @@ class Seen:
     #: Errors that left the run.
     left: list[str] = dataclasses.field(default_factory=list)
     warnings: list[str] = dataclasses.field(default_factory=list)
-    #: Whether the end came in a turn of its own: after what was scheduled before it began.
+    #: Whether the end came in a turn of its own: after callbacks that were scheduled before it began.
     turn: str = ""
     descriptor: str = ""
-    #: Whether the transport, kept by the test, has let go of its protocol, and the loop of the transport.
+    #: Whether the transport, kept by the test, has released its protocol, and the loop the transport.
     protocol: str = ""
     transport: str = ""
     #: Whether a server that is closed still waits for the connection.
@@ -64,7 +64,7 @@ class Seen:
 
 
 class Story:
-    """What protocols do in a case, and what they have seen. Refers to none of them."""
+    """The protocols' orders in a case, and their records. Refers to no protocol."""
 
     def __init__(self, loop: Any) -> None:
         self.loop = loop
@@ -75,7 +75,7 @@ class Story:
         self.made: list[Any] = []
 
     def mark(self) -> None:
-        """What ends later, in a turn of its own, comes after what is scheduled here."""
+        """An end in a turn of its own comes after the callback scheduled here."""
         self.marks += 1
         self.loop.call_soon(self._marked)
 
@@ -182,16 +182,16 @@ def reset(sock: socket.socket) -> None:
 
 
 class Kind:
-    """A transport on one end of a connection, and what the other end does. One object for each case."""
+    """A transport on one end of a connection, and the other end's actions. One object for each case."""
 
     protocol: type[Told] = Stream
     buffered: type[Told] | None = Buffered
     server: Any = None
     #: Ways that this kind does not have.
     without: tuple[str, ...] = ("datagram_received",)
-    #: What cannot go wrong here.
+    #: Faults that can't happen here.
     never: tuple[str, ...] = ()
-    #: Ways on which what waits is sent first.
+    #: Ways to end that send waiting data first.
     draining: tuple[str, ...] = ("close", "eof", "resume_writing")
     engine: str | None = None
 
@@ -199,7 +199,7 @@ class Kind:
     far: Any
 
     def connect(self, loop: Any, factory: Callable[[], Told]) -> Any:
-        """Begin; the result is a coroutine whose result begins with the transport, or None where it comes otherwise."""
+        """Begin; returns a coroutine whose result begins with the transport, or None where the transport comes in another way."""
         raise NotImplementedError
 
     def descriptor(self, transport: Any) -> int:
@@ -232,7 +232,7 @@ class Kind:
         return True
 
     def pump(self) -> None:
-        """The peer takes in what there is."""
+        """The peer reads all that has come."""
         if self.far.fileno() >= 0:
             with contextlib.suppress(OSError):
                 while self.far.recv(1 << 20):
@@ -266,7 +266,7 @@ class Unix(Tcp):
     family = int(socket.AF_UNIX)
 
     def reset(self) -> None:
-        # A close while something is unread is one.
+        # Closing with unread data resets the connection.
         with contextlib.suppress(BlockingIOError):
             self.near.send(b"unread")
         self.far.close()
@@ -320,7 +320,7 @@ class ReadPipe(Kind):
 
 
 class WritePipe(ReadPipe):
-    # The loop watches whether somebody reads, so that it keeps the transport.
+    # The loop watches whether the pipe has a reader, so it keeps the transport.
     stop = Kind.stop
     without = ("datagram_received", "data_received", "eof_received", "reset", "collected")
     never = ()
@@ -345,7 +345,7 @@ class WritePipe(ReadPipe):
 class Datagram(Kind):
     protocol = Datagrams
     buffered = None
-    # Nothing keeps a loop from keeping one, but the loop's end.
+    # A loop keeps one until the loop's end.
     without = ("data_received", "eof_received", "get_buffer", "buffer_updated", "eof", "reset", "collected")
     draining = (*Kind.draining, "write_error")
 
@@ -423,7 +423,7 @@ class Tls(Tcp):
         with contextlib.suppress(ssl.SSLError):
             while self.object.read(1 << 16):
                 pass
-            # The other side's goodbye: this is ours.
+            # The other side's close_notify: this is ours.
             self.object.unwrap()
         self._flush()
 
@@ -457,7 +457,7 @@ KINDS: dict[str, type[Kind]] = {
     "tls rustls": TlsRustls,
 }
 WAYS = ("close", "abort", "eof", "reset", *CALLBACKS, "write_error", *FLOW, "collected", "loop closed")
-#: What goes wrong meanwhile.
+#: Faults meanwhile.
 TROUBLES = ("nothing", "connection_lost", "handler", "close", "flow", "interrupt")
 
 
@@ -489,7 +489,7 @@ def turn(story: Story, *, wait: bool = False) -> None:
 
 
 def turns(story: Story, kind: Kind, over: Callable[[], bool], *, pump: bool = True) -> bool:
-    """Make turns until it is over; whether that came. With *pump* the peer takes in what there is."""
+    """Make turns until it is over; returns whether it is. With *pump* the peer reads all that has come."""
     for count in range(TURNS + PATIENT_TURNS):
         if over():
             return True
@@ -512,7 +512,7 @@ def _made(story: Story, kind: Kind, factory: Callable[[], Told]) -> Any:
 
 
 def _act(story: Story, kind: Kind, way: str, transport: Any) -> None:
-    """What begins the end. In a callback of the loop."""
+    """The action that begins the end. In a callback of the loop."""
     story.mark()
     if way in ("close", "abort"):
         getattr(transport, way)()
@@ -530,7 +530,7 @@ def _act(story: Story, kind: Kind, way: str, transport: Any) -> None:
 
 
 def _end(story: Story, kind: Kind, way: str, trouble: str, transport: Any) -> None:
-    """Have the transport end that way, and the trouble with it."""
+    """End the transport in that way, with that fault."""
     seen, loop = story.seen, story.loop
     error = KeyboardInterrupt if trouble == "interrupt" else ValueError
     if way in CALLBACKS or way in FLOW:
@@ -566,7 +566,7 @@ def _end(story: Story, kind: Kind, way: str, trouble: str, transport: Any) -> No
         story.raises.pop(way, None)
         kind.stop(transport)
         turns(story, kind, lost, pump=False)
-    # For what comes twice, or late.
+    # For calls that come twice, or late.
     for _ in range(3):
         turn(story)
 
@@ -581,7 +581,7 @@ def _is_open(number: int) -> bool:
 
 @contextlib.contextmanager
 def _watched(story: Story) -> Iterator[None]:
-    """What goes past the exception handler."""
+    """Errors that bypass the exception handler."""
     seen = story.seen
 
     class Logged(logging.Handler):
@@ -612,7 +612,7 @@ def _gone(reference: weakref.ref[Any]) -> str:
 
 
 def _look_at_descriptor(story: Story, number: int) -> None:
-    """Whether it was closed, and is not closed again: by then the number is another's."""
+    """Whether it was closed, and is not closed again: by then the number may be reused."""
     if _is_open(number):
         story.seen.descriptor = "open"
         return
@@ -684,7 +684,7 @@ def told(make_loop: Callable[[], Any], name: str, way: str, trouble: str) -> See
 
 
 def main(name: str) -> None:
-    """Make all cases of a kind, on asyncio's loop and on ours, and print what was seen."""
+    """Make all cases of a kind, on asyncio's loop and on ours, and print the observations."""
     faulthandler.dump_traceback_later(120, exit=True)
     for kind, way, trouble in cases():
         if kind == name:

@@ -1,4 +1,4 @@
-"""Every way to end a transport, of every kind, with everything that may go wrong meanwhile: once, whole, and as on asyncio's own loop.
+"""Every way to end a transport, of every kind, with every fault meanwhile: once, completely, and as on asyncio's own loop.
 
 The cases of a kind are made in a process of its own, which cannot hang.
 """
@@ -23,7 +23,7 @@ type Seen = dict[str, Any]
 
 @functools.cache
 def told(kind: str) -> dict[tuple[str, str], tuple[Seen, Seen]]:
-    """What was seen of asyncio's loop and of ours, for each way and trouble."""
+    """The observations of asyncio's loop and of ours, for each way and fault."""
     command = [sys.executable, "-X", "faulthandler", "-m", "tests.house.ends", kind]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
     assert (done.returncode, done.stderr) == (0, "")
@@ -45,7 +45,7 @@ def test_it_ends_once_and_whole(kind: str, way: str) -> None:
         assert "kept" not in (ours["protocol"], ours["transport"]), trouble
         if kind == "accepted" and way != "loop closed":
             assert ours["server"] == "closed", trouble
-        # As asyncio: a pipe's protocol hears of the end of the data, then of the pipe's, in one turn.
+        # As on asyncio: a pipe's protocol gets the end of the data, then the pipe's, in one turn.
         if not collected and not (kind == "read pipe" and way in ("eof", "eof_received")):
             assert ours["turn"] == "own", trouble
         assert ours["warnings"] == ["unclosed"] * collected * (2 if kind.startswith("tls") else 1) or (
@@ -65,10 +65,10 @@ def test_it_is_told_as_by_asyncio(kind: str, way: str) -> None:
 
 
 def expected(case: tuple[str, str, str], what: str, theirs: list[str]) -> list[str]:
-    """What ours is to show, where asyncio's loop shows this: the differences, each with its reason."""
+    """The expected observations of ours, given asyncio's: the differences, each with its reason."""
     kind, way, _ = case
     if what == "calls" and way == "close" and kind.startswith("tls"):
-        # asyncio tells of the peer's answer to our goodbye; a transport of ours delivers nothing after close().
+        # asyncio reports the peer's answer to our close_notify; a transport of ours delivers nothing after close().
         theirs = [call for call in theirs if call != "eof_received"]
     if what == "reports":
         if way in ("data_received", "datagram_received") and kind in ("read pipe", "datagram"):
@@ -86,13 +86,13 @@ def expected(case: tuple[str, str, str], what: str, theirs: list[str]) -> list[s
 
 
 def same(case: tuple[str, str, str], what: str, told: list[str]) -> list[str]:
-    """What does not depend on what the kernel says first: whether the peer reads, or that it is gone."""
+    """The observations that do not depend on the order of the kernel's reports: whether the peer reads, or has left."""
     kind, _, trouble = case
     # Of writing, and of reading.
     gone = re.compile(r"(BrokenPipe|ConnectionReset)Error\([^)]*\)")
     told = [gone.sub("gone", text) for text in told]
     if kind.startswith("tls"):
-        # asyncio counts what it has encrypted too, and tells more often how writing goes.
+        # asyncio counts encrypted bytes too, and pauses and resumes more often.
         told = [text for text in told if not any(name in text for name in FLOW)]
     return sorted(told) if trouble == "flow" and what in ("calls", "reports") else told
 

@@ -91,7 +91,7 @@ def test_a_callback_of_a_buffered_protocol_fails(loop, run, link, contexts, wher
         protocol = FailingBuffer(where, error)
         _, far = await link(protocol)
         far.send(b"x")
-        # Not to its end: what nobody has read resets the connection.
+        # Not to its end: unread data resets the connection.
         assert await receive_exactly(far, len(WRITTEN)) == WRITTEN
         assert await protocol.ended is error
 

@@ -1,5 +1,5 @@
-"""What was written over TLS before a connection ends is sent, however it ends; and errors of the network are nobody's but the
-protocol's."""
+"""Data written over TLS before a connection ends is sent, however it ends; and only the protocol gets errors of
+the network."""
 
 import asyncio
 import contextlib

@@ -45,7 +45,7 @@ fn description() -> Description {
             raw::fast_keywords(c"get_extra_info", get_extra_info, c"get_extra_info($self, name, default=None)\n--\n\nWhat is known of the socket. Any thread."),
             raw::no_args(c"get_write_buffer_size", get_write_buffer_size, c"Bytes waiting to be sent, and 8 for each datagram. Any thread."),
             raw::no_args(c"get_write_buffer_limits", get_write_buffer_limits, c"(low, high) in bytes. Any thread."),
-            raw::fast_keywords(c"set_write_buffer_limits", set_write_buffer_limits, c"set_write_buffer_limits($self, high=None, low=None)\n--\n\nWhen the protocol is told to pause and resume writing, in bytes."),
+            raw::fast_keywords(c"set_write_buffer_limits", set_write_buffer_limits, c"set_write_buffer_limits($self, high=None, low=None)\n--\n\nWhen pause_writing() and resume_writing() are called, in bytes."),
             raw::one_arg(c"_call_connection_lost", call_connection_lost, c"The scheduled end."),
             raw::no_args(c"_deliver", deliver, c"What came in and had to wait for its turn."),
             raw::one_arg(c"_start", start, c"The scheduled beginning."),

@@ -102,10 +102,10 @@ impl<'py> Transport<'_, 'py> {
         both(sent, turn::schedule(py, event_loop.get(), handle), self.object)
     }
 
-    /// The scheduled end: tells the protocol, closes the socket.
+    /// The scheduled end: calls connection_lost(), closes the socket.
     pub(super) fn connection_lost(self, error: &Bound<'py, PyAny>) -> PyResult<()> {
         let py = self.py();
-        // Until the protocol was told, the socket is open: asyncio's order.
+        // Until connection_lost() was called, the socket is open: asyncio's order.
         if self.with(|state| state.phase)? == Phase::Closed || self.fd().is_none() {
             return Ok(());
         }

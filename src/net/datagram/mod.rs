@@ -189,7 +189,7 @@ impl<'a, 'py> Transport<'a, 'py> {
         self.with(|state| state.context.clone_ref(py))
     }
 
-    /// Tells the driver what to do with what arrives.
+    /// Sets the driver's orders for arriving data.
     fn apply_read_mode(self) -> PyResult<()> {
         let (token, mode) = self.with(|state| (state.token, state.read_mode()))?;
         match token {

@@ -165,7 +165,7 @@ impl<'py> Transport<'_, 'py> {
         Ok(self.reported(result, "datagram_received")?)
     }
 
-    /// Tells the protocol of an error that does not end the transport; what that raises is returned.
+    /// Calls error_received() for an error that does not end the transport; returns the callback's error.
     pub(super) fn error_received(self, error: PyErr) -> PyResult<()> {
         let py = self.py();
         let protocol = self.protocol();

@@ -330,7 +330,7 @@ impl<'py> Transport<'_, 'py> {
         }
         let (change, empty, draining) = self.with(|state| {
             let change = state.shrunk();
-            // As asyncio: of a transport that has ended on the way the protocol hears no more but that.
+            // As asyncio: once a transport has ended on the way, its protocol gets only that.
             let over = matches!(state.phase, Phase::Lost | Phase::Closed);
             (
                 if over { FlowChange::None } else { change },
@@ -384,7 +384,7 @@ impl<'py> Transport<'_, 'py> {
         Ok(flushed)
     }
 
-    /// Sends the first one through Python's socket; false when the kernel refuses. With what came of telling the protocol.
+    /// Sends the first one through Python's socket; false when the kernel refuses. Also returns the result of the protocol's callback.
     fn flush_by_python(self, datagram: Outgoing) -> PyResult<(bool, PyResult<()>)> {
         let py = self.py();
         let To::Python(to) = &datagram.to else { return Ok((true, Ok(()))) };
@@ -406,7 +406,7 @@ impl<'py> Transport<'_, 'py> {
         Ok((true, self.reported(told, "error_received").map_err(PyErr::from)))
     }
 
-    /// Tells the protocol to pause or resume sending.
+    /// Calls pause_writing() or resume_writing().
     pub(super) fn tell(self, change: FlowChange) -> PyResult<()> {
         let (name, message) = match change {
             FlowChange::None => return Ok(()),

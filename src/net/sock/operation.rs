@@ -104,7 +104,7 @@ impl Operation {
     }
 
     /// Whether it waits only after the kernel has refused it, and for no more than that the kernel takes it again: a change
-    /// of readiness is all that it has to hear of.
+    /// of readiness is all that it needs.
     pub fn waits_for_edges(&self) -> bool {
         match self {
             Operation::Receive { .. }

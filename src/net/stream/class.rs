@@ -52,7 +52,7 @@ fn of_sockets() -> Vec<ffi::PyGetSetDef> {
     vec![
         raw::getter(c"_start_tls_compatible", raw::get_true, c"True: TLS may run over it."),
         raw::getter(c"_sendfile_compatible", get_sendfile_mode, c"asyncio's mark for: by the kernel."),
-        raw::getter(c"_protocol_paused", protocol_paused, c"Whether the protocol was told to pause writing."),
+        raw::getter(c"_protocol_paused", protocol_paused, c"Whether pause_writing() was called last."),
     ]
 }
 
@@ -102,7 +102,7 @@ fn writing() -> Vec<ffi::PyMethodDef> {
             raw::no_args(c"abort", abort, c"Close at once; what is queued is lost."),
             raw::no_args(c"get_write_buffer_size", get_write_buffer_size, c"Bytes waiting to be sent. Any thread."),
             raw::no_args(c"get_write_buffer_limits", get_write_buffer_limits, c"(low, high) in bytes. Any thread."),
-            raw::fast_keywords(c"set_write_buffer_limits", set_write_buffer_limits, c"set_write_buffer_limits($self, high=None, low=None)\n--\n\nWhen the protocol is told to pause and resume writing, in bytes."),
+            raw::fast_keywords(c"set_write_buffer_limits", set_write_buffer_limits, c"set_write_buffer_limits($self, high=None, low=None)\n--\n\nWhen pause_writing() and resume_writing() are called, in bytes."),
     ]
 }
 
@@ -120,7 +120,7 @@ pub fn is_stream(object: &Bound<'_, PyAny>) -> bool {
     CLASS.is_type_of(object.as_ptr())
 }
 
-/// Whether an object is a stream transport of ours whose peer's end was told to its protocol. On the loop's thread.
+/// Whether an object is a stream transport of ours whose protocol has got the peer's end. On the loop's thread.
 pub fn has_ended(object: &Bound<'_, PyAny>) -> PyResult<bool> {
     if is_stream(object) { Transport::new(object).with(|stream| stream.eof_received) } else { Ok(false) }
 }

@@ -107,7 +107,7 @@ impl<'py> Transport<'_, 'py> {
         both(flushed, turn::schedule(py, event_loop.get(), handle), self.object)
     }
 
-    /// The scheduled end: tells the protocol, closes the socket or pipe, tells the server.
+    /// The scheduled end: calls connection_lost(), closes the socket or pipe, notifies the server.
     pub(super) fn connection_lost(self, error: &Bound<'py, PyAny>) -> PyResult<()> {
         let py = self.py();
         if self.with(|stream| std::mem::replace(&mut stream.phase, Phase::Closed))? == Phase::Closed {

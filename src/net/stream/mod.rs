@@ -166,7 +166,7 @@ pub struct Stream {
     written_in: u64,
     /// Later writes of the same turn wait for its end in the queue, to be sent together.
     held: bool,
-    /// The peer has ended its direction, and the protocol was told.
+    /// The peer has ended its direction, and the protocol has got eof_received().
     eof_received: bool,
     /// Writes since the connection was lost.
     lost_writes: u32,
@@ -259,7 +259,7 @@ impl<'a, 'py> Transport<'a, 'py> {
         context::run(self.py(), &self.context()?, call)
     }
 
-    /// Tells the driver what to do with arriving bytes.
+    /// Sets the driver's orders for arriving bytes.
     fn apply_read_mode(self) -> PyResult<()> {
         let (token, mode) = self.with(|stream| (stream.token, stream.read_mode()))?;
         match token {

@@ -2,7 +2,7 @@
 //!
 //! They share queue, flow control and end with sockets. Rules of their own: what `data_received` raises is reported and reading
 //! goes on; the end of the data closes the transport, whatever `eof_received` says; half-closing is closing; and a write
-//! end hears that its reader is gone without writing.
+//! end notices without writing that its reader is gone.
 
 use std::sync::atomic::Ordering;
 
@@ -22,7 +22,7 @@ use crate::sys::detached::detached;
 use crate::sys::pipe;
 
 impl<'py> Transport<'_, 'py> {
-    /// The other end writes no more: the protocol is told, then the transport ends.
+    /// The other end writes no more: the protocol gets eof_received(), then the transport ends.
     pub(super) fn end_of_pipe(self) -> PyResult<()> {
         let py = self.py();
         self.log_closed_by_peer()?;

@@ -277,7 +277,7 @@ impl<'py> Transport<'_, 'py> {
         self.queued(false)
     }
 
-    /// Something was put into the queue: sends it where there is reason to, and tells the protocol when there is much.
+    /// Something was put into the queue: sends it where there is reason to, and calls pause_writing() above the high mark.
     fn queued(self, flush_now: bool) -> PyResult<()> {
         let full = self.with(|stream| {
             stream.publish_size();
@@ -434,13 +434,13 @@ impl<'py> Transport<'_, 'py> {
         let Some(fd) = self.fd() else { return Ok(()) };
         match sys::socket::shutdown_write(fd) {
             Ok(()) => Ok(()),
-            // The peer is gone already; reading will tell.
+            // The peer is gone already; reading will show that.
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
             Err(error) => Err(os_error(error)),
         }
     }
 
-    /// Tells the protocol to pause or resume writing.
+    /// Calls pause_writing() or resume_writing().
     pub(super) fn tell(self, change: FlowChange) -> PyResult<()> {
         let (name, message) = match change {
             FlowChange::None => return Ok(()),

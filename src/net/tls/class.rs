@@ -44,7 +44,7 @@ fn description() -> Description {
             raw::fast_keywords(c"get_extra_info", get_extra_info, c"get_extra_info($self, name, default=None)\n--\n\nWhat is known of the connection. Any thread."),
             raw::no_args(c"get_write_buffer_size", get_write_buffer_size, c"Bytes waiting to be encrypted. Any thread."),
             raw::no_args(c"get_write_buffer_limits", get_write_buffer_limits, c"(low, high) in bytes. Any thread."),
-            raw::fast_keywords(c"set_write_buffer_limits", set_write_buffer_limits, c"set_write_buffer_limits($self, high=None, low=None)\n--\n\nWhen the protocol is told to pause and resume writing, in bytes."),
+            raw::fast_keywords(c"set_write_buffer_limits", set_write_buffer_limits, c"set_write_buffer_limits($self, high=None, low=None)\n--\n\nWhen pause_writing() and resume_writing() are called, in bytes."),
             // The protocol's side.
             raw::one_arg(c"connection_made", connection_made, c"Begin the handshake over a connected transport."),
             raw::one_arg(c"data_received", data_received, c"Take ciphertext."),
@@ -63,7 +63,7 @@ fn description() -> Description {
             raw::getter(c"_loop", get_loop, c"The loop."),
             raw::getter(c"_ssl_protocol", get_self, c"asyncio's name for the protocol's side: this object."),
             raw::getter(c"_start_tls_compatible", raw::get_true, c"True: TLS may run over TLS."),
-            raw::getter(c"_protocol_paused", protocol_paused, c"Whether the protocol was told to pause writing."),
+            raw::getter(c"_protocol_paused", protocol_paused, c"Whether pause_writing() was called last."),
             raw::getter(c"_sendfile_compatible", get_sendfile_mode, c"asyncio's mark for: by reading and writing."),
         ],
     }

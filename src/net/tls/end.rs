@@ -119,7 +119,7 @@ impl<'py> TlsTransport<'_, 'py> {
         Ok(())
     }
 
-    /// Tells the protocol that no more data will come.
+    /// Calls eof_received().
     fn tell_eof(self) -> PyResult<()> {
         let py = self.py();
         let tell = self.with(|tls| {

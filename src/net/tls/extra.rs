@@ -1,4 +1,4 @@
-//! `get_extra_info`: of the TLS connection what the `ssl.SSLObject` tells, all else from the transport below.
+//! `get_extra_info`: the facts of the TLS connection from the `ssl.SSLObject`, all else from the transport below.
 
 use pyo3::prelude::*;
 

@@ -39,7 +39,7 @@ impl<'py> TlsTransport<'_, 'py> {
         self.set_timer(timeout, "_handshake_timed_out")?;
         // What was taken in before (`start_tls`), or nothing.
         self.received(&[])?;
-        // The end of a stream is told once, to the protocol it then had.
+        // The end of a stream is reported once, to its protocol at that time.
         if stream::has_ended(below)? && self.with(|tls| tls.phase == Phase::Handshake)? {
             self.eof_below()?;
         }

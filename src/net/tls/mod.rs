@@ -67,7 +67,7 @@ enum Phase {
     Over,
 }
 
-/// What the protocol was told.
+/// How far the protocol's callbacks have come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Told {
     Nothing,

@@ -168,7 +168,7 @@ impl<'py> TlsTransport<'_, 'py> {
         if full { Ok(()) } else { self.flush() }
     }
 
-    /// Tells the protocol to pause or resume writing.
+    /// Calls pause_writing() or resume_writing().
     fn tell(self, change: FlowChange, caller: Caller) -> PyResult<()> {
         let (name, message) = match change {
             FlowChange::None => return Ok(()),

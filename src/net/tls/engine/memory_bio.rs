@@ -19,7 +19,7 @@ pub struct MemoryBio {
     failed: Option<Owned>,
 }
 
-/// Tells "needs input" from an error.
+/// Distinguishes "needs input" from an error.
 pub fn pending(py: Python<'_>, result: PyResult<()>) -> PyResult<Handshake> {
     match result {
         Ok(()) => Ok(Handshake::Done),
@@ -33,7 +33,7 @@ pub fn wants_input(py: Python<'_>, error: &PyErr) -> PyResult<bool> {
         || error.is_instance(py, imports::ssl_want_write(py)?))
 }
 
-/// Whether an error says that the peer closed, when this side has too.
+/// Whether an error means that the peer closed, when this side has too.
 pub fn is_goodbye(py: Python<'_>, error: &PyErr) -> bool {
     imports::ssl_zero_return(py).is_ok_and(|class| error.is_instance(py, class))
 }

@@ -31,7 +31,7 @@ impl Facts {
 
 /// A TLS connection made with a configuration of tokioloop.tls; what get_extra_info("ssl_object") gives.
 ///
-/// It tells what an ssl.SSLObject tells, from any thread, also after the connection is lost. It does no I/O.
+/// It has the facts of an ssl.SSLObject, for any thread, even after the connection is lost. It does no I/O.
 #[pyclass(frozen, module = "tokioloop.tls")]
 pub struct Connection {
     /// The configuration it was made with.

@@ -152,7 +152,7 @@ impl<S: Session> Rustls<S> {
         let mut write = Some(write);
         let mut done = 0;
         loop {
-            // After a failure only what tells the peer of it.
+            // After a failure only the alert for the peer.
             if matches!(self.end, Some(End::Failed(_))) && !self.session.wants_write() {
                 break;
             }
