@@ -9,8 +9,8 @@ use pyo3::types::PyTuple;
 
 use crate::driver::{Completion, Driver, Interest, Token};
 use crate::event_loop::EventLoop;
-use crate::event_loop::door::OnLoop;
-use crate::event_loop::endpoint::{Endpoint, Native, with_driver};
+use crate::event_loop::door::{self, OnLoop};
+use crate::event_loop::endpoint::{Endpoint, Native};
 use crate::event_loop::handle::HandleRef;
 use crate::event_loop::report::{OrReport, Report};
 use crate::event_loop::turn;
@@ -57,18 +57,17 @@ fn watch(driver: &mut Driver<Endpoint>, child: Child) -> Result<(), (io::Error, 
 }
 
 fn dispatch(on: OnLoop<'_, '_>, token: Token, _: Completion) -> OrFatal {
-    let event_loop = on.event_loop();
     let report = || Report::new("Exception at a child's end");
-    match ended(event_loop, token).or_report(event_loop, report)? {
+    match ended(on, token).or_report(on.event_loop(), report)? {
         Some(Some(handle)) => turn::run_handle(on, &handle),
         _ => Ok(()),
     }
 }
 
 /// What to call, if the child has ended.
-fn ended(event_loop: &Bound<'_, EventLoop>, token: Token) -> PyResult<Option<HandleRef>> {
-    let py = event_loop.py();
-    let reaped = with_driver(event_loop, |driver| {
+fn ended(on: OnLoop<'_, '_>, token: Token) -> PyResult<Option<HandleRef>> {
+    let (py, event_loop) = (on.py(), on.event_loop());
+    let reaped = on.driver(|driver| {
         let child: &Child = driver.data(token)?.state()?;
         Some(process::reap(&child.descriptor))
     })?;
@@ -77,7 +76,7 @@ fn ended(event_loop: &Bound<'_, EventLoop>, token: Token) -> PyResult<Option<Han
         Some(Ok(Some(code))) => Some(code),
         Some(Ok(None)) => {
             // Registered already, so nothing can be wanting.
-            let _ = with_driver(event_loop, |driver| driver.watch(token, ONCE))?;
+            let _ = on.driver(|driver| driver.watch(token, ONCE))?;
             return Ok(None);
         }
         Some(Err(error)) => {
@@ -85,7 +84,7 @@ fn ended(event_loop: &Bound<'_, EventLoop>, token: Token) -> PyResult<Option<Han
             None
         }
     };
-    let taken = with_driver(event_loop, |driver| {
+    let taken = on.driver(|driver| {
         let child: &Child = driver.data(token)?.state()?;
         let (callback, context) = (child.callback.clone_ref(py), child.context.clone_ref(py));
         Some((child.pid, callback, context, driver.deregister(token)))
@@ -112,7 +111,8 @@ impl EventLoop {
         let descriptor = Arc::new(process::open(pid).or_os_error()?);
         let shared = ChildDescriptor(descriptor.clone());
         let child = Child { descriptor, pid, callback: callback.into(), context: context::copy_current(py)? };
-        with_driver(slf, |driver| watch(driver, child))?.map_err(|(error, _endpoint)| os_error(error))?;
+        let inside = door::enter(slf)?;
+        inside.on().driver(|driver| watch(driver, child))?.map_err(|(error, _endpoint)| os_error(error))?;
         Ok(shared)
     }
 }

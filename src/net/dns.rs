@@ -9,7 +9,7 @@ use pyo3::types::{PyList, PyTuple};
 use super::address;
 use crate::event_loop::EventLoop;
 use crate::event_loop::core::PendingKey;
-use crate::event_loop::door::OnLoop;
+use crate::event_loop::door::{self, OnLoop};
 use crate::event_loop::remote::Post;
 use crate::event_loop::report::{OrReport, Report};
 use crate::event_loop::task;
@@ -83,7 +83,7 @@ fn spawn<'py>(
     lp.check_open()?;
     let future = task::create_future(event_loop)?;
     let waiting = future.clone_ref(py);
-    let key = lp.with(py, |core| core.pending.insert(waiting))?;
+    let key = door::enter(event_loop)?.on().core(|core| core.pending.insert(waiting));
     let question = Question { inbox: lp.shared.inbox.clone(), key, work: Some(work) };
     // Where that fails, the question is dropped.
     let lookup = runtime::spawn_lookup(move || question.ask()).or_os_error()?;

@@ -14,8 +14,8 @@ use super::tls;
 use super::watch;
 use crate::driver::{Completion, Connection, Refused, Token};
 use crate::event_loop::EventLoop;
-use crate::event_loop::door::OnLoop;
-use crate::event_loop::endpoint::{Endpoint, Native, with_driver};
+use crate::event_loop::door::{self, OnLoop};
+use crate::event_loop::endpoint::{Endpoint, Native};
 use crate::event_loop::report::{OrReport, Report};
 use crate::py::errors::{OrOsError, os_error};
 use crate::py::fatal::OrFatal;
@@ -50,33 +50,28 @@ impl Native for Listener {
 }
 
 /// Looks at the listener behind a token.
-fn with_listener<R>(
-    event_loop: &Bound<'_, EventLoop>,
-    token: Token,
-    f: impl FnOnce(&Listener) -> R,
-) -> PyResult<Option<R>> {
-    with_driver(event_loop, |driver| driver.data(token)?.state().map(f))
+fn with_listener<R>(on: OnLoop<'_, '_>, token: Token, f: impl FnOnce(&Listener) -> R) -> Option<R> {
+    on.core(|core| core.driver.as_ref()?.data(token)?.state().map(f))
 }
 
 /// Hands a completion to the listener.
 fn dispatch(on: OnLoop<'_, '_>, token: Token, completion: Completion) -> OrFatal {
     let event_loop = on.event_loop();
     match completion {
-        Completion::Accepted(socket, peer) => accepted(event_loop, token, socket, peer),
-        Completion::AcceptFailed(error) => failed(event_loop, token, error)
+        Completion::Accepted(socket, peer) => accepted(on, token, socket, peer),
+        Completion::AcceptFailed(error) => failed(on, token, error)
             .or_report(event_loop, || Report::new("Exception at a failed accept"))
             .map(drop),
         _ => Ok(()),
     }
 }
 
-fn accepted(event_loop: &Bound<'_, EventLoop>, token: Token, socket: Connection, peer: SockAddr) -> OrFatal {
-    let py = event_loop.py();
-    let found = with_listener(event_loop, token, |listener| match &listener.accepts {
+fn accepted(on: OnLoop<'_, '_>, token: Token, socket: Connection, peer: SockAddr) -> OrFatal {
+    let (py, event_loop) = (on.py(), on.event_loop());
+    let found = with_listener(on, token, |listener| match &listener.accepts {
         Accepts::Here(terms) => Accepts::Here(terms.clone_ref(py)),
         Accepts::Balanced(balance) => Accepts::Balanced(balance.clone_ref(py)),
     });
-    let found = found.or_report(event_loop, || Report::new("Exception in accept"))?.flatten();
     tracing::debug!(fd = socket.as_raw_fd(), "accepted");
     match found {
         Some(Accepts::Here(terms)) => connection::begin(event_loop, terms, socket, peer, &mut None),
@@ -86,12 +81,11 @@ fn accepted(event_loop: &Bound<'_, EventLoop>, token: Token, socket: Connection,
 }
 
 /// Out of descriptors or memory: reports that once, and accepts again after a pause. Open connections continue.
-fn failed(event_loop: &Bound<'_, EventLoop>, token: Token, error: io::Error) -> PyResult<()> {
-    let py = event_loop.py();
-    let found = with_listener(event_loop, token, |listener| {
-        (listener.sock.clone_ref(py), listener.context.clone_ref(py))
-    });
-    let Some((sock, context)) = found? else { return Ok(()) };
+fn failed(on: OnLoop<'_, '_>, token: Token, error: io::Error) -> PyResult<()> {
+    let (py, event_loop) = (on.py(), on.event_loop());
+    let found =
+        with_listener(on, token, |listener| (listener.sock.clone_ref(py), listener.context.clone_ref(py)));
+    let Some((sock, context)) = found else { return Ok(()) };
     tracing::debug!(%error, "accept failed");
     let code = error.raw_os_error().unwrap_or(0);
     let exhausted = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM].contains(&code);
@@ -103,23 +97,20 @@ fn failed(event_loop: &Bound<'_, EventLoop>, token: Token, error: io::Error) -> 
         // First, so that accepting resumes even if the report raises.
         let callback = event_loop.getattr("_resume_accept")?;
         event_loop.call_method1("call_later", (RETRY_DELAY, callback, sock.bind(py)))?;
-        Ok(report.send(event_loop)?)
+        Ok(on.report(report)?)
     })
 }
 
 /// The token of a listening socket that accepts.
-fn listening(event_loop: &Bound<'_, EventLoop>, sock: &Bound<'_, PyAny>) -> PyResult<Option<Token>> {
+fn listening(on: OnLoop<'_, '_>, sock: &Bound<'_, PyAny>) -> PyResult<Option<Token>> {
     // What has no descriptor never accepted.
     let Ok(fd) = sock.call_method0("fileno")?.extract::<RawFd>() else { return Ok(None) };
-    if event_loop.get().shared.is_closed() {
-        return Ok(None);
-    }
-    event_loop.get().with(event_loop.py(), |core| {
+    Ok(on.core(|core| {
         let driver = core.driver.as_ref()?;
         driver.token(fd).filter(|&token| {
             driver.data(token).is_some_and(|endpoint| endpoint.state::<Listener>().is_some())
         })
-    })
+    }))
 }
 
 fn listen(
@@ -133,13 +124,12 @@ fn listen(
     watch::ensure_no_transport(event_loop, fd, sock)?;
     let context = context::copy_current(event_loop.py())?;
     let endpoint = Endpoint::native(dispatch, Listener { sock: sock.into(), context, accepts });
-    with_driver(event_loop, |driver| match exclusive {
+    let inside = door::enter(event_loop)?;
+    let registered = inside.on().driver(|driver| match exclusive {
         true => driver.register_shared_listener(fd, endpoint),
         false => driver.register_listener(fd, endpoint),
-    })?
-    .map_err(Refused::into_error)
-    .or_os_error()
-    .map(drop)
+    })?;
+    registered.map_err(Refused::into_error).or_os_error().map(drop)
 }
 
 #[pymethods]
@@ -184,16 +174,24 @@ impl EventLoop {
 
     /// Stop accepting on a listening socket. It stays open.
     fn _stop_accept(slf: &Bound<'_, Self>, sock: &Bound<'_, PyAny>) -> PyResult<()> {
-        if let Some(token) = listening(slf, sock)? {
-            drop(with_driver(slf, |driver| driver.deregister(token))?);
+        if slf.get().shared.is_closed() {
+            return Ok(());
+        }
+        let inside = door::enter(slf)?;
+        if let Some(token) = listening(inside.on(), sock)? {
+            drop(inside.on().driver(|driver| driver.deregister(token))?);
         }
         Ok(())
     }
 
     /// Accept again after a pause.
     fn _resume_accept(slf: &Bound<'_, Self>, sock: &Bound<'_, PyAny>) -> PyResult<()> {
-        match listening(slf, sock)? {
-            Some(token) => with_driver(slf, |driver| driver.resume_listener(token))?.or_os_error(),
+        if slf.get().shared.is_closed() {
+            return Ok(());
+        }
+        let inside = door::enter(slf)?;
+        match listening(inside.on(), sock)? {
+            Some(token) => inside.on().driver(|driver| driver.resume_listener(token))?.or_os_error(),
             None => Ok(()),
         }
     }

@@ -14,8 +14,8 @@ use pyo3::types::PyTuple;
 
 use crate::driver::{Completion, Driver, Interest, Token};
 use crate::event_loop::EventLoop;
-use crate::event_loop::door::OnLoop;
-use crate::event_loop::endpoint::{Endpoint, Native, with_driver};
+use crate::event_loop::door::{self, OnLoop};
+use crate::event_loop::endpoint::{Endpoint, Native};
 use crate::event_loop::handle::{self, HandleRef};
 use crate::event_loop::report::{OrReport, Report};
 use crate::event_loop::{task, turn};
@@ -122,10 +122,10 @@ pub fn ensure_no_transport(
     file: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
     let py = event_loop.py();
-    let transport = event_loop.get().with(py, |core| {
+    let transport = door::enter(event_loop)?.on().core(|core| {
         let driver = core.driver.as_ref()?;
         driver.data(driver.token(fd)?)?.transport_of(py)
-    })?;
+    });
     match transport.filter(|transport| stream::closing_of(&transport.bind(py)) != Some(true)) {
         Some(transport) => Err(PyRuntimeError::new_err(format!(
             "File descriptor {} is used by transport {}",
@@ -143,17 +143,17 @@ fn watch_of(driver: &mut Driver<Endpoint>, token: Token) -> Option<&mut Watch> {
 
 /// Puts a waiter into place and returns the watch's token and the waiter that was there.
 pub fn wait(
-    event_loop: &Bound<'_, EventLoop>,
+    on: OnLoop<'_, '_>,
     fd: RawFd,
     direction: Direction,
     waiter: Waiter,
 ) -> PyResult<(Token, Waiter)> {
-    let first = event_loop.get().with(event_loop.py(), |core| core.driver.is_none())?;
+    let first = on.core(|core| core.driver.is_none());
     if first && !crate::sys::socket::is_open(fd) {
         // The driver's own descriptor would be the next to get this number.
         return Err(os_error(std::io::Error::from_raw_os_error(libc::EBADF)));
     }
-    with_driver(event_loop, |driver| {
+    on.driver(|driver| {
         let known = driver.token(fd).filter(|&token| watch_of(driver, token).is_some());
         let token =
             known.unwrap_or_else(|| driver.register_watch(fd, Endpoint::native(dispatch, Watch::default())));
@@ -189,13 +189,8 @@ fn take(driver: &mut Driver<Endpoint>, token: Token, direction: Direction) -> Wa
 }
 
 /// Removes a `sock_*` operation that gave up waiting, if it still waits.
-pub fn forget(
-    event_loop: &Bound<'_, EventLoop>,
-    token: Token,
-    direction: Direction,
-    future: &Owned,
-) -> PyResult<()> {
-    let removed = with_driver(event_loop, |driver| {
+pub fn forget(on: OnLoop<'_, '_>, token: Token, direction: Direction, future: &Owned) -> PyResult<()> {
+    let removed = on.driver(|driver| {
         let Some(watch) = watch_of(driver, token) else { return Waiter::Nobody };
         let waits = matches!(watch.slot(direction), Waiter::Once(it) if it.as_ptr() == future.as_ptr());
         if waits { take(driver, token, direction) } else { Waiter::Nobody }
@@ -206,9 +201,8 @@ pub fn forget(
 
 /// A watched descriptor is ready.
 fn dispatch(on: OnLoop<'_, '_>, token: Token, completion: Completion) -> OrFatal {
-    let event_loop = on.event_loop();
     let Completion::Polled { readable, writable, more } = completion else { return Ok(()) };
-    if kept::dispatch(event_loop, token, readable, writable, more)? {
+    if kept::dispatch(on, token, readable, writable, more)? {
         return Ok(());
     }
     if readable {
@@ -217,7 +211,7 @@ fn dispatch(on: OnLoop<'_, '_>, token: Token, completion: Completion) -> OrFatal
     if writable {
         resume(on, token, Direction::Write)?;
     }
-    rearm(on, token).or_report(event_loop, failed).map(drop)
+    rearm(on, token).or_report(on.event_loop(), failed).map(drop)
 }
 
 /// What the loop itself could not do for a watch.
@@ -245,7 +239,7 @@ fn resume(on: OnLoop<'_, '_>, token: Token, direction: Direction) -> OrFatal {
         }
         Waiter::Callback(handle, _) => turn::run_handle(on, &handle),
         // The system call is made when the awaiting task runs again, so that a cancellation in between loses nothing.
-        Waiter::Once(future) => forget(event_loop, token, direction, &future)
+        Waiter::Once(future) => forget(on, token, direction, &future)
             .and_then(|()| task::wake(py, &future))
             .or_report(event_loop, failed)
             .map(drop),
@@ -278,11 +272,11 @@ fn add(
     let lp = event_loop.get();
     let fd = fileno(file)?;
     lp.check_open()?;
-    lp.check_thread(py)?;
+    let inside = door::enter(event_loop)?;
     ensure_no_transport(event_loop, fd, file)?;
     let handle = lp.make_handle(event_loop, callback, args, None)?;
     let kept = (!file.is_instance_of::<pyo3::types::PyInt>()).then(|| file.into());
-    let (_, former) = wait(event_loop, fd, direction, Waiter::Callback(handle, kept))?;
+    let (_, former) = wait(inside.on(), fd, direction, Waiter::Callback(handle, kept))?;
     if let Waiter::Callback(former, _file) = former {
         handle::cancel(py, &former)?;
     }
@@ -290,12 +284,8 @@ fn add(
 }
 
 /// Removes the callback that was added for a file object, whatever became of that; None if there is none.
-fn take_of_file(
-    event_loop: &Bound<'_, EventLoop>,
-    file: &Bound<'_, PyAny>,
-    direction: Direction,
-) -> PyResult<Option<Waiter>> {
-    event_loop.get().with(event_loop.py(), |core| {
+fn take_of_file(on: OnLoop<'_, '_>, file: &Bound<'_, PyAny>, direction: Direction) -> Option<Waiter> {
+    on.core(|core| {
         let driver = core.driver.as_mut()?;
         let token = driver.find(|endpoint| {
             let waiter = endpoint.state::<Watch>().map(|watch| match direction {
@@ -318,17 +308,19 @@ fn remove(
     if lp.shared.is_closed() {
         return Ok(false);
     }
-    let former = match fileno(file) {
+    let fd = fileno(file);
+    let inside = door::enter(event_loop)?;
+    let former = match fd {
         Ok(fd) => {
             ensure_no_transport(event_loop, fd, file)?;
-            lp.with(py, |core| {
+            inside.on().core(|core| {
                 let driver = core.driver.as_mut()?;
                 let token = driver.token(fd)?;
                 Some(take(driver, token, direction))
-            })?
+            })
         }
         // Closed under its callback, as asyncio's selectors allow.
-        Err(unknown) => match take_of_file(event_loop, file, direction)? {
+        Err(unknown) => match take_of_file(inside.on(), file, direction) {
             None => return Err(unknown),
             found => found,
         },

@@ -10,6 +10,7 @@ use super::operation::{Attempt, Data, Operation, open_descriptor};
 use super::plain::is_plain;
 use super::size;
 use crate::driver::Token;
+use crate::event_loop::door::{self, OnLoop};
 use crate::event_loop::{EventLoop, task};
 use crate::net::watch;
 use crate::py::awaitable::{Awaitable, Step, Turn, Type, already_awaited};
@@ -74,7 +75,7 @@ impl Call {
         let event_loop = self.event_loop(py);
         match token {
             Some(token) if !event_loop.get().shared.is_closed() => {
-                watch::forget(&event_loop, token, operation.direction(), future)
+                watch::forget(door::enter(&event_loop)?.on(), token, operation.direction(), future)
             }
             _ => Ok(()),
         }
@@ -91,14 +92,15 @@ impl Awaitable for Call {
     /// The future to wait for, or the result.
     fn step(turn: &mut Turn<'_, Self>, py: Python<'_>) -> PyResult<Step> {
         let event_loop = turn.fixed().event_loop(py);
-        event_loop.get().check_thread(py)?;
+        let inside = door::enter(&event_loop)?;
+        let on = inside.on();
         match turn.take_state() {
             State::New(operation) => {
                 if !operation.is_for_transport() {
                     check(event_loop.get(), &turn.fixed().sock.bind(py))?;
                 }
                 event_loop.get().check_open()?;
-                turn.attempt(py, operation, true)
+                turn.attempt(on, operation, true)
             }
             State::Waiting { operation, token, future, steps } => {
                 if !task::is_done(py, &future)? {
@@ -115,7 +117,7 @@ impl Awaitable for Call {
                     Ok(None) => {
                         drop(steps);
                         task::give_back(&event_loop, future);
-                        turn.attempt(py, operation, false)
+                        turn.attempt(on, operation, false)
                     }
                     Err(cancelled) => match turn.fixed().forget(py, token, &operation, &future) {
                         Ok(()) => Err(cancelled),
@@ -179,38 +181,38 @@ impl Turn<'_, Call> {
         *self.state() = state;
     }
 
-    fn attempt(&mut self, py: Python<'_>, mut operation: Operation, first: bool) -> PyResult<Step> {
-        let fixed = self.fixed();
-        let (event_loop, sock) = (fixed.event_loop(py), fixed.sock.bind(py));
+    fn attempt(&mut self, on: OnLoop<'_, '_>, mut operation: Operation, first: bool) -> PyResult<Step> {
+        let py = on.py();
+        let sock = self.fixed().sock.bind(py);
         let fd = if operation.is_for_transport() { -1 } else { open_descriptor(&sock)? };
-        if first && operation.reads_stream() && watch::is_drained(&event_loop, &sock, fd) {
-            return self.wait(py, operation, fd);
+        if first && operation.reads_stream() && watch::is_drained(on, &sock, fd) {
+            return self.wait(on, operation, fd);
         }
-        match operation.attempt(&event_loop, &sock, fd)? {
+        match operation.attempt(on.event_loop(), &sock, fd)? {
             Attempt::Ready(value) => {
                 if operation.reads_stream() {
-                    watch::note_read(&event_loop, &sock, fd, false);
+                    watch::note_read(on, &sock, fd, false);
                 }
                 Ok(Step::Return(value.into()))
             }
             Attempt::Short(value) => {
-                watch::note_read(&event_loop, &sock, fd, true);
+                watch::note_read(on, &sock, fd, true);
                 Ok(Step::Return(value.into()))
             }
-            Attempt::MustWait => self.wait(py, operation, fd),
+            Attempt::MustWait => self.wait(on, operation, fd),
         }
     }
 
-    fn wait(&mut self, py: Python<'_>, operation: Operation, fd: RawFd) -> PyResult<Step> {
-        let fixed = self.fixed();
-        let (event_loop, sock) = (fixed.event_loop(py), fixed.sock.bind(py));
+    fn wait(&mut self, on: OnLoop<'_, '_>, operation: Operation, fd: RawFd) -> PyResult<Step> {
+        let py = on.py();
+        let sock = self.fixed().sock.bind(py);
         let (future, token) = match &operation {
             Operation::SendFile(transfer) if transfer.is_for_transport() => (transfer.turn(&sock)?, None),
             _ => {
-                let future = task::renewed_future(&event_loop)?;
+                let future = task::renewed_future(on.event_loop())?;
                 let for_edges = operation.waits_for_edges() && is_plain(&sock);
                 let direction = operation.direction();
-                let token = watch::wait_once(&event_loop, &sock, fd, direction, &future, for_edges)?;
+                let token = watch::wait_once(on, &sock, fd, direction, &future, for_edges)?;
                 (future, Some(token))
             }
         };

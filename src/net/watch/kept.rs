@@ -22,9 +22,10 @@ use pyo3::prelude::*;
 
 use super::{Direction, Waiter, Watch, ensure_no_transport, failed, wait, watch_of};
 use crate::driver::{Driver, Interest, Token};
-use crate::event_loop::endpoint::{Endpoint, with_driver};
+use crate::event_loop::door::OnLoop;
+use crate::event_loop::endpoint::Endpoint;
 use crate::event_loop::report::OrReport;
-use crate::event_loop::{EventLoop, handle, task};
+use crate::event_loop::{handle, task};
 use crate::py::errors::os_error;
 use crate::py::fatal::OrFatal;
 use crate::py::{Owned, raw};
@@ -74,14 +75,14 @@ fn kept_for<'a>(
 }
 
 /// Whether reading is known to block until the next edge.
-pub fn is_drained(event_loop: &Bound<'_, EventLoop>, socket: &Bound<'_, PyAny>, fd: RawFd) -> bool {
+pub fn is_drained(on: OnLoop<'_, '_>, socket: &Bound<'_, PyAny>, fd: RawFd) -> bool {
     let look = |driver: &mut Driver<Endpoint>| Some(kept_for(driver, socket, fd)?.1.kept.as_ref()?.drained);
-    event_loop.get().with_claim(|core| core.driver.as_mut().and_then(look)).ok().flatten().unwrap_or(false)
+    on.core(|core| core.driver.as_mut().and_then(look)).unwrap_or(false)
 }
 
 /// A caller has read; `short` means that it got some bytes, but fewer than it asked for.
-pub fn note_read(event_loop: &Bound<'_, EventLoop>, socket: &Bound<'_, PyAny>, fd: RawFd, short: bool) {
-    let _ = event_loop.get().with_claim(|core| {
+pub fn note_read(on: OnLoop<'_, '_>, socket: &Bound<'_, PyAny>, fd: RawFd, short: bool) {
+    let _ = on.core(|core| {
         let kept = kept_for(core.driver.as_mut()?, socket, fd)?.1.kept.as_mut()?;
         // Not before the kernel reports reads: it does since a read would have blocked, so all data came with an edge.
         kept.drained = short && kept.short_is_all && !kept.more && kept.interest.readable;
@@ -93,7 +94,7 @@ pub fn note_read(event_loop: &Bound<'_, EventLoop>, socket: &Bound<'_, PyAny>, f
 /// Makes `future` done at the next event of a direction, or at one that is past already; the caller's call would have blocked. The token
 /// is for [`forget`](super::forget). `plain` says that the object is exactly a `socket.socket`.
 pub fn wait_once(
-    event_loop: &Bound<'_, EventLoop>,
+    on: OnLoop<'_, '_>,
     socket: &Bound<'_, PyAny>,
     fd: RawFd,
     direction: Direction,
@@ -103,34 +104,34 @@ pub fn wait_once(
     let py = socket.py();
     let waiter = || Waiter::Once(future.clone_ref(py));
     if !plain {
-        return wait_one_shot(event_loop, socket, fd, direction, waiter());
+        return wait_one_shot(on, socket, fd, direction, waiter());
     }
-    let quick = event_loop.get().with(py, |core| {
+    let quick = on.core(|core| {
         let (token, watch) = kept_for(core.driver.as_mut()?, socket, fd)?;
         let kept = watch.kept.as_mut().filter(|kept| kept.covers(direction))?;
         kept.unheeded = 0;
         Some((token, std::mem::replace(watch.slot(direction), waiter())))
-    })?;
+    });
     match quick {
         // A kept watch has no callbacks.
         Some((token, _former)) => Ok(token),
-        None => register(event_loop, socket, fd, direction, waiter()),
+        None => register(on, socket, fd, direction, waiter()),
     }
 }
 
 /// Has the kernel report edges of the direction from now on, if the socket is of a kind for that.
 #[cold]
 fn register(
-    event_loop: &Bound<'_, EventLoop>,
+    on: OnLoop<'_, '_>,
     socket: &Bound<'_, PyAny>,
     fd: RawFd,
     direction: Direction,
     waiter: Waiter,
 ) -> PyResult<Token> {
     let Some(short_is_all) = stream_of_known_kind(fd) else {
-        return wait_one_shot(event_loop, socket, fd, direction, waiter);
+        return wait_one_shot(on, socket, fd, direction, waiter);
     };
-    ensure_no_transport(event_loop, fd, socket)?;
+    ensure_no_transport(on.event_loop(), fd, socket)?;
     let mut new = Some(Kept {
         socket: raw::weak_reference(socket)?,
         interest: Interest { edge: true, ..Interest::default() },
@@ -142,7 +143,7 @@ fn register(
     // What may have to be dropped stays outside of the closure.
     let mut waiter = waiter;
     let mut removed = Vec::new();
-    let registered = with_driver(event_loop, |driver| {
+    let registered = on.driver(|driver| {
         removed = driver.sweep(is_useless);
         let (token, fresh) = match kept_for(driver, socket, fd) {
             Some((token, _)) => (token, false),
@@ -185,7 +186,7 @@ fn register(
     })?;
     match registered.map_err(os_error)? {
         Some(token) => Ok(token),
-        None => wait_one_shot(event_loop, socket, fd, direction, waiter),
+        None => wait_one_shot(on, socket, fd, direction, waiter),
     }
 }
 
@@ -212,14 +213,14 @@ fn is_useless(endpoint: &Endpoint, current: bool) -> bool {
 
 /// Waits level-triggered for one event.
 fn wait_one_shot(
-    event_loop: &Bound<'_, EventLoop>,
+    on: OnLoop<'_, '_>,
     socket: &Bound<'_, PyAny>,
     fd: RawFd,
     direction: Direction,
     waiter: Waiter,
 ) -> PyResult<Token> {
-    ensure_no_transport(event_loop, fd, socket)?;
-    let (token, former) = wait(event_loop, fd, direction, waiter)?;
+    ensure_no_transport(on.event_loop(), fd, socket)?;
+    let (token, former) = wait(on, fd, direction, waiter)?;
     if let Waiter::Callback(handle, _) = former {
         handle::cancel(socket.py(), &handle)?;
     }
@@ -228,14 +229,14 @@ fn wait_one_shot(
 
 /// Wakes the waiters for edges; false if the watch is not a kept one.
 pub fn dispatch(
-    event_loop: &Bound<'_, EventLoop>,
+    on: OnLoop<'_, '_>,
     token: Token,
     readable: bool,
     writable: bool,
     more: bool,
 ) -> OrFatal<bool> {
-    let py = event_loop.py();
-    let taken = event_loop.get().with(py, |core| {
+    let py = on.py();
+    let taken = on.core(|core| {
         let driver = core.driver.as_mut()?;
         let watch = watch_of(driver, token)?;
         let kept = watch.kept.as_mut()?;
@@ -249,10 +250,9 @@ pub fn dispatch(
         let take = |ready, slot| if ready { std::mem::take(slot) } else { Waiter::Nobody };
         Some((take(readable, &mut watch.reader), take(writable, &mut watch.writer), None))
     });
-    let taken = taken.or_report(event_loop, failed)?.flatten();
     let Some((reader, writer, _removed)) = taken else { return Ok(false) };
     let wake = |waiter| match waiter {
-        Waiter::Once(future) => task::wake(py, &future).or_report(event_loop, failed).map(drop),
+        Waiter::Once(future) => task::wake(py, &future).or_report(on.event_loop(), failed).map(drop),
         _ => Ok(()),
     };
     let (first, second) = (wake(reader), wake(writer));
