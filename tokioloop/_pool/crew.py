@@ -30,7 +30,7 @@ _here = threading.local()
 
 @public
 class Worker:
-    """One worker of a pool, as ``current_worker()`` gives it."""
+    """One worker of a pool, the result of ``current_worker()``."""
 
     def __init__(self, index: int, name: str) -> None:
         self.index = index

@@ -175,7 +175,7 @@ class Share(Server):
 
 @public
 class PoolServer:
-    """A server over several loops, as `serve` makes it.
+    """A server over several loops, the result of `serve`.
 
     Its methods may be called in any thread, and awaited on any asyncio loop. Each loop's part is done by that loop's
     thread: a loop that is stopped does it when it runs again or is closed.

@@ -28,7 +28,7 @@ pub(super) fn spec() -> raw::TypeSpec {
         basicsize: -(size_of::<Future>() as c_int),
         flags: FLAGS,
         slots: slots::<FutureKind>(
-            c"Future(*, loop=None)\n--\n\nasyncio.Future for a TokioLoop. Its loop's thread changes it; any thread may look.",
+            c"Future(*, loop=None)\n--\n\nasyncio.Future for a TokioLoop. Its loop's thread changes it; any thread may read it.",
         ),
         methods: methods::<FutureKind>(),
         getset: getset::<FutureKind>(),

@@ -53,7 +53,7 @@ pub(super) fn spec() -> raw::TypeSpec {
         basicsize: -(size_of::<Task>() as c_int),
         flags: future_type::FLAGS,
         slots: future_type::slots::<TaskKind>(
-            c"Task(coro, *, loop=None, name=None, context=None, eager_start=False)\n--\n\nasyncio.Task for a TokioLoop. Its loop's thread changes it; any thread may look.",
+            c"Task(coro, *, loop=None, name=None, context=None, eager_start=False)\n--\n\nasyncio.Task for a TokioLoop. Its loop's thread changes it; any thread may read it.",
         ),
         methods,
         getset,
