@@ -99,7 +99,7 @@ def test_a_job_runs_on_a_workers_loop(pool):
 
 
 def test_current_worker_elsewhere():
-    with pytest.raises(RuntimeError, match="no worker"):
+    with pytest.raises(RuntimeError, match="not a worker"):
         tokioloop.current_worker()
 
 
