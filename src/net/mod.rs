@@ -14,4 +14,5 @@ pub mod native;
 pub mod sock;
 pub mod stream;
 pub mod tls;
+mod transport;
 pub mod watch;

@@ -15,18 +15,6 @@ LEFT = {
     ),
     frozenset(
         {
-            "net/datagram/class.rs",
-            "net/datagram/send.rs",
-        }
-    ),
-    frozenset(
-        {
-            "net/stream/class.rs",
-            "net/stream/write.rs",
-        }
-    ),
-    frozenset(
-        {
             "net/tls/config.rs",
             "net/tls/engine/mod.rs",
             "net/tls/engine/rustls/mod.rs",

@@ -1,6 +1,6 @@
 //! The Python type `DatagramTransport`, derived from `asyncio.DatagramTransport` and, as asyncio's own, from `asyncio.Transport`.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::c_int;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,9 +9,11 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
 use super::send::{self, Sent};
-use super::{Datagram, Phase, Public, Transport};
-use crate::py::derived::{self, Class, Description, State};
-use crate::py::method::{arguments, method, method_with, optional_number, required};
+use super::{Datagram, Public, Transport};
+use crate::net::transport::class;
+use crate::net::transport::end::{self, Ends};
+use crate::py::derived::{Class, Description, State};
+use crate::py::method::{arguments, method, method_with, required};
 use crate::py::{Owned, imports, raw};
 
 static CLASS: Class<Datagram> = Class::new();
@@ -32,41 +34,33 @@ fn description() -> Description {
     Description {
         name: c"tokioloop._tokioloop.DatagramTransport",
         doc: c"The transport of a datagram socket.",
-        methods: vec![
+        methods: [
+            own(),
+            class::methods::<Datagram>(),
+            class::reading::<Datagram>(),
+            class::writing::<Datagram>(),
+        ]
+        .concat(),
+        getset: class::attributes::<Datagram>(),
+    }
+}
+
+fn own() -> Vec<ffi::PyMethodDef> {
+    vec![
             raw::fast_keywords(c"sendto", sendto, c"sendto($self, data, addr=None)\n--\n\nSend a datagram; one that the kernel does not take now is kept and sent later."),
             raw::no_args(c"close", close, c"Receive no more, send what is queued, then close."),
             raw::no_args(c"abort", abort, c"Close at once; what is queued is lost."),
-            raw::no_args(c"is_closing", is_closing, c"Whether it is closing or closed. Any thread."),
             raw::no_args(c"pause_reading", pause_reading, c"Leave arriving datagrams in the kernel."),
             raw::no_args(c"resume_reading", resume_reading, c"Receive again."),
-            raw::no_args(c"is_reading", is_reading, c"Whether datagrams are received. Any thread."),
-            raw::one_arg(c"set_protocol", set_protocol, c"set_protocol($self, protocol)\n--\n\nGive the socket to another protocol."),
-            raw::no_args(c"get_protocol", get_protocol, c"The current protocol. Any thread."),
             raw::fast_keywords(c"get_extra_info", get_extra_info, c"get_extra_info($self, name, default=None)\n--\n\nWhat is known of the socket. Any thread."),
-            raw::no_args(c"get_write_buffer_size", get_write_buffer_size, c"Bytes waiting to be sent, and 8 for each datagram. Any thread."),
-            raw::no_args(c"get_write_buffer_limits", get_write_buffer_limits, c"(low, high) in bytes. Any thread."),
-            raw::fast_keywords(c"set_write_buffer_limits", set_write_buffer_limits, c"set_write_buffer_limits($self, high=None, low=None)\n--\n\nWhen pause_writing() and resume_writing() are called, in bytes."),
             raw::one_arg(c"_call_connection_lost", call_connection_lost, c"The scheduled end."),
             raw::no_args(c"_deliver", deliver, c"What came in and had to wait for its turn."),
             raw::one_arg(c"_start", start, c"The scheduled beginning."),
-        ],
-        getset: vec![raw::getter(c"_loop", get_loop, c"The loop.")],
-    }
+    ]
 }
 
 pub(super) fn create<'py>(py: Python<'py>, state: Datagram) -> PyResult<Bound<'py, PyAny>> {
     CLASS.create(py, state)
-}
-
-#[inline]
-pub(super) fn public_of<'a>(object: *mut ffi::PyObject) -> &'a Public {
-    derived::public_of::<Datagram>(object)
-}
-
-/// The state behind a transport; touching it needs the claim.
-#[inline]
-pub(super) fn state_of(object: *mut ffi::PyObject) -> *mut Datagram {
-    derived::state_of::<Datagram>(object)
 }
 
 unsafe extern "C" fn sendto(
@@ -120,45 +114,15 @@ method!(close(transport: Transport) transport.close());
 method!(abort(transport: Transport) transport.abort());
 method!(pause_reading(transport: Transport) transport.set_paused(true));
 method!(resume_reading(transport: Transport) transport.set_paused(false));
-method!(set_protocol(transport: Transport, protocol) transport.set_protocol(&protocol));
-method!(get_protocol(transport: Transport) Ok(transport.protocol()));
-method!(call_connection_lost(transport: Transport, error) transport.connection_lost(&error));
+method!(call_connection_lost(transport: Transport, error) transport.finish(&error));
 method!(deliver(transport: Transport) transport.deliver_held());
 method!(start(transport: Transport, waiter) super::start(transport.object, &waiter));
-method!(is_closing(transport: Transport) Ok(transport.public(|public| public.closing.load(Ordering::Relaxed))));
-method!(is_reading(transport: Transport) Ok(transport.public(|public| {
-    !public.closing.load(Ordering::Relaxed) && !public.paused.load(Ordering::Relaxed)
-})));
-method!(get_write_buffer_size(transport: Transport) {
-    let size = transport.public(|public| public.buffered.load(Ordering::Relaxed));
-    size.into_pyobject(transport.py()).map(Bound::into_any).map_err(PyErr::from)
-});
-method!(get_write_buffer_limits(transport: Transport) {
-    let limits = transport
-        .public(|public| (public.low.load(Ordering::Relaxed), public.high.load(Ordering::Relaxed)));
-    limits.into_pyobject(transport.py()).map(Bound::into_any)
-});
-
 method_with!(get_extra_info(transport: Transport, "get_extra_info", name, default) {
     let name = required(name, "get_extra_info", "name")?;
     let py = transport.py();
     let extra = transport.public(|public| public.extra.clone_ref(py)).into_bound(py).cast_into::<PyDict>()?;
     Ok(extra.get_item(name)?.or(default).unwrap_or_else(|| py.None().into_bound(py)))
 });
-method_with!(set_write_buffer_limits(transport: Transport, "set_write_buffer_limits", high, low) {
-    transport.set_limits(optional_number(high)?, optional_number(low)?)
-});
-
-unsafe extern "C" fn get_loop(object: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
-    // SAFETY: called by Python, attached, with a transport.
-    unsafe {
-        raw::enter(|py| {
-            let object = Bound::from_borrowed_ptr(py, object);
-            Ok(Transport::new(&object).event_loop().into_ptr())
-        })
-    }
-}
-
 impl State for Datagram {
     type Public = Public;
 
@@ -173,7 +137,7 @@ impl State for Datagram {
     fn visit(&self, see: &mut dyn FnMut(&Owned) -> Result<(), c_int>) -> Result<(), c_int> {
         let public = &self.public;
         public.protocol.seen_by_collector().map_or(Ok(()), |protocol| see(&protocol))?;
-        [&public.event_loop, &public.sock, &public.extra, &self.context]
+        [&public.marks.event_loop, &public.sock, &public.extra, &self.common.context]
             .into_iter()
             .chain(self.remote.iter().map(|remote| &remote.object))
             .chain(self.queue.iter())
@@ -182,7 +146,7 @@ impl State for Datagram {
     }
 
     fn clear(&mut self, none: Owned) -> Vec<Owned> {
-        self.protocol = none.as_ptr();
+        self.common.protocol = none.as_ptr();
         // SAFETY: called by Python, attached.
         let py = unsafe { Python::assume_attached() };
         let protocol = std::mem::replace(&mut *self.public.protocol.lock(py), none);
@@ -192,28 +156,15 @@ impl State for Datagram {
     }
 
     fn finalize(object: &Bound<'_, PyAny>) {
-        let transport = Transport::new(object);
-        if transport.fd().is_none() {
-            return;
-        }
-        if !transport.event_loop().get().shared.is_forked() {
-            derived::warn_unclosed(object);
-        }
-        // SAFETY: not through the loop's claim: there is no other reference to the transport, whichever thread this is.
-        let state = unsafe { &mut *state_of(object.as_ptr()) };
-        state.phase = Phase::Closed;
-        state.public.fd.store(-1, Ordering::Relaxed);
-        if let Err(error) = transport.sock().call_method0("close") {
-            error.write_unraisable(object.py(), Some(object));
-        }
+        end::collected(object, |_: &mut Self| Self::close_descriptor(Transport::new(object)));
     }
 
     fn repr(object: &Bound<'_, PyAny>) -> PyResult<String> {
         let transport = Transport::new(object);
         let Some(fd) = transport.fd() else { return Ok("<DatagramTransport closed>".into()) };
-        let (closing, paused, buffered) = transport.public(|public| {
+        let (closing, paused, buffered) = transport.marks(|marks| {
             let load = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
-            (load(&public.closing), load(&public.paused), public.buffered.load(Ordering::Relaxed))
+            (load(&marks.closing), load(&marks.paused), marks.buffered.load(Ordering::Relaxed))
         });
         let state = if closing { " closing" } else { "" };
         let read = if closing || paused { "idle" } else { "polling" };

@@ -7,13 +7,12 @@
 //! | `send`    | from the protocol to the kernel: at once, corked, or queued            |
 //! | `queue`   | what waits to be sent                                                  |
 //! | `address` | addresses between Python's form and the kernel's                       |
-//! | `end`     | close, abort, errors, `connection_lost`                                |
+//! | `end`     | what is its own in the end of a transport                              |
 //!
 //! A transport is a Python object derived from `asyncio.DatagramTransport`, with a [`Datagram`] behind the base's fields. Its
 //! socket is a Python object, which owns the descriptor.
 //!
-//! Threads: a [`Datagram`] belongs to its loop's thread, under the loop's claim, except [`Public`], which any thread may
-//! read. As in the core, no reference to a `Datagram` is alive across a call into Python.
+//! Threads: as for every transport (`net/transport`). Any thread may read [`Public`].
 
 mod address;
 mod class;
@@ -22,9 +21,8 @@ mod queue;
 mod receive;
 mod send;
 
-use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -34,13 +32,14 @@ use crate::event_loop::door::OnLoop;
 use crate::event_loop::endpoint::{Endpoint, with_driver};
 use crate::event_loop::report::{OrReport, Report};
 use crate::event_loop::{EventLoop, turn};
+use crate::net::transport::end::{Life, Phase};
+use crate::net::transport::{self, Common, Marks};
 use crate::net::watch;
-use crate::proto::flow::FlowControl;
+use crate::proto::flow::{FlowChange, FlowControl};
 use crate::py::errors::{OrOsError, os_error};
 use crate::py::fatal::OrFatal;
 use crate::py::names::names;
 use crate::py::{Attached, Owned, context, imports};
-use crate::sync::quiet::{Quiet, Under};
 use crate::sys;
 use crate::sys::datagram::Name;
 use address::Addresses;
@@ -48,32 +47,12 @@ use queue::Queue;
 
 pub use class::init;
 
-/// Where a transport is in its life.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Phase {
-    /// Receives and sends.
-    Open,
-    /// Closed by its user: what is queued is still sent, nothing is received.
-    Draining,
-    /// The end is scheduled: `connection_lost` will be called.
-    Lost,
-    /// `connection_lost` was called and the socket is closed.
-    Closed,
-}
-
 /// What any thread may read.
 pub struct Public {
-    /// These three are set once.
-    event_loop: Owned,
+    marks: Marks,
+    /// These two are set once.
     sock: Owned,
     extra: Owned,
-    /// The socket's descriptor; -1 once closed.
-    fd: AtomicI32,
-    closing: AtomicBool,
-    paused: AtomicBool,
-    buffered: AtomicUsize,
-    low: AtomicUsize,
-    high: AtomicUsize,
     protocol: Attached<Owned>,
 }
 
@@ -88,24 +67,18 @@ struct Remote {
 }
 
 pub struct Datagram {
-    token: Option<Token>,
-    phase: Phase,
-    /// Borrowed from `public`, where only this thread replaces it: saves the lock.
-    protocol: *mut pyo3::ffi::PyObject,
-    context: Owned,
+    common: Common,
+    life: Life,
     family: i32,
     /// The socket is connected; the name of its peer is empty where that is an unnamed Unix socket.
     peer: Peer,
     remote: Option<Remote>,
     addresses: Addresses,
     queue: Queue,
-    flow: FlowControl,
     /// A batch is being delivered: what is sent meanwhile leaves when that is done.
     corked: bool,
     /// The kernel refused a datagram: the rest waits for it.
     blocked: bool,
-    /// Sends since the transport was lost.
-    lost_writes: u32,
     public: Arc<Public>,
 }
 
@@ -120,7 +93,7 @@ enum Peer {
 
 impl Datagram {
     fn read_mode(&self) -> ReadMode {
-        if self.phase != Phase::Open || self.public.paused.load(Ordering::Relaxed) {
+        if self.life.phase != Phase::Open || self.public.marks.paused.load(Ordering::Relaxed) {
             ReadMode::Paused
         } else if matches!(self.family, libc::AF_INET | libc::AF_INET6 | libc::AF_UNIX) {
             ReadMode::Bytes
@@ -131,97 +104,53 @@ impl Datagram {
     }
 }
 
-/// A transport object, and the way to what is behind it.
-#[derive(Clone, Copy)]
-struct Transport<'a, 'py> {
-    object: &'a Bound<'py, PyAny>,
+type Transport<'a, 'py> = transport::Transport<'a, 'py, Datagram>;
+
+impl transport::Kind for Datagram {
+    fn common(&mut self) -> &mut Common {
+        &mut self.common
+    }
+
+    #[inline]
+    fn marks(public: &Public) -> &Marks {
+        &public.marks
+    }
+
+    fn protocol(public: &Public, py: Python<'_>) -> Owned {
+        public.protocol.lock(py).clone_ref(py)
+    }
+
+    fn replace_protocol(&mut self, py: Python<'_>, protocol: Owned) -> Owned {
+        std::mem::replace(&mut *self.public.protocol.lock(py), protocol)
+    }
+
+    fn limits_changed(&mut self) -> FlowChange {
+        // What is only corked was not refused yet.
+        if self.blocked { self.grown() } else { FlowChange::None }
+    }
+
+    fn send_held(transport: Transport<'_, '_>) -> PyResult<()> {
+        transport.send_corked()
+    }
+
+    fn set_protocol<'py>(transport: Transport<'_, 'py>, protocol: &Bound<'py, PyAny>) -> PyResult<()> {
+        transport.exchange_protocol(protocol.into(), |_| {})
+    }
 }
 
-impl<'a, 'py> Transport<'a, 'py> {
-    fn new(object: &'a Bound<'py, PyAny>) -> Self {
-        Self { object }
-    }
-
-    fn py(self) -> Python<'py> {
-        self.object.py()
-    }
-
-    /// Looks at or changes the state. `f` must not call into Python. RuntimeError when another thread runs the loop.
-    fn with<R>(self, f: impl FnOnce(&mut Datagram) -> R) -> PyResult<R> {
-        // SAFETY: the transport is alive in our hands.
-        let lp = unsafe { loop_of(self.object.as_ptr()) };
-        let claim = lp.shared.claim().map_err(|foreign| lp.wrong_thread(self.py(), foreign))?;
-        let quiet = Quiet::begin(Under::Claim);
-        // SAFETY: claimed, and `f` does not come back here.
-        let result = f(unsafe { &mut *class::state_of(self.object.as_ptr()) });
-        drop((quiet, claim));
-        Ok(result)
-    }
-
-    fn public<R>(self, f: impl FnOnce(&Public) -> R) -> R {
-        f(class::public_of(self.object.as_ptr()))
-    }
-
-    /// The descriptor while the socket is open. Any thread; it may be closed by the time it is used.
-    fn fd(self) -> Option<RawFd> {
-        let fd = self.public(|public| public.fd.load(Ordering::Relaxed));
-        (fd >= 0).then_some(fd)
-    }
-
-    fn event_loop(self) -> Bound<'py, EventLoop> {
-        let py = self.py();
-        // SAFETY: what is stored there is a loop.
-        self.public(|public| unsafe { public.event_loop.bind(py).cast_unchecked::<EventLoop>().to_owned() })
-    }
-
-    fn protocol(self) -> Bound<'py, PyAny> {
-        let py = self.py();
-        self.public(|public| public.protocol.lock(py).clone_ref(py)).into_bound(py)
-    }
-
+impl<'py> Transport<'_, 'py> {
     fn sock(self) -> Bound<'py, PyAny> {
         let py = self.py();
         self.public(|public| public.sock.clone_ref(py)).into_bound(py)
     }
 
-    fn context(self) -> PyResult<Owned> {
-        let py = self.py();
-        self.with(|state| state.context.clone_ref(py))
-    }
-
-    /// Sets the driver's orders for arriving data.
+    /// Tells the driver what to do with what arrives.
     fn apply_read_mode(self) -> PyResult<()> {
-        let (token, mode) = self.with(|state| (state.token, state.read_mode()))?;
+        let (token, mode) = self.with(|state| (state.life.token, state.read_mode()))?;
         match token {
             Some(token) => with_driver(&self.event_loop(), |driver| driver.set_read_mode(token, mode)),
             None => Ok(()),
         }
-    }
-
-    fn set_protocol(self, protocol: &Bound<'py, PyAny>) -> PyResult<()> {
-        let py = self.py();
-        let former = self.with(|state| {
-            state.protocol = protocol.as_ptr();
-            std::mem::replace(&mut *state.public.protocol.lock(py), protocol.into())
-        })?;
-        drop(former);
-        Ok(())
-    }
-}
-
-/// The loop of a transport, from any thread.
-///
-/// # Safety
-/// `object` is a live transport; the result is not used longer than it.
-#[inline]
-unsafe fn loop_of<'a>(object: *mut pyo3::ffi::PyObject) -> &'a EventLoop {
-    // SAFETY: promised; the transport holds the loop.
-    unsafe {
-        let py = Python::assume_attached();
-        let event_loop = class::public_of(object).event_loop.as_ptr();
-        let event_loop = pyo3::Borrowed::from_ptr(py, event_loop).cast_unchecked::<EventLoop>();
-        let event_loop: *const EventLoop = event_loop.get();
-        &*event_loop
     }
 }
 
@@ -269,33 +198,22 @@ fn make<'py>(
     let name_of = |object: &Bound<'py, PyAny>| unsafe { address::parse(family, object.as_ptr()) };
     let remote = remote.map(|object| Remote { object: object.into(), name: name_of(object) });
     let flow = FlowControl::default();
-    let (low, high) = flow.limits();
     let state = Datagram {
-        token: None,
-        phase: Phase::Open,
-        protocol: protocol.as_ptr(),
-        context,
+        life: Life::new(),
         family,
         peer,
         remote,
         addresses: Addresses::default(),
         queue: Queue::default(),
-        flow,
         corked: false,
         blocked: false,
-        lost_writes: 0,
         public: Arc::new(Public {
-            event_loop: event_loop.into(),
+            marks: Marks::new(event_loop, fd, &flow),
             sock: sock.into(),
             extra: extra.into(),
-            fd: AtomicI32::new(fd),
-            closing: AtomicBool::new(false),
-            paused: AtomicBool::new(false),
-            buffered: AtomicUsize::new(0),
-            low: AtomicUsize::new(low),
-            high: AtomicUsize::new(high),
             protocol: Attached::new(protocol.into()),
         }),
+        common: Common { protocol: protocol.as_ptr(), context, flow },
     };
     let object = class::create(event_loop.py(), state)?;
     let registered = with_driver(event_loop, |driver| {
@@ -304,9 +222,9 @@ fn make<'py>(
     .and_then(|registered| registered.map_err(Refused::into_error).or_os_error());
     let transport = Transport::new(&object);
     match registered {
-        Ok(token) => transport.with(|state| state.token = Some(token))?,
+        Ok(token) => transport.with(|state| state.life.token = Some(token))?,
         Err(error) => {
-            transport.give_up_socket()?;
+            transport.give_up()?;
             return Err(error);
         }
     }

@@ -8,14 +8,14 @@ use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError, PyOSError};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use super::{Phase, Transport, class};
+use super::{Phase, Transport};
 use crate::driver::{ReadMode, Token};
 use crate::event_loop::endpoint::with_driver;
 use crate::event_loop::report::Report;
 use crate::event_loop::turn;
 use crate::py::fatal::OrFatal;
 use crate::py::names::names;
-use crate::py::{Owned, bytes, call, context, imports, panic};
+use crate::py::{Owned, bytes, call, context, derived, imports, panic};
 use crate::sys::clock::monotonic_ns;
 use crate::sys::datagram::Batch;
 
@@ -76,7 +76,7 @@ impl<'py> Transport<'_, 'py> {
 
     /// The turn of a batch that was held has come.
     pub(super) fn deliver_held(self) -> PyResult<()> {
-        let Some(token) = self.with(|state| state.token)? else { return Ok(()) };
+        let Some(token) = self.with(|state| state.life.token)? else { return Ok(()) };
         match with_driver(&self.event_loop(), |driver| driver.take_held(token))? {
             Some(batch) => self.deliver(token, batch),
             None => Ok(()),
@@ -122,7 +122,7 @@ impl<'py> Transport<'_, 'py> {
     fn next_delivery(self, batch: &mut Batch) -> PyResult<Option<Delivery>> {
         let py = self.py();
         // SAFETY: the state is this thread's; making and releasing bytes and addresses runs no Python code.
-        let state = unsafe { &mut *class::state_of(self.object.as_ptr()) };
+        let state = unsafe { &mut *derived::state_of::<super::Datagram>(self.object.as_ptr()) };
         if state.read_mode() != ReadMode::Bytes {
             return Ok(None);
         }
@@ -130,7 +130,7 @@ impl<'py> Transport<'_, 'py> {
         let sender = state.addresses.sender(py, sender)?;
         let data = bytes::copy(py, data)?;
         // SAFETY: attached; the protocol is alive in `public`.
-        let protocol = unsafe { Owned::borrow(state.protocol) };
+        let protocol = unsafe { Owned::borrow(state.common.protocol) };
         Ok(Some(Delivery { protocol, data, sender }))
     }
 
@@ -185,7 +185,8 @@ impl<'py> Transport<'_, 'py> {
     pub(super) fn set_paused(self, paused: bool) -> PyResult<()> {
         use std::sync::atomic::Ordering;
         let changed = self.with(|state| {
-            state.phase == Phase::Open && state.public.paused.swap(paused, Ordering::Relaxed) != paused
+            state.life.phase == Phase::Open
+                && state.public.marks.paused.swap(paused, Ordering::Relaxed) != paused
         })?;
         if changed { self.apply_read_mode() } else { Ok(()) }
     }

@@ -12,13 +12,14 @@ use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
 
 use super::queue::{Outgoing, To};
-use super::{Datagram, Peer, Phase, Transport, class};
+use super::{Datagram, Peer, Phase, Transport};
 use crate::event_loop::endpoint::with_driver;
-use crate::event_loop::report::Report;
-use crate::proto::flow::{BadLimits, FlowChange};
+use crate::net::transport::flow::Caller;
+use crate::net::transport::loop_of;
+use crate::proto::flow::FlowChange;
 use crate::py::errors::{both, os_error};
 use crate::py::names::names;
-use crate::py::{Owned, buffer, bytes, imports};
+use crate::py::{Owned, buffer, bytes, derived, imports};
 use crate::sys;
 use crate::sys::datagram::{MAX_SEND, Name};
 
@@ -48,15 +49,15 @@ pub(super) unsafe fn send_at_once(
 ) -> Option<Sent> {
     // SAFETY: the loop is set for the transport's life; the rest is touched only if this thread owns the loop.
     unsafe {
-        let event_loop = super::loop_of(object);
+        let event_loop = loop_of::<Datagram>(object);
         if !event_loop.shared.is_mine() {
             return None;
         }
-        let state = &mut *class::state_of(object);
-        if state.phase != Phase::Open || state.blocked {
+        let state = &mut *derived::state_of::<Datagram>(object);
+        if state.life.phase != Phase::Open || state.blocked {
             return None;
         }
-        let (corked, token) = (state.corked, state.token?);
+        let (corked, token) = (state.corked, state.life.token?);
         let to = plain_target(state, to)?;
         if corked {
             let to = to.map_or(To::Peer, |name| To::Name(*name));
@@ -127,12 +128,10 @@ impl<'py> Transport<'_, 'py> {
         }
         let (lost, log) = self.with(|state| {
             // As asyncio: with an address for each datagram it sends until the socket is closed.
-            let lost = match state.phase {
-                Phase::Lost => state.remote.is_some(),
-                phase => phase == Phase::Closed,
-            };
-            state.lost_writes += u32::from(lost);
-            (lost, state.lost_writes >= LOG_LOST_WRITES)
+            let closed = state.public.marks.fd.load(std::sync::atomic::Ordering::Relaxed) < 0;
+            let lost = closed || (state.life.is_over() && state.remote.is_some());
+            state.life.lost_writes += u32::from(lost);
+            (lost, state.life.lost_writes >= LOG_LOST_WRITES)
         })?;
         if lost {
             if log {
@@ -146,10 +145,10 @@ impl<'py> Transport<'_, 'py> {
             // SAFETY: just checked.
             let bytes = unsafe { data.cast_unchecked::<PyBytes>() };
             let sent = self.attempt(bytes.as_bytes(), &to)?;
-            return self.finish(sent, data, to);
+            return self.deal_with(sent, data, to);
         }
         match buffer::with_bytes(data, |bytes| self.attempt(bytes, &to)) {
-            Ok(sent) => self.finish(sent?, data, to),
+            Ok(sent) => self.deal_with(sent?, data, to),
             // A memoryview with gaps: flattened by a copy.
             Err(_) => self.send_to(&data.call_method0("tobytes")?, given.as_ref()),
         }
@@ -190,7 +189,7 @@ impl<'py> Transport<'_, 'py> {
         };
         let (waits, token, fd) = self.with(|state| {
             let waits = state.blocked || state.corked || !state.queue.is_empty();
-            (waits, state.token, state.public.fd.load(std::sync::atomic::Ordering::Relaxed))
+            (waits, state.life.token, state.public.marks.fd.load(std::sync::atomic::Ordering::Relaxed))
         })?;
         if waits {
             return Ok(Sent::Refused);
@@ -224,10 +223,10 @@ impl<'py> Transport<'_, 'py> {
             self.with(|state| state.blocked = true)?;
         }
         let to = self.target(to)?;
-        self.finish(sent, data, to)
+        self.deal_with(sent, data, to)
     }
 
-    fn finish(self, sent: Sent, data: &Bound<'py, PyAny>, to: To) -> PyResult<()> {
+    fn deal_with(self, sent: Sent, data: &Bound<'py, PyAny>, to: To) -> PyResult<()> {
         match sent {
             Sent::Gone => Ok(()),
             Sent::Gathered => self.flush(),
@@ -255,7 +254,7 @@ impl<'py> Transport<'_, 'py> {
             let waits = state.blocked || (state.corked && state.queue.len() < MAX_SEND);
             (waits, if state.blocked { state.grown() } else { FlowChange::None })
         })?;
-        self.tell(change)?;
+        self.tell(change, Caller::User)?;
         if waits { Ok(()) } else { self.flush() }
     }
 
@@ -284,8 +283,8 @@ impl<'py> Transport<'_, 'py> {
     /// Waits until the kernel takes more; false when the transport has left the driver.
     fn await_writable(self) -> PyResult<bool> {
         let Some(token) = self.with(|state| {
-            state.blocked = state.token.is_some();
-            state.token
+            state.blocked = state.life.token.is_some();
+            state.life.token
         })?
         else {
             return Ok(false);
@@ -314,7 +313,7 @@ impl<'py> Transport<'_, 'py> {
                 Flushed::Some => continue,
                 Flushed::Refused => {
                     let change = self.with(Datagram::grown)?;
-                    (false, self.tell(change))
+                    (false, self.tell(change, Caller::User))
                 }
                 Flushed::Failed(error) => {
                     let told = self.error_received(os_error(error));
@@ -330,15 +329,15 @@ impl<'py> Transport<'_, 'py> {
         }
         let (change, empty, draining) = self.with(|state| {
             let change = state.shrunk();
-            // As asyncio: once a transport has ended on the way, its protocol gets only that.
-            let over = matches!(state.phase, Phase::Lost | Phase::Closed);
+            // As asyncio: of a transport that has ended on the way the protocol hears no more but that.
+            let over = state.life.is_over();
             (
                 if over { FlowChange::None } else { change },
                 state.queue.is_empty(),
-                state.phase == Phase::Draining,
+                state.life.phase == Phase::Draining,
             )
         })?;
-        let told = both(told, self.tell(change), self.object);
+        let told = both(told, self.tell(change, Caller::User), self.object);
         // The end comes with the last of it, whatever the protocol has raised.
         if empty && draining { both(told, self.lose(None), self.object) } else { told }
     }
@@ -348,8 +347,8 @@ impl<'py> Transport<'_, 'py> {
         let mut done = Vec::new();
         let flushed = event_loop.get().with(self.py(), |core| {
             // SAFETY: the same claim covers the loop's core and its transports; two different objects.
-            let state = unsafe { &mut *class::state_of(self.object.as_ptr()) };
-            let (Some(driver), Some(token)) = (core.driver.as_mut(), state.token) else {
+            let state = unsafe { &mut *derived::state_of::<Datagram>(self.object.as_ptr()) };
+            let (Some(driver), Some(token)) = (core.driver.as_mut(), state.life.token) else {
                 return Flushed::All;
             };
             if state.blocked {
@@ -400,55 +399,24 @@ impl<'py> Transport<'_, 'py> {
                 state.queue.unpop(datagram);
                 state.grown()
             })?;
-            return Ok((false, self.tell(change)));
+            return Ok((false, self.tell(change, Caller::User)));
         }
         let told = self.python_failed(error);
         Ok((true, self.reported(told, "error_received").map_err(PyErr::from)))
-    }
-
-    /// Calls pause_writing() or resume_writing().
-    pub(super) fn tell(self, change: FlowChange) -> PyResult<()> {
-        let (name, message) = match change {
-            FlowChange::None => return Ok(()),
-            FlowChange::Pause => (names().pause_writing, "protocol.pause_writing() failed"),
-            FlowChange::Resume => (names().resume_writing, "protocol.resume_writing() failed"),
-        };
-        let py = self.py();
-        let protocol = self.protocol();
-        let Err(error) = protocol.call_method0(name.bind(py)) else { return Ok(()) };
-        let report = Report::new(message).error(error).transport(self.object).protocol(protocol);
-        Ok(report.send(&self.event_loop())?)
-    }
-
-    pub(super) fn set_limits(self, high: Option<i64>, low: Option<i64>) -> PyResult<()> {
-        use std::sync::atomic::Ordering;
-        let result = self.with(|state| {
-            state.flow.set_limits(high, low)?;
-            let (low, high) = state.flow.limits();
-            state.public.low.store(low, Ordering::Relaxed);
-            state.public.high.store(high, Ordering::Relaxed);
-            Ok(if state.blocked { state.grown() } else { FlowChange::None })
-        })?;
-        match result {
-            Ok(change) => self.tell(change),
-            Err(BadLimits { high, low }) => {
-                Err(PyValueError::new_err(format!("high ({high}) must be >= low ({low}) must be >= 0")))
-            }
-        }
     }
 }
 
 impl Datagram {
     /// Publishes the queue's size, which has grown.
-    fn grown(&mut self) -> FlowChange {
-        self.public.buffered.store(self.queue.size(), std::sync::atomic::Ordering::Relaxed);
-        self.flow.grown(self.queue.size())
+    pub(super) fn grown(&mut self) -> FlowChange {
+        self.public.marks.buffered.store(self.queue.size(), std::sync::atomic::Ordering::Relaxed);
+        self.common.flow.grown(self.queue.size())
     }
 
     /// Publishes the queue's size, which has shrunk.
     pub(super) fn shrunk(&mut self) -> FlowChange {
-        self.public.buffered.store(self.queue.size(), std::sync::atomic::Ordering::Relaxed);
-        self.flow.shrunk(self.queue.size())
+        self.public.marks.buffered.store(self.queue.size(), std::sync::atomic::Ordering::Relaxed);
+        self.common.flow.shrunk(self.queue.size())
     }
 }
 

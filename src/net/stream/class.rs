@@ -9,8 +9,9 @@ use pyo3::types::PyBytes;
 use pyo3::{Borrowed, ffi};
 
 use super::{Kind, Public, Stream, Transport, rest, write};
+use crate::net::transport::{class, end};
 use crate::py::derived::{self, Class, Description, State};
-use crate::py::method::{method, method_with, optional_number, required};
+use crate::py::method::{method, method_with, required};
 use crate::py::{Owned, imports, raw};
 
 static CLASS: Class<Stream> = Class::new();
@@ -44,7 +45,7 @@ pub fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
 }
 
 fn getset() -> Vec<ffi::PyGetSetDef> {
-    vec![raw::getter(c"_loop", get_loop, c"The loop.")]
+    class::attributes::<Stream>()
 }
 
 /// What the loop asks of a socket's transport only.
@@ -52,7 +53,7 @@ fn of_sockets() -> Vec<ffi::PyGetSetDef> {
     vec![
         raw::getter(c"_start_tls_compatible", raw::get_true, c"True: TLS may run over it."),
         raw::getter(c"_sendfile_compatible", get_sendfile_mode, c"asyncio's mark for: by the kernel."),
-        raw::getter(c"_protocol_paused", protocol_paused, c"Whether pause_writing() was called last."),
+        class::protocol_paused::<Stream>(),
     ]
 }
 
@@ -65,15 +66,8 @@ fn files() -> Vec<ffi::PyMethodDef> {
 }
 
 fn common() -> Vec<ffi::PyMethodDef> {
-    vec![
+    let own = vec![
         raw::no_args(c"close", close, c"Read no more, send what is queued, then close."),
-        raw::no_args(c"is_closing", is_closing, c"Whether it is closing or closed. Any thread."),
-        raw::one_arg(
-            c"set_protocol",
-            set_protocol,
-            c"set_protocol($self, protocol)\n--\n\nGive the connection to another protocol.",
-        ),
-        raw::no_args(c"get_protocol", get_protocol, c"The current protocol. Any thread."),
         raw::fast_keywords(
             c"get_extra_info",
             get_extra_info,
@@ -82,37 +76,47 @@ fn common() -> Vec<ffi::PyMethodDef> {
         raw::one_arg(c"_force_close", force_close, c"Close at once, with an error."),
         raw::one_arg(c"_call_connection_lost", call_connection_lost, c"The scheduled end."),
         raw::one_arg(c"_start", start, c"The scheduled beginning."),
-    ]
+    ];
+    [own, class::methods::<Stream>()].concat()
 }
 
 fn reading() -> Vec<ffi::PyMethodDef> {
-    vec![
+    let own = vec![
         raw::no_args(c"pause_reading", pause_reading, c"Leave arriving bytes in the kernel."),
         raw::no_args(c"resume_reading", resume_reading, c"Receive again."),
-        raw::no_args(c"is_reading", is_reading, c"Whether bytes are received. Any thread."),
-    ]
+    ];
+    [own, class::reading::<Stream>()].concat()
 }
 
 fn writing() -> Vec<ffi::PyMethodDef> {
-    vec![
+    let own = vec![
             raw::one_arg(c"write", write_method, c"write($self, data)\n--\n\nSend bytes; what the kernel does not take now is kept and sent later."),
             raw::one_arg(c"writelines", writelines, c"writelines($self, list_of_data)\n--\n\nSend several pieces at once."),
             raw::no_args(c"write_eof", write_eof, c"Half-close once everything is sent."),
             raw::no_args(c"can_write_eof", can_write_eof, c"True."),
             raw::no_args(c"abort", abort, c"Close at once; what is queued is lost."),
-            raw::no_args(c"get_write_buffer_size", get_write_buffer_size, c"Bytes waiting to be sent. Any thread."),
-            raw::no_args(c"get_write_buffer_limits", get_write_buffer_limits, c"(low, high) in bytes. Any thread."),
-            raw::fast_keywords(c"set_write_buffer_limits", set_write_buffer_limits, c"set_write_buffer_limits($self, high=None, low=None)\n--\n\nWhen pause_writing() and resume_writing() are called, in bytes."),
-    ]
+    ];
+    [own, class::writing::<Stream>()].concat()
 }
 
 pub(super) fn create<'py>(py: Python<'py>, stream: Stream) -> PyResult<Bound<'py, PyAny>> {
-    match stream.public.kind {
+    match stream.kind {
         Kind::Socket => &CLASS,
         Kind::ReadPipe => &READ_PIPE,
-        Kind::WritePipe { .. } => &WRITE_PIPE,
+        Kind::WritePipe => &WRITE_PIPE,
     }
     .create(py, stream)
+}
+
+/// What a transport is on, from any thread.
+pub(super) fn kind_of(object: &Bound<'_, PyAny>) -> Kind {
+    if is_stream(object) {
+        Kind::Socket
+    } else if READ_PIPE.is_type_of(object.as_ptr()) {
+        Kind::ReadPipe
+    } else {
+        Kind::WritePipe
+    }
 }
 
 /// Whether an object is a stream transport of ours.
@@ -127,7 +131,8 @@ pub fn has_ended(object: &Bound<'_, PyAny>) -> PyResult<bool> {
 
 /// Whether a stream transport of ours is closing; None for any other object. Any thread.
 pub fn closing_of(object: &Bound<'_, PyAny>) -> Option<bool> {
-    is_stream(object).then(|| public_of(object.as_ptr()).closing.load(Ordering::Relaxed))
+    is_stream(object)
+        .then(|| derived::public_of::<Stream>(object.as_ptr()).marks.closing.load(Ordering::Relaxed))
 }
 
 /// `transport.write(data)`; null with an exception set on failure.
@@ -138,17 +143,6 @@ pub fn closing_of(object: &Bound<'_, PyAny>) -> Option<bool> {
 pub unsafe fn write_to(object: *mut ffi::PyObject, data: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: promised.
     unsafe { write_method(object, data) }
-}
-
-#[inline]
-pub(super) fn public_of<'a>(object: *mut ffi::PyObject) -> &'a Public {
-    derived::public_of::<Stream>(object)
-}
-
-/// The stream behind a transport; touching it needs the claim.
-#[inline]
-pub(super) fn stream_of(object: *mut ffi::PyObject) -> *mut Stream {
-    derived::state_of::<Stream>(object)
 }
 
 unsafe extern "C" fn write_method(
@@ -202,25 +196,9 @@ method!(pause_reading(transport: Transport) transport.pause_reading());
 method!(resume_reading(transport: Transport) transport.resume_reading());
 method!(begin_file(transport: Transport) transport.begin_file());
 method!(end_file(transport: Transport) transport.end_file());
-method!(set_protocol(transport: Transport, protocol) transport.set_protocol(&protocol));
-method!(get_protocol(transport: Transport) Ok(transport.protocol()));
 method!(force_close(transport: Transport, error) transport.lose(Some(&error).filter(|error| !error.is_none())));
-method!(call_connection_lost(transport: Transport, error) transport.connection_lost(&error));
+method!(call_connection_lost(transport: Transport, error) transport.finish(&error));
 method!(start(transport: Transport, waiter) super::start(transport.object, Some(&waiter)));
-method!(is_closing(transport: Transport) Ok(transport.public(|public| public.closing.load(Ordering::Relaxed))));
-method!(is_reading(transport: Transport) Ok(transport.public(|public| {
-    !public.closing.load(Ordering::Relaxed) && !public.paused.load(Ordering::Relaxed)
-})));
-method!(get_write_buffer_size(transport: Transport) {
-    let size = transport.public(|public| public.buffered.load(Ordering::Relaxed));
-    size.into_pyobject(transport.py()).map(Bound::into_any).map_err(PyErr::from)
-});
-method!(get_write_buffer_limits(transport: Transport) {
-    let limits = transport
-        .public(|public| (public.low.load(Ordering::Relaxed), public.high.load(Ordering::Relaxed)));
-    limits.into_pyobject(transport.py()).map(Bound::into_any)
-});
-
 method_with!(get_extra_info(transport: Transport, "get_extra_info", name, default) {
     let name = required(name, "get_extra_info", "name")?;
     let default = default.unwrap_or_else(|| transport.py().None().into_bound(transport.py()));
@@ -229,33 +207,9 @@ method_with!(get_extra_info(transport: Transport, "get_extra_info", name, defaul
         Err(_) => Ok(default),
     }
 });
-method_with!(set_write_buffer_limits(transport: Transport, "set_write_buffer_limits", high, low) {
-    transport.set_limits(optional_number(high)?, optional_number(low)?)
-});
-
-unsafe extern "C" fn get_loop(object: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
-    // SAFETY: called by Python, attached, with a transport.
-    unsafe {
-        raw::enter(|py| {
-            let object = Bound::from_borrowed_ptr(py, object);
-            Ok(Transport::new(&object).event_loop().into_ptr())
-        })
-    }
-}
-
 unsafe extern "C" fn get_sendfile_mode(_: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
     // SAFETY: called by Python, attached.
     unsafe { raw::enter(|py| Ok(imports::sendfile_mode(py)?.getattr("TRY_NATIVE")?.into_ptr())) }
-}
-
-unsafe extern "C" fn protocol_paused(object: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
-    // SAFETY: called by Python, attached, with a transport.
-    unsafe {
-        raw::enter(|py| {
-            let object = Bound::from_borrowed_ptr(py, object);
-            Ok(raw::boolean(py, Transport::new(&object).with(|stream| stream.flow.is_paused())?))
-        })
-    }
 }
 
 impl State for Stream {
@@ -270,8 +224,8 @@ impl State for Stream {
     }
 
     fn visit(&self, see: &mut dyn FnMut(&Owned) -> Result<(), c_int>) -> Result<(), c_int> {
-        see(&self.public.event_loop)?;
-        see(&self.context)?;
+        see(&self.public.marks.event_loop)?;
+        see(&self.common.context)?;
         self.server.iter().try_for_each(&mut *see)?;
         self.sender.iter().flat_map(|sender| &sender.waiting).try_for_each(&mut *see)?;
         let Some(objects) = self.public.objects.seen_by_collector() else { return Ok(()) };
@@ -280,7 +234,7 @@ impl State for Stream {
     }
 
     fn clear(&mut self, none: Owned) -> Vec<Owned> {
-        self.protocol = none.as_ptr();
+        self.common.protocol = none.as_ptr();
         // SAFETY: called by Python, attached.
         let py = unsafe { Python::assume_attached() };
         let mut objects = self.public.objects.lock(py);
@@ -291,15 +245,7 @@ impl State for Stream {
     }
 
     fn finalize(object: &Bound<'_, PyAny>) {
-        let transport = Transport::new(object);
-        if transport.fd().is_none() {
-            return;
-        }
-        if !transport.event_loop().get().shared.is_forked() {
-            derived::warn_unclosed(object);
-        }
-        // SAFETY: not through the loop's claim: there is no other reference to the transport, whichever thread this is.
-        rest::finalize(object, unsafe { &mut *stream_of(object.as_ptr()) });
+        end::collected(object, |stream| rest::release(object, stream));
     }
 
     fn repr(object: &Bound<'_, PyAny>) -> PyResult<String> {
@@ -308,9 +254,9 @@ impl State for Stream {
             return Ok(transport.repr_of_pipe());
         }
         let Some(fd) = transport.fd() else { return Ok("<StreamTransport closed>".into()) };
-        let (closing, paused, buffered) = transport.public(|public| {
+        let (closing, paused, buffered) = transport.marks(|marks| {
             let load = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
-            (load(&public.closing), load(&public.paused), public.buffered.load(Ordering::Relaxed))
+            (load(&marks.closing), load(&marks.paused), marks.buffered.load(Ordering::Relaxed))
         });
         let state = if closing { " closing" } else { "" };
         let read = if closing || paused { "idle" } else { "polling" };

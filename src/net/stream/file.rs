@@ -6,7 +6,7 @@ use std::os::fd::RawFd;
 use pyo3::exceptions::{PyConnectionError, PyRuntimeError};
 use pyo3::prelude::*;
 
-use super::{Phase, Transport};
+use super::Transport;
 use crate::event_loop::endpoint::with_driver;
 use crate::event_loop::task;
 use crate::net::dns::settle;
@@ -65,8 +65,7 @@ impl<'py> Transport<'_, 'py> {
 /// The socket to send on, if it is the sender's turn.
 pub fn turn(transport: &Bound<'_, PyAny>) -> PyResult<Option<RawFd>> {
     let transport = Transport::new(transport);
-    let (gone, free) = transport
-        .with(|stream| (matches!(stream.phase, Phase::Lost | Phase::Closed), stream.queue.is_empty()))?;
+    let (gone, free) = transport.with(|stream| (stream.life.is_over(), stream.queue.is_empty()))?;
     match transport.fd() {
         Some(fd) if !gone => Ok(free.then_some(fd)),
         _ => Err(lost()),
@@ -84,7 +83,7 @@ pub fn wait_for_turn(transport: &Bound<'_, PyAny>, full: bool) -> PyResult<Owned
             let free = stream.queue.is_empty();
             let Some(sender) = &mut stream.sender else { return Err(waiting) };
             // With bytes queued the driver reports anyway, and the flush after that hands on.
-            Ok((stream.token.filter(|_| free), sender.waiting.replace(waiting)))
+            Ok((stream.life.token.filter(|_| free), sender.waiting.replace(waiting)))
         })?
         .map_err(|_| PyRuntimeError::new_err("no file is being sent"))?;
     drop(former);

@@ -5,7 +5,7 @@
 //! | `class` | the Python type and its methods                                          |
 //! | `read`  | from the driver to the protocol                                          |
 //! | `write` | from the protocol to the kernel: the queue, flow control, half-close     |
-//! | `end`   | close, abort, fatal errors, `connection_lost`                            |
+//! | `end`   | what is its own in the end of a transport                                |
 //! | `file`  | a file that the kernel sends: `loop.sendfile`                            |
 //! | `extra` | `get_extra_info`                                                         |
 //! | `pipe`  | where the ends of a pipe follow rules of their own                       |
@@ -14,9 +14,8 @@
 //! A transport is a Python object derived from asyncio's `Transport`, `ReadTransport` or `WriteTransport`, with a [`Stream`]
 //! behind the base's fields. What it is on is its [`Kind`].
 //!
-//! Threads: a [`Stream`] belongs to its loop's thread, under the loop's claim, except [`Public`], which any thread may
-//! read, and which is separate from the stream: flags are atomic, objects are behind a lock that the loop's thread takes to replace them. As in the core, no
-//! reference to a `Stream` is alive across a call into Python.
+//! Threads: as for every transport (`net/transport`). Of [`Public`], which any thread may read, the objects sit behind a lock that the
+//! loop's thread takes to replace them.
 
 mod class;
 mod end;
@@ -29,7 +28,7 @@ mod write;
 
 use std::os::fd::{IntoRawFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -40,13 +39,14 @@ use crate::event_loop::endpoint::{Endpoint, with_driver};
 use crate::event_loop::report::{OrReport, Report};
 use crate::event_loop::{EventLoop, turn};
 use crate::net::native::{self, Receive};
-use crate::proto::flow::FlowControl;
+use crate::net::transport::end::{Life, Phase};
+use crate::net::transport::{self, Common, Marks};
+use crate::proto::flow::{FlowChange, FlowControl};
 use crate::proto::write_queue::WriteQueue;
 use crate::py::errors::{OrOsError, os_error};
 use crate::py::fatal::OrFatal;
 use crate::py::names::names;
-use crate::py::{Attached, Owned, bytes, context, imports};
-use crate::sync::quiet::{Quiet, Under};
+use crate::py::{Attached, Owned, bytes, derived, imports};
 use crate::sys;
 
 pub use class::{closing_of, has_ended, init, is_stream, write_to};
@@ -60,10 +60,7 @@ pub use write::{Data, LOG_LOST_WRITES, send};
 enum Kind {
     Socket,
     ReadPipe,
-    /// `watched`: it is reported readable when its reader goes away.
-    WritePipe {
-        watched: bool,
-    },
+    WritePipe,
 }
 
 impl Kind {
@@ -82,19 +79,6 @@ impl Kind {
             _ => "Fatal write error on pipe transport",
         }
     }
-}
-
-/// Where a transport is in its life.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Phase {
-    /// Reads and writes.
-    Open,
-    /// Closed by its user: what is queued is still sent, nothing is read.
-    Draining,
-    /// The end is scheduled: `connection_lost` will be called, nothing is sent any more.
-    Lost,
-    /// `connection_lost` was called and the socket is closed.
-    Closed,
 }
 
 /// What waits to be sent.
@@ -124,23 +108,11 @@ impl AsRef<[u8]> for Chunk {
     }
 }
 
-/// What any thread may read.
+/// What any thread may read. The descriptor among the marks is owned here until a Python object was made of it.
 pub struct Public {
-    /// Set once.
-    event_loop: Owned,
-    kind: Kind,
-    /// The socket or pipe; -1 once closed. Owned here until a Python object was made of it.
-    fd: AtomicI32,
-    closing: AtomicBool,
-    paused: AtomicBool,
-    buffered: AtomicUsize,
-    low: AtomicUsize,
-    high: AtomicUsize,
+    marks: Marks,
     objects: Attached<Objects>,
 }
-
-// SAFETY: `event_loop` is set once and its count is only changed by attached threads (see `Owned`); the rest is atomic or locked.
-unsafe impl Sync for Public {}
 
 struct Objects {
     protocol: Owned,
@@ -148,17 +120,16 @@ struct Objects {
 }
 
 pub struct Stream {
-    token: Option<Token>,
-    phase: Phase,
-    /// Borrowed from `public.objects`, which only this thread replaces: saves the lock.
-    protocol: *mut pyo3::ffi::PyObject,
+    common: Common,
+    life: Life,
+    kind: Kind,
+    /// The end of a pipe that is written is reported readable when its reader goes away.
+    watched: bool,
     buffered_protocol: bool,
     /// How to hand bytes to a protocol written in Rust.
     receive: Option<Receive>,
-    context: Owned,
     server: Option<Owned>,
     queue: WriteQueue<Chunk>,
-    flow: FlowControl,
     /// Set while a file is sent; nothing else is sent meanwhile.
     sender: Option<file::Sender>,
     eof_requested: bool,
@@ -168,8 +139,6 @@ pub struct Stream {
     held: bool,
     /// The peer has ended its direction, and the protocol has got eof_received().
     eof_received: bool,
-    /// Writes since the connection was lost.
-    lost_writes: u32,
     /// The driver has a weak reference only.
     rests: bool,
     public: Arc<Public>,
@@ -177,11 +146,13 @@ pub struct Stream {
 
 impl Stream {
     fn read_mode(&self) -> ReadMode {
-        if let Kind::WritePipe { watched } = self.public.kind {
-            let alive = matches!(self.phase, Phase::Open | Phase::Draining);
-            return if watched && alive { ReadMode::Readiness } else { ReadMode::Paused };
+        if self.kind == Kind::WritePipe {
+            return if self.watched && !self.life.is_over() { ReadMode::Readiness } else { ReadMode::Paused };
         }
-        if self.phase != Phase::Open || self.eof_received || self.public.paused.load(Ordering::Relaxed) {
+        if self.life.phase != Phase::Open
+            || self.eof_received
+            || self.public.marks.paused.load(Ordering::Relaxed)
+        {
             ReadMode::Paused
         } else if self.buffered_protocol {
             ReadMode::Readiness
@@ -193,75 +164,52 @@ impl Stream {
     }
 
     fn publish_size(&self) {
-        self.public.buffered.store(self.queue.len(), Ordering::Relaxed);
+        self.public.marks.buffered.store(self.queue.len(), Ordering::Relaxed);
     }
 }
 
-/// A transport object, and the way to what is behind it.
-#[derive(Clone, Copy)]
-struct Transport<'a, 'py> {
-    object: &'a Bound<'py, PyAny>,
+type Transport<'a, 'py> = transport::Transport<'a, 'py, Stream>;
+
+impl transport::Kind for Stream {
+    fn common(&mut self) -> &mut Common {
+        &mut self.common
+    }
+
+    #[inline]
+    fn marks(public: &Public) -> &Marks {
+        &public.marks
+    }
+
+    fn protocol(public: &Public, py: Python<'_>) -> Owned {
+        public.objects.lock(py).protocol.clone_ref(py)
+    }
+
+    fn replace_protocol(&mut self, py: Python<'_>, protocol: Owned) -> Owned {
+        self.receive = None;
+        std::mem::replace(&mut self.public.objects.lock(py).protocol, protocol)
+    }
+
+    fn limits_changed(&mut self) -> FlowChange {
+        self.common.flow.grown(self.queue.len())
+    }
+
+    fn send_held(transport: Transport<'_, '_>) -> PyResult<()> {
+        transport.flush_held()
+    }
+
+    fn set_protocol<'py>(transport: Transport<'_, 'py>, protocol: &Bound<'py, PyAny>) -> PyResult<()> {
+        transport.set_protocol(protocol)
+    }
 }
 
-impl<'a, 'py> Transport<'a, 'py> {
-    fn new(object: &'a Bound<'py, PyAny>) -> Self {
-        Self { object }
-    }
-
-    fn py(self) -> Python<'py> {
-        self.object.py()
-    }
-
-    /// Looks at or changes the stream. `f` must not call into Python. RuntimeError when another thread runs the loop.
-    fn with<R>(self, f: impl FnOnce(&mut Stream) -> R) -> PyResult<R> {
-        // SAFETY: the transport is alive in our hands.
-        let lp = unsafe { loop_of(self.object.as_ptr()) };
-        let claim = lp.shared.claim().map_err(|foreign| lp.wrong_thread(self.py(), foreign))?;
-        let quiet = Quiet::begin(Under::Claim);
-        // SAFETY: claimed, and `f` does not come back here.
-        let result = f(unsafe { &mut *class::stream_of(self.object.as_ptr()) });
-        drop((quiet, claim));
-        Ok(result)
-    }
-
-    fn public<R>(self, f: impl FnOnce(&Public) -> R) -> R {
-        f(class::public_of(self.object.as_ptr()))
-    }
-
-    /// The descriptor while the socket is open. Any thread; it may be closed by the time it is used.
-    fn fd(self) -> Option<RawFd> {
-        let fd = self.public(|public| public.fd.load(Ordering::Relaxed));
-        (fd >= 0).then_some(fd)
-    }
-
+impl<'py> Transport<'_, 'py> {
     fn kind(self) -> Kind {
-        self.public(|public| public.kind)
-    }
-
-    fn event_loop(self) -> Bound<'py, EventLoop> {
-        let py = self.py();
-        // SAFETY: what is stored there is a loop.
-        self.public(|public| unsafe { public.event_loop.bind(py).cast_unchecked::<EventLoop>().to_owned() })
-    }
-
-    fn protocol(self) -> Bound<'py, PyAny> {
-        let py = self.py();
-        self.public(|public| public.objects.lock(py).protocol.clone_ref(py)).into_bound(py)
-    }
-
-    fn context(self) -> PyResult<Owned> {
-        let py = self.py();
-        self.with(|stream| stream.context.clone_ref(py))
-    }
-
-    /// For what the loop does by itself: in the transport's context. Not inside of a call that a program made.
-    fn inside<R>(self, call: impl FnOnce() -> PyResult<R>) -> PyResult<R> {
-        context::run(self.py(), &self.context()?, call)
+        class::kind_of(self.object)
     }
 
     /// Sets the driver's orders for arriving bytes.
     fn apply_read_mode(self) -> PyResult<()> {
-        let (token, mode) = self.with(|stream| (stream.token, stream.read_mode()))?;
+        let (token, mode) = self.with(|stream| (stream.life.token, stream.read_mode()))?;
         match token {
             Some(token) => {
                 with_driver(&self.event_loop(), |driver| driver.set_read_mode(token, mode))?;
@@ -272,34 +220,14 @@ impl<'a, 'py> Transport<'a, 'py> {
     }
 
     fn set_protocol(self, protocol: &Bound<'py, PyAny>) -> PyResult<()> {
-        let py = self.py();
         let buffered =
-            self.kind() == Kind::Socket && protocol.is_instance(imports::buffered_protocol(py)?)?;
+            self.kind() == Kind::Socket && protocol.is_instance(imports::buffered_protocol(self.py())?)?;
         let receive = native::receiver(protocol);
-        let former = self.with(|stream| {
-            stream.protocol = protocol.as_ptr();
+        self.exchange_protocol(protocol.into(), |stream| {
             stream.buffered_protocol = buffered;
             stream.receive = receive;
-            std::mem::replace(&mut stream.public.objects.lock(py).protocol, protocol.into())
         })?;
-        drop(former);
         self.apply_read_mode()
-    }
-}
-
-/// The loop of a transport, from any thread.
-///
-/// # Safety
-/// `object` is a live transport; the result is not used longer than it.
-#[inline]
-unsafe fn loop_of<'a>(object: *mut pyo3::ffi::PyObject) -> &'a EventLoop {
-    // SAFETY: promised; the transport holds the loop.
-    unsafe {
-        let py = Python::assume_attached();
-        let event_loop = class::public_of(object).event_loop.as_ptr();
-        let event_loop = pyo3::Borrowed::from_ptr(py, event_loop).cast_unchecked::<EventLoop>();
-        let event_loop: *const EventLoop = event_loop.get();
-        &*event_loop
     }
 }
 
@@ -333,48 +261,40 @@ pub fn make_known<'py>(
         // As asyncio: small writes are not held back. A socket that is gone already shows that at the first read.
         let _ = sys::socket::set_nodelay(fd);
     }
-    assemble(event_loop, Kind::Socket, parts, |driver, endpoint| driver.register_stream(fd, family, endpoint))
+    assemble(event_loop, (Kind::Socket, false), parts, |driver, endpoint| {
+        driver.register_stream(fd, family, endpoint)
+    })
 }
 
 fn assemble<'py>(
     event_loop: &Bound<'py, EventLoop>,
-    kind: Kind,
+    (kind, watched): (Kind, bool),
     parts: Parts<'py>,
     register: impl FnOnce(&mut Driver<Endpoint>, Endpoint) -> Result<Token, Refused<Endpoint>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = event_loop.py();
     let Parts { fd, owned, protocol, context, server, extra } = parts;
     let flow = FlowControl::default();
-    let (low, high) = flow.limits();
     let buffered_protocol = kind == Kind::Socket && protocol.is_instance(imports::buffered_protocol(py)?)?;
     let stream = Stream {
-        token: None,
-        phase: Phase::Open,
-        protocol: protocol.as_ptr(),
+        life: Life::new(),
+        kind,
+        watched,
         buffered_protocol,
         receive: native::receiver(&protocol),
-        context,
         server: server.as_ref().map(Owned::from),
         queue: WriteQueue::default(),
-        flow,
         sender: None,
         eof_requested: false,
         written_in: u64::MAX,
         held: false,
         eof_received: false,
-        lost_writes: 0,
         rests: false,
         public: Arc::new(Public {
-            event_loop: event_loop.into(),
-            kind,
-            fd: AtomicI32::new(fd),
-            closing: AtomicBool::new(false),
-            paused: AtomicBool::new(false),
-            buffered: AtomicUsize::new(0),
-            low: AtomicUsize::new(low),
-            high: AtomicUsize::new(high),
-            objects: Attached::new(Objects { protocol: protocol.into(), extra }),
+            marks: Marks::new(event_loop, fd, &flow),
+            objects: Attached::new(Objects { protocol: protocol.as_any().into(), extra }),
         }),
+        common: Common { protocol: protocol.as_ptr(), context, flow },
     };
     let object = class::create(py, stream)?;
     let registered =
@@ -383,11 +303,11 @@ fn assemble<'py>(
     let transport = Transport::new(&object);
     match registered {
         Ok(token) => {
-            transport.with(|stream| stream.token = Some(token))?;
+            transport.with(|stream| stream.life.token = Some(token))?;
             let _ = owned.map(Connection::into_raw_fd); // The transport's from here on.
         }
         Err(error) => {
-            transport.give_up_socket()?;
+            transport.give_up()?;
             return Err(error);
         }
     }
@@ -467,7 +387,7 @@ fn deliver(event_loop: &Bound<'_, EventLoop>, token: Token, completion: Completi
     let Some(transport) = driver.data(token).and_then(Endpoint::as_transport) else { return Ok(()) };
     if let Completion::Received(len @ 1..) = completion {
         // SAFETY: as above.
-        if let Some(receive) = unsafe { (*class::stream_of(transport.as_ptr())).receive } {
+        if let Some(receive) = unsafe { (*derived::state_of::<Stream>(transport.as_ptr())).receive } {
             let transport = transport.clone_ref(py).into_bound(py);
             return Transport::new(&transport).received_natively(receive, driver.received(len));
         }

@@ -26,7 +26,7 @@ impl<'py> Transport<'_, 'py> {
     pub(super) fn end_of_pipe(self) -> PyResult<()> {
         let py = self.py();
         self.log_closed_by_peer()?;
-        self.with(|stream| stream.public.closing.store(true, Ordering::Relaxed))?;
+        self.with(|stream| stream.public.marks.closing.store(true, Ordering::Relaxed))?;
         let event_loop = self.event_loop();
         match self.protocol().getattr(names().eof_received.bind(py)) {
             Ok(callback) => {
@@ -69,13 +69,13 @@ impl<'py> Transport<'_, 'py> {
 
     /// As `StreamTransport`'s `repr`, for an end of a pipe.
     pub(super) fn repr_of_pipe(self) -> String {
-        let (closing, paused, buffered) = self.public(|public| {
-            let closing = public.closing.load(Ordering::Relaxed);
-            (closing, public.paused.load(Ordering::Relaxed), public.buffered.load(Ordering::Relaxed))
+        let (closing, paused, buffered) = self.marks(|marks| {
+            let closing = marks.closing.load(Ordering::Relaxed);
+            (closing, marks.paused.load(Ordering::Relaxed), marks.buffered.load(Ordering::Relaxed))
         });
         let state = if closing { " closing" } else { "" };
         let (name, polls, size) = match self.kind() {
-            Kind::WritePipe { .. } => ("WritePipeTransport", buffered > 0, format!(" bufsize={buffered}")),
+            Kind::WritePipe => ("WritePipeTransport", buffered > 0, format!(" bufsize={buffered}")),
             _ => ("ReadPipeTransport", !closing && !paused, String::new()),
         };
         match self.fd() {
@@ -95,7 +95,7 @@ fn connect<'py>(
     protocol: &Bound<'py, PyAny>,
     waiter: Option<&Bound<'py, PyAny>>,
     given: Option<&Bound<'py, PyDict>>,
-    kind: impl FnOnce(pipe::Kind) -> Option<Kind>,
+    kind: impl FnOnce(pipe::Kind) -> Option<(Kind, bool)>,
     refusal: &'static str,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = event_loop.py();
@@ -129,7 +129,7 @@ impl EventLoop {
         waiter: Option<&Bound<'py, PyAny>>,
         extra: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let kind = |found| (found != pipe::Kind::Other).then_some(Kind::ReadPipe);
+        let kind = |found| (found != pipe::Kind::Other).then_some((Kind::ReadPipe, false));
         connect(slf, pipe, protocol, waiter, extra, kind, "Pipe transport is for pipes/sockets only.")
     }
 
@@ -145,8 +145,8 @@ impl EventLoop {
         let kind = |found| match found {
             pipe::Kind::Other => None,
             // What it has to read is its user's.
-            pipe::Kind::Character => Some(Kind::WritePipe { watched: false }),
-            pipe::Kind::Fifo | pipe::Kind::Socket => Some(Kind::WritePipe { watched: true }),
+            pipe::Kind::Character => Some((Kind::WritePipe, false)),
+            pipe::Kind::Fifo | pipe::Kind::Socket => Some((Kind::WritePipe, true)),
         };
         let refusal = "Pipe transport is only for pipes, sockets and character devices";
         connect(slf, pipe, protocol, waiter, extra, kind, refusal)

@@ -6,14 +6,14 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use super::{Kind, Phase, Transport};
+use super::{Kind, Phase, Stream, Transport};
 use crate::driver::{ReadMode, Token};
 use crate::event_loop::endpoint::with_driver;
 use crate::net::native::Receive;
 use crate::py::errors::os_error;
 use crate::py::fatal::Fatal;
 use crate::py::names::names;
-use crate::py::{Owned, buffer, bytes, call, context};
+use crate::py::{Owned, buffer, bytes, call, context, derived};
 
 /// Bytes on their way to `protocol.data_received`: what the call needs, taken out of the transport so that no borrow
 /// of it lasts into Python, where the transport may be closed or given another protocol.
@@ -36,11 +36,11 @@ impl Delivery {
     fn new(py: Python<'_>, transport: &Owned, data: Owned) -> Self {
         // SAFETY: the stream is this thread's, its objects alive.
         unsafe {
-            let stream = super::class::stream_of(transport.as_ptr());
+            let stream = derived::state_of::<Stream>(transport.as_ptr());
             Self {
                 transport: transport.clone_ref(py),
-                protocol: Owned::borrow((*stream).protocol),
-                context: (*stream).context.clone_ref(py),
+                protocol: Owned::borrow((*stream).common.protocol),
+                context: (*stream).common.context.clone_ref(py),
                 data,
             }
         }
@@ -128,7 +128,7 @@ impl<'py> Transport<'_, 'py> {
     /// There is something to read: straight into the buffer that a BufferedProtocol offers. In the transport's context.
     pub(super) fn readable(self) -> PyResult<()> {
         // SAFETY: alive in `public.objects`.
-        let protocol = self.with(|stream| unsafe { Owned::borrow(stream.protocol) })?;
+        let protocol = self.with(|stream| unsafe { Owned::borrow(stream.common.protocol) })?;
         match self.receive_for(&protocol)? {
             Ended::No => Ok(()),
             Ended::Yes => self.end_of_stream(),
@@ -179,7 +179,8 @@ impl<'py> Transport<'_, 'py> {
             return Err(PyRuntimeError::new_err("get_buffer() returned an empty buffer"));
         }
         // `get_buffer` may have closed or paused the transport, or replaced the protocol.
-        let token = self.with(|stream| stream.token.filter(|_| stream.read_mode() == ReadMode::Readiness))?;
+        let token =
+            self.with(|stream| stream.life.token.filter(|_| stream.read_mode() == ReadMode::Readiness))?;
         let Some(token) = token else { return Ok(Ok(None)) };
         // SAFETY: the caller holds the view, which keeps the memory valid.
         let received =
@@ -204,7 +205,7 @@ impl<'py> Transport<'_, 'py> {
                 // It leaves the run, the connection stays: the end is met again when the loop runs again.
                 let token = self.with(|stream| {
                     stream.eof_received = false;
-                    stream.token
+                    stream.life.token
                 })?;
                 if let Some(token) = token {
                     with_driver(&self.event_loop(), |driver| driver.report_readable(token))?;
@@ -226,7 +227,8 @@ impl<'py> Transport<'_, 'py> {
     fn set_paused(self, paused: bool) -> PyResult<()> {
         use std::sync::atomic::Ordering;
         let changed = self.with(|stream| {
-            stream.phase == Phase::Open && stream.public.paused.swap(paused, Ordering::Relaxed) != paused
+            stream.life.phase == Phase::Open
+                && stream.public.marks.paused.swap(paused, Ordering::Relaxed) != paused
         })?;
         if changed { self.apply_read_mode() } else { Ok(()) }
     }

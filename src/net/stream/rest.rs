@@ -7,8 +7,6 @@
 //! Threads: the last reference may go in any thread, so the end of a resting transport may come there. It then touches only
 //! what the loop's claim allows; otherwise it posts to the loop.
 
-use std::sync::atomic::Ordering;
-
 use pyo3::prelude::*;
 
 use super::{Phase, Stream, Transport};
@@ -18,13 +16,13 @@ use crate::event_loop::door::OnLoop;
 use crate::event_loop::endpoint::{Endpoint, with_driver};
 use crate::event_loop::remote::Post;
 use crate::event_loop::report::{OrReport, Report};
-use crate::py::names::names;
+use crate::net::transport::end::Ends;
+use crate::py::errors::both;
 use crate::py::{Owned, raw};
-use crate::sys;
 
 impl Stream {
     fn may_rest(&self) -> bool {
-        self.phase == Phase::Open
+        self.life.phase == Phase::Open
             && self.queue.is_empty()
             && self.sender.is_none()
             && self.read_mode() == ReadMode::Paused
@@ -35,7 +33,7 @@ impl Transport<'_, '_> {
     /// After a change of what is read or waits to be sent: has the driver keep the transport, or no more.
     pub(super) fn keep_or_rest(self) -> PyResult<()> {
         let changed = self.with(|stream| {
-            let token = stream.token?;
+            let token = stream.life.token?;
             let rests = stream.may_rest();
             (std::mem::replace(&mut stream.rests, rests) != rests).then_some((token, rests))
         })?;
@@ -50,32 +48,18 @@ impl Transport<'_, '_> {
     }
 }
 
-/// The end of a transport without references: leaves the driver, closes the socket, notifies the server. In whichever
-/// thread; there is no other reference to the transport.
-pub(super) fn finalize(object: &Bound<'_, PyAny>, stream: &mut Stream) {
-    let py = object.py();
+/// Of a transport without references: leaves the driver, closes the descriptor, notifies the server. In whichever thread; there is no
+/// other reference to the transport.
+pub(super) fn release(object: &Bound<'_, PyAny>, stream: &mut Stream) -> PyResult<()> {
     let event_loop = Transport::new(object).event_loop();
-    stream.phase = Phase::Closed;
-    // Before the descriptor is free to be another's: see `watch::ensure_no_transport`.
-    stream.public.closing.store(true, Ordering::Release);
-    let token = stream.token.take();
+    let token = stream.life.token.take();
     if let Some(token) = token.filter(|_| stream.rests) {
         forget(&event_loop, token);
     }
-    let fd = stream.public.fd.swap(-1, Ordering::Relaxed);
-    let sock = stream.public.objects.lock(py).extra.socket_closed(py, fd);
-    match sock {
-        Some(sock) => {
-            if let Err(error) = sock.bind(py).call_method0(names().close.bind(py)) {
-                error.write_unraisable(py, Some(object));
-            }
-        }
-        None => sys::socket::close(fd),
-    }
-    if let Some(server) = stream.server.take()
-        && !event_loop.get().shared.is_closed()
-    {
-        tell_server(&event_loop, server).unwrap_or_else(|error| error.write_unraisable(py, Some(object)));
+    let closed = Stream::close_descriptor(Transport::new(object));
+    match stream.server.take().filter(|_| !event_loop.get().shared.is_closed()) {
+        Some(server) => both(closed, tell_server(&event_loop, server), object),
+        None => closed,
     }
 }
 

@@ -9,18 +9,18 @@ use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
 
-use super::{Chunk, Kind, Phase, Transport};
+use super::{Chunk, Kind, Phase, Stream, Transport};
 use crate::event_loop::core::AtEnd;
 use crate::event_loop::door::OnLoop;
 use crate::event_loop::endpoint::{Endpoint, with_driver};
 use crate::event_loop::report::{OrReport, Report};
-use crate::proto::flow::FlowChange;
+use crate::net::transport::flow::Caller;
+use crate::net::transport::loop_of;
 use crate::proto::write_queue::MAX_SLICES;
 use crate::py::buffer::{self, BufferView};
 use crate::py::errors::{both, os_error};
 use crate::py::fatal::OrFatal;
-use crate::py::imports;
-use crate::py::names::names;
+use crate::py::{derived, imports};
 use crate::sys;
 
 /// From this many writes into a lost connection on, each is logged.
@@ -89,13 +89,13 @@ fn check_type(object: &Bound<'_, PyAny>) -> PyResult<()> {
 pub(super) unsafe fn send_at_once(object: *mut pyo3::ffi::PyObject, data: &[u8]) -> Option<Sent> {
     // SAFETY: the loop is set for the transport's life; the rest is touched only if this thread owns the loop.
     unsafe {
-        let stream = super::class::stream_of(object);
-        let event_loop = super::loop_of(object);
+        let stream = derived::state_of::<Stream>(object);
+        let event_loop = loop_of::<Stream>(object);
         if !event_loop.shared.is_mine() || data.is_empty() {
             return None;
         }
         let stream = &mut *stream;
-        if stream.phase != Phase::Open
+        if stream.life.phase != Phase::Open
             || stream.eof_requested
             || stream.sender.is_some()
             || !stream.queue.is_empty()
@@ -109,7 +109,7 @@ pub(super) unsafe fn send_at_once(object: *mut pyo3::ffi::PyObject, data: &[u8])
             return None;
         }
         let driver = core.driver.as_mut()?;
-        Some(match driver.send(stream.token?, data) {
+        Some(match driver.send(stream.life.token?, data) {
             Ok(sent) if sent == data.len() => Sent::All,
             Ok(sent) => Sent::Rest(sent),
             Err(error) => Sent::Failed(error),
@@ -281,15 +281,15 @@ impl<'py> Transport<'_, 'py> {
     fn queued(self, flush_now: bool) -> PyResult<()> {
         let full = self.with(|stream| {
             stream.publish_size();
-            let (_, high) = stream.flow.limits();
+            let (_, high) = stream.common.flow.limits();
             stream.held && stream.queue.len() >= HELD_MOST.min(high)
         })?;
         if full {
             self.flush()?;
         }
-        let change = self.with(|stream| stream.flow.grown(stream.queue.len()))?;
+        let change = self.with(|stream| stream.common.flow.grown(stream.queue.len()))?;
         self.keep_or_rest()?;
-        let told = self.tell(change);
+        let told = self.tell(change, Caller::User);
         // No other code would, whatever the protocol has raised.
         if flush_now { both(told, self.flush(), self.object) } else { told }
     }
@@ -305,21 +305,21 @@ impl<'py> Transport<'_, 'py> {
         let runs = lp.get().shared.is_mine();
         let (eof, sending, gate) = lp.get().with(self.py(), |core| {
             // SAFETY: the same claim covers the loop's core and its transports; two different objects.
-            let stream = unsafe { &mut *super::class::stream_of(self.object.as_ptr()) };
+            let stream = unsafe { &mut *derived::state_of::<Stream>(self.object.as_ptr()) };
             // The end of a pipe takes nothing more once it is closing.
-            let over = match stream.public.kind {
-                Kind::Socket => matches!(stream.phase, Phase::Lost | Phase::Closed),
-                _ => stream.phase != Phase::Open,
+            let over = match stream.kind {
+                Kind::Socket => matches!(stream.life.phase, Phase::Lost | Phase::Closed),
+                _ => stream.life.phase != Phase::Open,
             };
             let gate = if stream.eof_requested || stream.sender.is_some() || len == 0 {
                 Gate::Ignore
             } else if over {
-                stream.lost_writes += 1;
-                if stream.lost_writes > LOG_LOST_WRITES { Gate::Log } else { Gate::Ignore }
+                stream.life.lost_writes += 1;
+                if stream.life.lost_writes > LOG_LOST_WRITES { Gate::Log } else { Gate::Ignore }
             } else if !stream.queue.is_empty() {
                 Gate::Queue
             } else if runs
-                && stream.public.kind == Kind::Socket
+                && stream.kind == Kind::Socket
                 && std::mem::replace(&mut stream.written_in, core.counters.turns) == core.counters.turns
                 && len <= HELD_PIECE
             {
@@ -353,7 +353,7 @@ impl<'py> Transport<'_, 'py> {
         self,
         call: impl FnOnce(&mut crate::driver::Driver<Endpoint>, crate::driver::Token) -> io::Result<usize>,
     ) -> PyResult<io::Result<usize>> {
-        let Some(token) = self.with(|stream| stream.token)? else {
+        let Some(token) = self.with(|stream| stream.life.token)? else {
             return Ok(Err(io::ErrorKind::NotConnected.into()));
         };
         with_driver(&self.event_loop(), |driver| call(driver, token))
@@ -368,8 +368,8 @@ impl<'py> Transport<'_, 'py> {
             let mut done = Vec::new();
             let result = event_loop.get().with(self.py(), |core| {
                 // SAFETY: the same claim covers the loop's core and its transports; two different objects.
-                let stream = unsafe { &mut *super::class::stream_of(self.object.as_ptr()) };
-                let (Some(driver), Some(token)) = (core.driver.as_mut(), stream.token) else {
+                let stream = unsafe { &mut *derived::state_of::<Stream>(self.object.as_ptr()) };
+                let (Some(driver), Some(token)) = (core.driver.as_mut(), stream.life.token) else {
                     return Ok((0, 0));
                 };
                 let mut slices = [IoSlice::new(&[]); MAX_SLICES];
@@ -391,8 +391,8 @@ impl<'py> Transport<'_, 'py> {
                 }
             };
             let (change, left) =
-                self.with(|stream| (stream.flow.shrunk(stream.queue.len()), stream.queue.len()))?;
-            told = both(told, self.tell(change), self.object);
+                self.with(|stream| (stream.common.flow.shrunk(stream.queue.len()), stream.queue.len()))?;
+            told = both(told, self.tell(change, Caller::User), self.object);
             if left == 0 || sent < offered || offered == 0 {
                 break;
             }
@@ -402,7 +402,7 @@ impl<'py> Transport<'_, 'py> {
 
     pub(super) fn after_flush(self) -> PyResult<()> {
         let (empty, phase, eof, sending) = self.with(|stream| {
-            (stream.queue.is_empty(), stream.phase, stream.eof_requested, stream.sender.is_some())
+            (stream.queue.is_empty(), stream.life.phase, stream.eof_requested, stream.sender.is_some())
         })?;
         if empty {
             self.keep_or_rest()?;
@@ -421,7 +421,7 @@ impl<'py> Transport<'_, 'py> {
             return self.close(); // A pipe has no other direction that would stay open.
         }
         let now = self.with(|stream| {
-            if stream.phase != Phase::Open || stream.eof_requested {
+            if stream.life.phase != Phase::Open || stream.eof_requested {
                 return false;
             }
             stream.eof_requested = true;
@@ -437,38 +437,6 @@ impl<'py> Transport<'_, 'py> {
             // The peer is gone already; reading will show that.
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
             Err(error) => Err(os_error(error)),
-        }
-    }
-
-    /// Calls pause_writing() or resume_writing().
-    pub(super) fn tell(self, change: FlowChange) -> PyResult<()> {
-        let (name, message) = match change {
-            FlowChange::None => return Ok(()),
-            FlowChange::Pause => (names().pause_writing, "protocol.pause_writing() failed"),
-            FlowChange::Resume => (names().resume_writing, "protocol.resume_writing() failed"),
-        };
-        let py = self.py();
-        let protocol = self.protocol();
-        let Err(error) = protocol.call_method0(name.bind(py)) else { return Ok(()) };
-        let report = Report::new(message).error(error).transport(self.object).protocol(protocol);
-        Ok(report.send(&self.event_loop())?)
-    }
-
-    pub(super) fn set_limits(self, high: Option<i64>, low: Option<i64>) -> PyResult<()> {
-        use std::sync::atomic::Ordering;
-        self.flush_held()?;
-        let result = self.with(|stream| {
-            stream.flow.set_limits(high, low)?;
-            let (low, high) = stream.flow.limits();
-            stream.public.low.store(low, Ordering::Relaxed);
-            stream.public.high.store(high, Ordering::Relaxed);
-            Ok(stream.flow.grown(stream.queue.len()))
-        })?;
-        match result {
-            Ok(change) => self.tell(change),
-            Err(crate::proto::flow::BadLimits { high, low }) => Err(pyo3::exceptions::PyValueError::new_err(
-                format!("high ({high}) must be >= low ({low}) must be >= 0"),
-            )),
         }
     }
 }

@@ -11,8 +11,9 @@ use pyo3::types::PyBytes;
 
 use super::{Phase, Public, Shown, Tls, TlsTransport, read};
 use crate::net::native::{self, Receive};
-use crate::py::derived::{self, Class, Description, State};
-use crate::py::method::{method, method_with, optional_number, required};
+use crate::net::transport::class;
+use crate::py::derived::{Class, Description, State};
+use crate::py::method::{method, method_with, required};
 use crate::py::{Owned, imports, raw};
 
 static CLASS: Class<Tls> = Class::new();
@@ -28,23 +29,22 @@ fn description() -> Description {
     Description {
         name: c"tokioloop._tokioloop.SslTransport",
         doc: c"The transport of a TLS connection.",
-        methods: vec![
+        methods: [own(), class::methods::<Tls>(), class::reading::<Tls>(), class::writing::<Tls>()].concat(),
+        getset: [class::attributes::<Tls>(), of_tls()].concat(),
+    }
+}
+
+fn own() -> Vec<ffi::PyMethodDef> {
+    vec![
             raw::one_arg(c"write", write, c"write($self, data)\n--\n\nEncrypt and send bytes; what can't be sent now is kept and sent later."),
             raw::one_arg(c"writelines", writelines, c"writelines($self, list_of_data)\n--\n\nSend several pieces at once."),
             raw::no_args(c"write_eof", write_eof, c"NotImplementedError: TLS connections are closed as a whole."),
             raw::no_args(c"can_write_eof", can_write_eof, c"False."),
             raw::no_args(c"close", close, c"Read no more, send what waits, say goodbye to the peer and wait for its answer, then close."),
             raw::no_args(c"abort", abort, c"Close at once; what waits is lost."),
-            raw::no_args(c"is_closing", is_closing, c"Whether it is closing or closed. Any thread."),
             raw::no_args(c"pause_reading", pause_reading, c"Leave arriving bytes undelivered."),
             raw::no_args(c"resume_reading", resume_reading, c"Deliver again, from the next turn on."),
-            raw::no_args(c"is_reading", is_reading, c"Whether bytes are delivered. Any thread."),
-            raw::one_arg(c"set_protocol", set_protocol, c"set_protocol($self, protocol)\n--\n\nGive the connection to another protocol."),
-            raw::no_args(c"get_protocol", get_protocol, c"The current protocol; None once the connection is lost. Any thread."),
             raw::fast_keywords(c"get_extra_info", get_extra_info, c"get_extra_info($self, name, default=None)\n--\n\nWhat is known of the connection. Any thread."),
-            raw::no_args(c"get_write_buffer_size", get_write_buffer_size, c"Bytes waiting to be encrypted. Any thread."),
-            raw::no_args(c"get_write_buffer_limits", get_write_buffer_limits, c"(low, high) in bytes. Any thread."),
-            raw::fast_keywords(c"set_write_buffer_limits", set_write_buffer_limits, c"set_write_buffer_limits($self, high=None, low=None)\n--\n\nWhen pause_writing() and resume_writing() are called, in bytes."),
             // The protocol's side.
             raw::one_arg(c"connection_made", connection_made, c"Begin the handshake over a connected transport."),
             raw::one_arg(c"data_received", data_received, c"Take ciphertext."),
@@ -58,30 +58,24 @@ fn description() -> Description {
             raw::no_args(c"_flush", flush, c"Encrypt and say what could not be while the engine was in use."),
             raw::no_args(c"_handshake_timed_out", handshake_timed_out, c"The handshake took too long."),
             raw::no_args(c"_shutdown_timed_out", shutdown_timed_out, c"Closing took too long."),
-        ],
-        getset: vec![
-            raw::getter(c"_loop", get_loop, c"The loop."),
-            raw::getter(c"_ssl_protocol", get_self, c"asyncio's name for the protocol's side: this object."),
-            raw::getter(c"_start_tls_compatible", raw::get_true, c"True: TLS may run over TLS."),
-            raw::getter(c"_protocol_paused", protocol_paused, c"Whether pause_writing() was called last."),
-            raw::getter(c"_sendfile_compatible", get_sendfile_mode, c"asyncio's mark for: by reading and writing."),
-        ],
-    }
+    ]
+}
+
+fn of_tls() -> Vec<ffi::PyGetSetDef> {
+    vec![
+        raw::getter(c"_ssl_protocol", get_self, c"asyncio's name for the protocol's side: this object."),
+        raw::getter(c"_start_tls_compatible", raw::get_true, c"True: TLS may run over TLS."),
+        class::protocol_paused::<Tls>(),
+        raw::getter(
+            c"_sendfile_compatible",
+            get_sendfile_mode,
+            c"asyncio's mark for: by reading and writing.",
+        ),
+    ]
 }
 
 pub(super) fn create<'py>(py: Python<'py>, tls: Tls) -> PyResult<Bound<'py, PyAny>> {
     CLASS.create(py, tls)
-}
-
-#[inline]
-pub(super) fn public_of<'a>(object: *mut ffi::PyObject) -> &'a Public {
-    derived::public_of::<Tls>(object)
-}
-
-/// The state behind a transport; touching it needs the claim.
-#[inline]
-pub(super) fn tls_of(object: *mut ffi::PyObject) -> *mut Tls {
-    derived::state_of::<Tls>(object)
 }
 
 method!(write(transport: TlsTransport, data) transport.write(&data));
@@ -90,31 +84,12 @@ method!(write_eof(_transport: TlsTransport) Err::<(), _>(PyNotImplementedError::
 method!(can_write_eof(_transport: TlsTransport) Ok(false));
 method!(close(transport: TlsTransport) transport.close());
 method!(abort(transport: TlsTransport) transport.force_close(None));
-method!(is_closing(transport: TlsTransport) Ok(transport.public(|public| public.closing.load(Ordering::Relaxed))));
 method!(pause_reading(transport: TlsTransport) transport.set_paused(true));
 method!(resume_reading(transport: TlsTransport) transport.set_paused(false));
-method!(is_reading(transport: TlsTransport) Ok(transport.public(|public| {
-    !public.closing.load(Ordering::Relaxed) && !public.paused.load(Ordering::Relaxed)
-})));
-method!(set_protocol(transport: TlsTransport, protocol) transport.set_protocol(&protocol));
-method!(get_protocol(transport: TlsTransport) Ok(transport.protocol()));
 method_with!(get_extra_info(transport: TlsTransport, "get_extra_info", name, default) {
     let name = required(name, "get_extra_info", "name")?;
     transport.extra_info(&name, default.unwrap_or_else(|| transport.py().None().into_bound(transport.py())))
 });
-method!(get_write_buffer_size(transport: TlsTransport) {
-    let size = transport.public(|public| public.buffered.load(Ordering::Relaxed));
-    size.into_pyobject(transport.py()).map(Bound::into_any).map_err(PyErr::from)
-});
-method!(get_write_buffer_limits(transport: TlsTransport) {
-    let limits = transport
-        .public(|public| (public.low.load(Ordering::Relaxed), public.high.load(Ordering::Relaxed)));
-    limits.into_pyobject(transport.py()).map(Bound::into_any)
-});
-method_with!(set_write_buffer_limits(transport: TlsTransport, "set_write_buffer_limits", high, low) {
-    transport.set_write_limits(optional_number(high)?, optional_number(low)?)
-});
-
 method!(connection_made(transport: TlsTransport, below) transport.connection_made(&below));
 method!(data_received(transport: TlsTransport, data) {
     data.cast::<PyBytes>().map_err(PyErr::from).and_then(|data| transport.received(data.as_bytes()))
@@ -129,29 +104,9 @@ method!(flush(transport: TlsTransport) transport.flush());
 method!(handshake_timed_out(transport: TlsTransport) transport.handshake_timed_out());
 method!(shutdown_timed_out(transport: TlsTransport) transport.shutdown_timed_out());
 
-unsafe extern "C" fn get_loop(object: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
-    // SAFETY: called by Python, attached, with a transport.
-    unsafe {
-        raw::enter(|py| {
-            let object = Bound::from_borrowed_ptr(py, object);
-            Ok(TlsTransport::new(&object).event_loop().into_ptr())
-        })
-    }
-}
-
 unsafe extern "C" fn get_self(object: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
     // SAFETY: called by Python, attached, with a transport.
     unsafe { ffi::Py_NewRef(object) }
-}
-
-unsafe extern "C" fn protocol_paused(object: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
-    // SAFETY: called by Python, attached, with a transport.
-    unsafe {
-        raw::enter(|py| {
-            let object = Bound::from_borrowed_ptr(py, object);
-            Ok(raw::boolean(py, TlsTransport::new(&object).with(|tls| tls.flow.is_paused())?))
-        })
-    }
 }
 
 unsafe extern "C" fn get_sendfile_mode(_: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
@@ -171,8 +126,8 @@ impl State for Tls {
     }
 
     fn visit(&self, see: &mut dyn FnMut(&Owned) -> Result<(), c_int>) -> Result<(), c_int> {
-        see(&self.public.event_loop)?;
-        see(&self.context)?;
+        see(&self.public.marks.event_loop)?;
+        see(&self.common.context)?;
         // While it runs it is its caller's, and what it holds counts as held from outside.
         if let Some(engine) = &self.engine {
             engine.visit(see)?;
@@ -191,7 +146,7 @@ impl State for Tls {
 
     fn clear(&mut self, none: Owned) -> Vec<Owned> {
         self.phase = Phase::Over;
-        self.protocol = none.as_ptr();
+        self.common.protocol = none.as_ptr();
         // SAFETY: called by Python, attached.
         let py = unsafe { Python::assume_attached() };
         let mut objects = self.public.objects.lock(py);
@@ -210,7 +165,7 @@ impl State for Tls {
         let (closing, below) = TlsTransport::new(object).public(|public| {
             let below =
                 public.objects.lock(object.py()).below.as_ref().map(|below| below.clone_ref(object.py()));
-            (public.closing.load(Ordering::Relaxed), below)
+            (public.marks.closing.load(Ordering::Relaxed), below)
         });
         let state = if closing { " closing" } else { "" };
         match below {

@@ -7,10 +7,10 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use super::handshake::is_expected;
-use super::write::Caller;
 use super::{Phase, TlsTransport, Told};
 use crate::event_loop::report::{self, Report};
 use crate::event_loop::turn;
+use crate::net::transport::flow::Caller;
 use crate::py::fatal::Fatal;
 use crate::py::names::names;
 use crate::py::{Owned, context, imports};
@@ -20,7 +20,7 @@ impl<'py> TlsTransport<'_, 'py> {
     pub(super) fn close(self) -> PyResult<()> {
         let phase = self.with(|tls| {
             let phase = tls.phase;
-            tls.public.closing.store(true, Ordering::Relaxed);
+            tls.public.marks.closing.store(true, Ordering::Relaxed);
             match phase {
                 Phase::New => tls.phase = Phase::Over,
                 Phase::Open => tls.phase = Phase::Flushing,
@@ -176,7 +176,7 @@ impl<'py> TlsTransport<'_, 'py> {
     pub(super) fn force_close(self, error: Option<&Bound<'py, PyAny>>) -> PyResult<()> {
         let py = self.py();
         let garbage = self.with(|tls| {
-            tls.public.closing.store(true, Ordering::Relaxed);
+            tls.public.marks.closing.store(true, Ordering::Relaxed);
             // A waiter for the handshake is ended through `connection_lost`.
             if tls.phase != Phase::Handshake {
                 tls.phase = Phase::Over;
@@ -207,11 +207,11 @@ impl<'py> TlsTransport<'_, 'py> {
             }
             tls.phase = Phase::Over;
             tls.lost_writes += 1;
-            tls.public.closing.store(true, Ordering::Relaxed);
+            tls.public.marks.closing.store(true, Ordering::Relaxed);
             tls.unread = Vec::new();
             let mut objects = tls.public.objects.lock(py);
             // What closes cycles goes; the connection may be looked at still.
-            tls.protocol = none.as_ptr();
+            tls.common.protocol = none.as_ptr();
             let protocol = std::mem::replace(&mut objects.protocol, none);
             let below = tls.below.take();
             // A stream of ours has released this transport, and may still be asked for addresses.
@@ -220,7 +220,7 @@ impl<'py> TlsTransport<'_, 'py> {
             drop(objects);
             let garbage = (tls.backlog.take(), tls.engine.take(), below, asked, tls.ssl_object.take());
             tls.publish_size();
-            (tell, protocol, tls.context.clone_ref(py), garbage)
+            (tell, protocol, tls.common.context.clone_ref(py), garbage)
         })?;
         drop(garbage);
         if tell {

@@ -66,7 +66,7 @@ impl<'py> TlsTransport<'_, 'py> {
         };
         let (still_on, first, began) = self.with(|tls| {
             // A callback of the handshake (SNI) may have closed the connection: then the end of the one below is waited for.
-            let still_on = tls.phase == Phase::Handshake && !tls.public.closing.load(Ordering::Relaxed);
+            let still_on = tls.phase == Phase::Handshake && !tls.public.marks.closing.load(Ordering::Relaxed);
             let first = still_on && tls.told == Told::Nothing;
             if still_on {
                 tls.phase = Phase::Open;

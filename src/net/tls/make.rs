@@ -1,7 +1,6 @@
 //! What servers, connects and `start_tls` make a transport with.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -9,6 +8,7 @@ use pyo3::prelude::*;
 use super::engine::{self, Made, Terms};
 use super::{Objects, Phase, Public, Tls, Told, class, config, flow};
 use crate::event_loop::EventLoop;
+use crate::net::transport::{Common, Marks};
 use crate::proto::write_queue::WriteQueue;
 use crate::py::{Attached, Owned, context, imports};
 
@@ -89,7 +89,6 @@ pub fn over<'py>(
     };
     let Made { engine, ssl_object } = engine::make(py, &terms)?;
     let flow = flow();
-    let (low, high) = flow.limits();
     let tls = Tls {
         phase: Phase::New,
         told: if connected { Told::Made } else { Told::Nothing },
@@ -97,14 +96,11 @@ pub fn over<'py>(
         ssl_object: Some(ssl_object),
         below: None,
         missed: false,
-        protocol: protocol.as_ptr(),
         buffered_protocol: protocol.is_instance(imports::buffered_protocol(py)?)?,
-        context: context::copy_current(py)?,
         waiter: waiter.map(Owned::from),
         unread: Vec::new(),
         below_paused: false,
         backlog: WriteQueue::default(),
-        flow,
         below_full: false,
         eof: false,
         peer_closed: false,
@@ -114,12 +110,7 @@ pub fn over<'py>(
         timer: None,
         began: None,
         public: Arc::new(Public {
-            event_loop: event_loop.into(),
-            closing: AtomicBool::new(false),
-            paused: AtomicBool::new(false),
-            buffered: AtomicUsize::new(0),
-            low: AtomicUsize::new(low),
-            high: AtomicUsize::new(high),
+            marks: Marks::new(event_loop, -1, &flow),
             objects: Attached::new(Objects {
                 protocol: protocol.into(),
                 context: settings.context.clone_ref(py),
@@ -127,6 +118,7 @@ pub fn over<'py>(
                 below: None,
             }),
         }),
+        common: Common { protocol: protocol.as_ptr(), context: context::copy_current(py)?, flow },
     };
     class::create(py, tls)
 }

@@ -15,8 +15,7 @@
 //! A [`Tls`] is between two parties: for the transport *below* (a stream of ours, or any transport) it is a
 //! protocol, for the *protocol* above it is a transport. Over a stream of ours the bytes pass without Python in between.
 //!
-//! Threads: as for streams. A [`Tls`] belongs to its loop's thread, under the loop's claim, except [`Public`]. No
-//! reference to it is alive across a call into Python; the engine, whose calls may run Python code, is taken out for their time.
+//! Threads: as for every transport (`net/transport`). The engine, whose calls may run Python code, is taken out for their time.
 
 mod class;
 mod config;
@@ -31,19 +30,17 @@ mod write;
 use std::cell::Cell;
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use pyo3::exceptions::PyRuntimeError;
-use pyo3::ffi;
 use pyo3::prelude::*;
 
-use crate::event_loop::EventLoop;
 use crate::net::stream::Chunk;
-use crate::proto::flow::FlowControl;
+use crate::net::transport::{Common, Kind, Marks, Transport};
+use crate::proto::flow::{FlowChange, FlowControl};
 use crate::proto::tls::Wire;
 use crate::proto::write_queue::WriteQueue;
 use crate::py::{Attached, Owned, imports, panic};
-use crate::sync::quiet::{Quiet, Under};
 use engine::DynEngine;
 
 pub use class::init;
@@ -85,18 +82,9 @@ struct Below {
 
 /// What any thread may read.
 pub struct Public {
-    /// Set once.
-    event_loop: Owned,
-    closing: AtomicBool,
-    paused: AtomicBool,
-    buffered: AtomicUsize,
-    low: AtomicUsize,
-    high: AtomicUsize,
+    marks: Marks,
     objects: Attached<Objects>,
 }
-
-// SAFETY: `event_loop` is set once and its count is only changed by attached threads (see `Owned`); the rest is atomic or locked.
-unsafe impl Sync for Public {}
 
 struct Objects {
     protocol: Owned,
@@ -142,10 +130,8 @@ pub struct Tls {
     below: Option<Below>,
     /// Something was to be encrypted or said while the engine was in use: to be looked at when it is back.
     missed: bool,
-    /// Borrowed from `public.objects`, which only this thread replaces: saves the lock.
-    protocol: *mut ffi::PyObject,
+    common: Common,
     buffered_protocol: bool,
-    context: Owned,
     waiter: Option<Owned>,
     /// Ciphertext that came in while reading was paused.
     unread: Vec<u8>,
@@ -153,15 +139,14 @@ pub struct Tls {
     below_paused: bool,
     /// Plaintext that waits: for the handshake, or for the transport below to take more.
     backlog: WriteQueue<Chunk>,
-    flow: FlowControl,
+    /// Writes since it was closed.
+    lost_writes: u32,
     /// The transport below asked for no more.
     below_full: bool,
     /// No more ciphertext will come.
     eof: bool,
     /// The peer's close_notify came in.
     peer_closed: bool,
-    /// Writes since it was closed.
-    lost_writes: u32,
     handshake_timeout: f64,
     shutdown_timeout: f64,
     /// The timer of the handshake, then that of the shutdown.
@@ -173,11 +158,11 @@ pub struct Tls {
 
 impl Tls {
     fn publish_size(&self) {
-        self.public.buffered.store(self.backlog.len(), Ordering::Relaxed);
+        self.public.marks.buffered.store(self.backlog.len(), Ordering::Relaxed);
     }
 
     fn paused(&self) -> bool {
-        self.public.paused.load(Ordering::Relaxed)
+        self.public.marks.paused.load(Ordering::Relaxed)
     }
 
     /// What came in waits for reading to be resumed.
@@ -197,68 +182,49 @@ fn flow() -> FlowControl {
     flow
 }
 
-/// A TLS transport object, and the way to what is behind it.
-#[derive(Clone, Copy)]
-struct TlsTransport<'a, 'py> {
-    object: &'a Bound<'py, PyAny>,
+type TlsTransport<'a, 'py> = Transport<'a, 'py, Tls>;
+
+impl Kind for Tls {
+    const HIGH: Option<i64> = Some(WRITE_HIGH);
+
+    fn common(&mut self) -> &mut Common {
+        &mut self.common
+    }
+
+    #[inline]
+    fn marks(public: &Public) -> &Marks {
+        &public.marks
+    }
+
+    fn protocol(public: &Public, py: Python<'_>) -> Owned {
+        public.objects.lock(py).protocol.clone_ref(py)
+    }
+
+    fn replace_protocol(&mut self, py: Python<'_>, protocol: Owned) -> Owned {
+        std::mem::replace(&mut self.public.objects.lock(py).protocol, protocol)
+    }
+
+    fn limits_changed(&mut self) -> FlowChange {
+        self.common.flow.grown(self.backlog.len())
+    }
+
+    /// Nothing is held back here, but below.
+    fn send_held(_: TlsTransport<'_, '_>) -> PyResult<()> {
+        Ok(())
+    }
+
+    fn set_protocol<'py>(transport: TlsTransport<'_, 'py>, protocol: &Bound<'py, PyAny>) -> PyResult<()> {
+        let buffered = protocol.is_instance(imports::buffered_protocol(transport.py())?)?;
+        transport.exchange_protocol(protocol.into(), |tls| tls.buffered_protocol = buffered)
+    }
 }
 
-impl<'a, 'py> TlsTransport<'a, 'py> {
-    fn new(object: &'a Bound<'py, PyAny>) -> Self {
-        Self { object }
-    }
-
-    fn py(self) -> Python<'py> {
-        self.object.py()
-    }
-
-    fn public<R>(self, f: impl FnOnce(&Public) -> R) -> R {
-        f(class::public_of(self.object.as_ptr()))
-    }
-
-    fn event_loop(self) -> Bound<'py, EventLoop> {
-        let py = self.py();
-        // SAFETY: what is stored there is a loop.
-        self.public(|public| unsafe { public.event_loop.bind(py).cast_unchecked::<EventLoop>().to_owned() })
-    }
-
-    /// Looks at or changes the state. `f` must not call into Python. RuntimeError when another thread runs the loop.
-    fn with<R>(self, f: impl FnOnce(&mut Tls) -> R) -> PyResult<R> {
-        // SAFETY: the transport holds the loop, and is alive in our hands.
-        let lp = unsafe {
-            let event_loop = class::public_of(self.object.as_ptr()).event_loop.bind(self.py());
-            let lp: *const EventLoop = event_loop.cast_unchecked::<EventLoop>().get();
-            &*lp
-        };
-        let claim = lp.shared.claim().map_err(|foreign| lp.wrong_thread(self.py(), foreign))?;
-        let quiet = Quiet::begin(Under::Claim);
-        // SAFETY: claimed, and `f` does not come back here.
-        let result = f(unsafe { &mut *class::tls_of(self.object.as_ptr()) });
-        drop((quiet, claim));
-        Ok(result)
-    }
-
-    fn protocol(self) -> Bound<'py, PyAny> {
-        let py = self.py();
-        self.public(|public| public.objects.lock(py).protocol.clone_ref(py)).into_bound(py)
-    }
-
+impl<'py> TlsTransport<'_, 'py> {
     /// The protocol and the context to call it in, without a lock.
     fn callee(self) -> PyResult<(Owned, Owned)> {
         let py = self.py();
         // SAFETY: alive in `public.objects`.
-        self.with(|tls| unsafe { (Owned::borrow(tls.protocol), tls.context.clone_ref(py)) })
-    }
-
-    fn set_protocol(self, protocol: &Bound<'py, PyAny>) -> PyResult<()> {
-        let buffered = protocol.is_instance(imports::buffered_protocol(self.py())?)?;
-        let former = self.with(|tls| {
-            tls.protocol = protocol.as_ptr();
-            tls.buffered_protocol = buffered;
-            std::mem::replace(&mut tls.public.objects.lock(protocol.py()).protocol, protocol.into())
-        })?;
-        drop(former);
-        Ok(())
+        self.with(|tls| unsafe { (Owned::borrow(tls.common.protocol), tls.common.context.clone_ref(py)) })
     }
 
     fn phase(self) -> PyResult<Phase> {

@@ -180,8 +180,9 @@ impl<'py> TlsTransport<'_, 'py> {
             }
         };
         // It may have closed or paused the connection, or replaced the protocol.
-        let on =
-            self.with(|tls| tls.phase == Phase::Open && !tls.paused() && tls.protocol == protocol.as_ptr())?;
+        let on = self.with(|tls| {
+            tls.phase == Phase::Open && !tls.paused() && tls.common.protocol == protocol.as_ptr()
+        })?;
         if !on {
             return Ok(Some(Stop::Full));
         }
@@ -244,7 +245,7 @@ impl<'py> TlsTransport<'_, 'py> {
         use std::sync::atomic::Ordering;
         let changed = self.with(|tls| {
             let on = matches!(tls.phase, Phase::New | Phase::Handshake | Phase::Open);
-            on && tls.public.paused.swap(paused, Ordering::Relaxed) != paused
+            on && tls.public.marks.paused.swap(paused, Ordering::Relaxed) != paused
         })?;
         // In a turn of its own: the caller may be in the middle of a callback.
         if changed && !paused { self.schedule("_resume") } else { Ok(()) }

@@ -1,30 +1,18 @@
 //! From the protocol to ciphertext, and to the transport below.
 
-use std::sync::atomic::Ordering;
-
-use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use super::{Phase, TlsTransport};
-use crate::event_loop::report::Report;
 use crate::net::stream::{self, Data, LOG_LOST_WRITES};
-use crate::proto::flow::{BadLimits, FlowChange};
+use crate::net::transport::flow::Caller;
+use crate::proto::flow::FlowChange;
 use crate::py::errors::both;
+use crate::py::imports;
 use crate::py::names::names;
-use crate::py::{context, imports};
 
 /// How much is encrypted at a time, in bytes: four records. In between the transport below may say that it is full.
 const STEP: usize = 64 * 1024;
-
-/// The cause of an event, which determines the context of the protocol's callbacks.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Caller {
-    /// In the caller's context.
-    User,
-    /// In the transport's.
-    Loop,
-}
 
 impl<'py> TlsTransport<'_, 'py> {
     pub(super) fn write(self, object: &Bound<'py, PyAny>) -> PyResult<()> {
@@ -66,7 +54,7 @@ impl<'py> TlsTransport<'_, 'py> {
             }
             tls.backlog.push(chunk, gone);
             tls.publish_size();
-            tls.flow.grown(tls.backlog.len())
+            tls.common.flow.grown(tls.backlog.len())
         })?;
         self.tell(change, Caller::User)
     }
@@ -125,7 +113,7 @@ impl<'py> TlsTransport<'_, 'py> {
                 let sent = sent.min(tls.backlog.len());
                 tls.backlog.advance(sent, &mut done);
                 tls.publish_size();
-                (tls.flow.shrunk(tls.backlog.len()), sent == chunk.as_ref().len() - gone)
+                (tls.common.flow.shrunk(tls.backlog.len()), sent == chunk.as_ref().len() - gone)
             })?;
             drop(done);
             told = both(told, self.tell(change, caller), self.object);
@@ -166,44 +154,5 @@ impl<'py> TlsTransport<'_, 'py> {
     pub(super) fn set_below_full(self, full: bool) -> PyResult<()> {
         self.with(|tls| tls.below_full = full)?;
         if full { Ok(()) } else { self.flush() }
-    }
-
-    /// Calls pause_writing() or resume_writing().
-    fn tell(self, change: FlowChange, caller: Caller) -> PyResult<()> {
-        let (name, message) = match change {
-            FlowChange::None => return Ok(()),
-            FlowChange::Pause => (names().pause_writing, "protocol.pause_writing() failed"),
-            FlowChange::Resume => (names().resume_writing, "protocol.resume_writing() failed"),
-        };
-        let py = self.py();
-        let protocol = self.protocol();
-        let call = || protocol.call_method0(name.bind(py)).map(drop);
-        let told = match caller {
-            Caller::User => call(),
-            Caller::Loop => context::run(py, &self.callee()?.1, call),
-        };
-        let Err(error) = told else { return Ok(()) };
-        let report = Report::new(message).error(error).transport(self.object).protocol(protocol);
-        Ok(report.send(&self.event_loop())?)
-    }
-
-    pub(super) fn set_write_limits(self, high: Option<i64>, low: Option<i64>) -> PyResult<()> {
-        let high = match (high, low) {
-            (None, None) => Some(super::WRITE_HIGH),
-            _ => high,
-        };
-        let result = self.with(|tls| {
-            tls.flow.set_limits(high, low)?;
-            let (low, high) = tls.flow.limits();
-            tls.public.low.store(low, Ordering::Relaxed);
-            tls.public.high.store(high, Ordering::Relaxed);
-            Ok(tls.flow.grown(tls.backlog.len()))
-        })?;
-        match result {
-            Ok(change) => self.tell(change, Caller::User),
-            Err(BadLimits { high, low }) => {
-                Err(PyValueError::new_err(format!("high ({high}) must be >= low ({low}) must be >= 0")))
-            }
-        }
     }
 }
