@@ -22,6 +22,7 @@ use crate::py::errors::OrOsError;
 use crate::py::fatal::{self, Fatal, OrFatal};
 use crate::py::names::names;
 use crate::py::{Owned, panic};
+use crate::sync::quiet::{Quiet, Under};
 use crate::sys::clock::monotonic_ns;
 use crate::sys::detached::Detached;
 use crate::sys::signal::Subscription;
@@ -59,6 +60,14 @@ pub(super) fn run(on: OnLoop<'_, '_>) -> OrFatal {
     fatal::both(on.py(), result, end(on))
 }
 
+/// As [`OnLoop::core`], for what a turn does itself: inside of a run, which is not checked again for each of a turn's accesses.
+#[inline(always)]
+fn in_run<R>(on: OnLoop<'_, '_>, f: impl FnOnce(&mut Core) -> R) -> R {
+    let _quiet = Quiet::begin(Under::Claim);
+    // SAFETY: this thread runs the loop; `f` does not come back here, so this is the only borrow.
+    f(unsafe { on.get().core_mut() })
+}
+
 fn repeat(on: OnLoop<'_, '_>) -> OrFatal {
     let py = on.py();
     let mut last_poll = 0;
@@ -73,7 +82,7 @@ fn repeat(on: OnLoop<'_, '_>) -> OrFatal {
         run_ready(on)?;
         feed(on)?;
         end(on)?;
-        if on.core(|core| core.stopping) {
+        if in_run(on, |core| core.stopping) {
             return Ok(());
         }
     }
@@ -83,7 +92,7 @@ fn repeat(on: OnLoop<'_, '_>) -> OrFatal {
 /// is time to: whatever keeps the loop from sleeping, descriptors have their turn.
 fn poll(on: OnLoop<'_, '_>, last_poll: &mut u64) -> OrFatal {
     let broken = |error| Fatal::of_loop(on.py(), error);
-    let (turns, busy) = on.core(|core| {
+    let (turns, busy) = in_run(on, |core| {
         core.counters.turns += 1;
         (core.counters.turns, core.stopping || core.hungry || !core.ready.is_empty())
     });
@@ -106,7 +115,7 @@ fn poll(on: OnLoop<'_, '_>, last_poll: &mut u64) -> OrFatal {
 /// Asks the driver without waiting, unless it was asked a moment ago. False if it was not asked.
 #[inline]
 fn look(on: OnLoop<'_, '_>, last_poll: &mut u64) -> PyResult<bool> {
-    on.core(|core| look_in(core, last_poll))
+    in_run(on, |core| look_in(core, last_poll))
 }
 
 #[inline]
@@ -174,7 +183,7 @@ fn sleep(on: OnLoop<'_, '_>, last_poll: &mut u64) -> PyResult<bool> {
 /// something to do.
 fn drop_cancelled(on: OnLoop<'_, '_>) -> bool {
     let mut dead = Vec::new();
-    on.core(|core| {
+    in_run(on, |core| {
         while let Some(timer) = core.timers.pop_cancelled(HandleRef::is_cancelled) {
             timer.set_unscheduled();
             dead.push(timer);
@@ -209,7 +218,7 @@ fn detached<R>(wait: impl FnOnce(&Detached) -> R) -> R {
 /// Hands out what the driver has done, sources taking turns: each that was ready gets one, and where they are few, some get
 /// more (a listener with a queue of connections, a stream that fills the buffer).
 fn dispatch(on: OnLoop<'_, '_>) -> OrFatal {
-    let collected = on.core(|core| {
+    let collected = in_run(on, |core| {
         let driver = core.driver.as_mut()?;
         driver.collect();
         Some((driver.pending(), core.ready.is_empty()))
@@ -221,7 +230,7 @@ fn dispatch(on: OnLoop<'_, '_>) -> OrFatal {
             break;
         }
         let (pending, next) =
-            on.core(|core| match core.driver.as_mut().filter(|driver| driver.pending() > 0) {
+            in_run(on, |core| match core.driver.as_mut().filter(|driver| driver.pending() > 0) {
                 Some(driver) => (true, next_of(driver)),
                 None => (false, None),
             });
@@ -247,21 +256,21 @@ fn next_of(driver: &mut Driver<Endpoint>) -> Option<(Dispatch, Token, Completion
 
 /// Takes what other threads sent.
 fn drain_inbox(on: OnLoop<'_, '_>) -> OrFatal {
-    let mut next = on.core(|core| {
+    let mut next = in_run(on, |core| {
         core.take_posts();
         core.finished.pop_front()
     });
     panic::point("turn");
     while let Some(finish) = next {
         finish(on)?;
-        next = on.core(|core| core.finished.pop_front());
+        next = in_run(on, |core| core.finished.pop_front());
     }
     Ok(())
 }
 
 fn move_due_timers(on: OnLoop<'_, '_>) {
     let mut dead = Vec::new();
-    on.core(|core| {
+    in_run(on, |core| {
         if core.timers.is_empty() {
             return;
         }
@@ -308,7 +317,7 @@ fn run_ready(on: OnLoop<'_, '_>) -> OrFatal {
 fn end(on: OnLoop<'_, '_>) -> OrFatal {
     let py = on.py();
     let mut result = Ok(());
-    while let Some(AtEnd { call, object }) = on.core(|core| core.at_end.pop_front()) {
+    while let Some(AtEnd { call, object }) = in_run(on, |core| core.at_end.pop_front()) {
         result = fatal::both(py, result, call(on, &object.into_bound(py)));
     }
     result
@@ -317,9 +326,9 @@ fn end(on: OnLoop<'_, '_>) -> OrFatal {
 /// Takes some of what the loop's feed has to give.
 #[inline]
 fn feed(on: OnLoop<'_, '_>) -> OrFatal {
-    let Some(feed) = on.core(|core| core.feed.clone()) else { return Ok(()) };
+    let Some(feed) = in_run(on, |core| core.feed.clone()) else { return Ok(()) };
     let fed = feed.feed(on)?;
-    on.core(|core| {
+    in_run(on, |core| {
         core.hungry = matches!(fed, Fed::Some);
         match fed {
             Fed::Nothing => {}
