@@ -25,7 +25,7 @@ pub(super) struct Waiting {
 
 impl Future {
     /// Takes out what waits, with what the future's end replaced.
-    #[inline]
+    #[inline(always)]
     pub(super) fn take_waiting(
         &self,
         event_loop: &EventLoop,
