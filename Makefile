@@ -48,7 +48,7 @@ test-rust: ## the Rust layers below Python, and the load generator
 	@echo '==> cargo test of the load generator'
 	@cargo test --quiet --manifest-path $(LOADGEN_DIR)/Cargo.toml --target-dir $(LOADGEN_DIR)/target
 
-test-loom: ## loom's model of the inbox and its wake flag
+test-loom: ## loom models: the inbox, ownership, sleeping workers, the lock and the life of futures
 	@echo '==> loom models (a minute or two the first time)'
 	@cargo test --quiet --no-default-features --features loom --profile loom loom
 

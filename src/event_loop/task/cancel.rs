@@ -1,4 +1,6 @@
 //! Cancellation: of a future at once, of a task by what it waits for or in its next step.
+//!
+//! In the loop's thread, or while the loop does not run; other threads are refused, or routed by the caller.
 
 use std::sync::atomic::Ordering;
 

@@ -1,4 +1,5 @@
-//! `create_future`, `create_task`, and what makes a native object: filled before anybody sees it.
+//! `create_future`, `create_task`, and the `__init__` of both types. An object is filled before it has a loop, and so before another thread
+//! can do anything with it; its loop comes last.
 
 use std::ffi::c_int;
 use std::slice;
@@ -24,7 +25,7 @@ pub fn create_future(event_loop: &Bound<'_, EventLoop>) -> PyResult<Owned> {
     if !event_loop.get().shared.has_native_tasks() {
         return asyncio_object(py, imports::asyncio_future(py)?, &[], event_loop.as_ptr());
     }
-    // SAFETY: our own type; the object is complete before anybody else sees it.
+    // SAFETY: our own type; the object is complete before another thread can have it.
     unsafe {
         let object = FUTURE.allocate(py)?;
         complete(FutureKind::future(object.as_ptr()), event_loop, source_traceback(event_loop)?);
@@ -92,7 +93,7 @@ fn extract_stack(py: Python<'_>) -> PyResult<Owned> {
 #[inline]
 unsafe fn native_task(event_loop: &Bound<'_, EventLoop>, coro: *mut ffi::PyObject) -> PyResult<Owned> {
     let py = event_loop.py();
-    // SAFETY: our own type; the object is complete before anybody else sees it.
+    // SAFETY: our own type; the object is complete before another thread can have it.
     unsafe {
         let object = TASK.allocate(py)?;
         task_of(object.as_ptr()).future.life.begin_alone(Sole::new());
@@ -109,7 +110,7 @@ pub(super) fn eager_task(
     context: Bound<'_, PyAny>,
 ) -> PyResult<Owned> {
     let py = event_loop.py();
-    // Complete before anybody else sees it.
+    // Complete before another thread can have it.
     let object = TASK.allocate(py)?;
     // SAFETY: as above.
     let made = unsafe {

@@ -1,4 +1,4 @@
-//! A new task's first step, made at once inside of whatever runs.
+//! A new task's first step, made at once inside of whatever runs. In the loop's thread, inside a run.
 
 use pyo3::ffi;
 use pyo3::prelude::*;

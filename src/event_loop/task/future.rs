@@ -1,4 +1,6 @@
 //! What futures do, whichever of the two types they are: they end, schedule what waits for them, and give their result.
+//!
+//! A future ends in its loop's thread, or while the loop does not run; any thread may ask for the result.
 
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration, PyTypeError};
 use pyo3::ffi;

@@ -1,6 +1,7 @@
 //! The Python face of `Future`, and what `Task` has in common with it.
 //!
 //! Everything that asyncio's types have is here, so that no function of theirs meets an object whose fields they did not fill.
+//! Each method checks its thread: what only the loop's thread may do ends in [`decide`].
 
 use std::ffi::{c_int, c_void};
 

@@ -1,5 +1,7 @@
 //! Life of the objects: what the collector sees of them, and finalisers. The base's fields stay empty, except for what
 //! asyncio's own functions put there (3.14's `awaited_by`); the base's functions look after those.
+//!
+//! Called by Python's reference counting and collector, in any thread.
 
 use pyo3::ffi;
 use pyo3::prelude::*;

@@ -1,4 +1,5 @@
-//! The tasks of one loop: those that are pending, in a list threaded through the tasks themselves, and the one that runs.
+//! A loop's lock over its futures, and its tasks: those that are pending, in a list threaded through the tasks themselves, and the one that
+//! runs. The way to the lock is [`EventLoop::with_tasks`] in the loop's thread, and [`EventLoop::look_at_tasks`] in any.
 //!
 //! The list holds no references. A task is in it from its creation to its end, or to its deallocation if that comes first;
 //! a thread that finds one there while another thread deallocates it can't get a reference to it, and passes over it.

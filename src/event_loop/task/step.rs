@@ -1,4 +1,5 @@
-//! One step of a task: resume the coroutine, and wait for what it yields.
+//! One step of a task: resume the coroutine, and wait for what it yields. In the loop's thread, inside a run: from the queue, from a
+//! handle, or eagerly.
 
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
 use pyo3::ffi;

@@ -1,4 +1,4 @@
-//! The Python face of `Task`: what it has beyond a `Future`.
+//! The Python face of `Task`: what it has beyond a `Future`. As there, each method checks its thread.
 
 use std::ffi::c_int;
 use std::sync::atomic::Ordering;

@@ -1,4 +1,5 @@
 //! The tasks of asyncio's own types that run in this thread: ours make them give way for the time of an eager step.
+//! In the thread that runs the loop.
 
 use std::sync::atomic::{AtomicPtr, Ordering};
 

@@ -1,4 +1,6 @@
 //! What a step does with what its coroutine yields: the task waits for that, or its next step complains about it.
+//!
+//! In the loop's thread, inside a step.
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;

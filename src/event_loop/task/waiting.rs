@@ -1,4 +1,6 @@
 //! What waits for a future: its callbacks, and the tasks among them, which are kept as themselves, without a context.
+//!
+//! The list changes in the loop's thread, or while the loop does not run; any thread may ask for a copy.
 
 use pyo3::ffi;
 use pyo3::prelude::*;

@@ -1,5 +1,5 @@
 //! A task's wake-up: its step onto the queue, and the same as a Python callable. What wakes tasks is below the steps, which say
-//! at the start which function makes one.
+//! at the start which function makes one. In the loop's thread, or while the loop does not run.
 
 use std::ffi::c_void;
 use std::sync::OnceLock;
