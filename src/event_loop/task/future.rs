@@ -212,10 +212,9 @@ pub(super) fn result(py: Python<'_>, future: &Future) -> PyResult<Owned> {
     if let Some(error) = failure(py, future)? {
         return Err(PyErr::from_value(error.into_bound(py)));
     }
-    let value = match event_loop.mine() {
-        Some(mine) => future.value.peek(mine),
-        None => event_loop.look_at_tasks(|look| future.value.peek(look)),
-    };
+    let value = event_loop
+        .read_mine(|mine| future.value.peek(mine))
+        .unwrap_or_else(|| event_loop.look_at_tasks(|look| future.value.peek(look)));
     value.ok_or_else(|| invalid_state(py, "Result is not set."))
 }
 

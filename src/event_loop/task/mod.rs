@@ -32,7 +32,7 @@
 //!   through the inbox.
 //! - **`Look`**: one side of the lock is held, by any thread: [`EventLoop::look_at_tasks`]. It takes references under it, and uses them
 //!   afterwards. It may also take out what a caller gets once (the traceback of an exception), set a task's name, and link and unlink tasks.
-//! - **`Mine`**: the loop's thread reads without the lock: [`EventLoop::mine`].
+//! - **`Mine`**: the loop's thread reads without the lock: [`EventLoop::read_mine`].
 //! - **`Sole`**: no other thread reaches the object: it has no loop yet, or no reference.
 //!
 //! The state and marks of a future are one atomic word, `proto/task.rs`, which any thread may read without a proof.

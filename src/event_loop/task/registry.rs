@@ -7,9 +7,9 @@
 use std::cell::Cell;
 use std::ptr;
 
+use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PySet;
-use pyo3::{Borrowed, ffi};
 
 use super::fields::{Kind, TaskKind, task_of};
 use crate::event_loop::EventLoop;
@@ -150,11 +150,11 @@ impl EventLoop {
         }
     }
 
-    /// The proof that this thread may read futures and tasks of the loop without the lock; None if it does not run the loop.
+    /// Reads futures and tasks of the loop without the lock, in the thread that runs it; None in any other. `f` does not call into Python.
     #[inline]
-    pub(super) fn mine(&self) -> Option<Mine<'_>> {
-        // SAFETY: the loop runs in this thread, until after the borrow of it has ended: so no other thread changes its futures.
-        self.shared.is_mine().then(|| unsafe { Mine::new(&self.tasks.lock) })
+    pub(super) fn read_mine<R>(&self, f: impl FnOnce(Mine<'_>) -> R) -> Option<R> {
+        // SAFETY: the loop is this thread's, and stays so while `f` runs, which the proof can't leave: no other thread changes its futures.
+        self.shared.is_mine().then(|| f(unsafe { Mine::new(&self.tasks.lock) }))
     }
 }
 
@@ -173,15 +173,9 @@ pub fn pending<'py>(py: Python<'py>, event_loop: &EventLoop) -> PyResult<Bound<'
 }
 
 /// The native task that a loop is running now. Any thread.
-pub fn current(py: Python<'_>, event_loop: &EventLoop) -> Option<Owned> {
-    if let Some(mine) = event_loop.mine() {
-        let task = event_loop.tasks.current(mine);
-        // SAFETY: set while its step runs, which keeps it alive.
-        return (!task.is_null()).then(|| unsafe { Borrowed::<PyAny>::from_ptr(py, task) }.to_owned().into());
-    }
-    event_loop.look_at_tasks(|look| {
-        let task = event_loop.tasks.current(look);
-        // SAFETY: alive: it is taken from the slot, under the lock, before its step releases it.
-        (!task.is_null()).then(|| unsafe { Owned::borrow(task) })
-    })
+pub fn current(_py: Python<'_>, event_loop: &EventLoop) -> Option<Owned> {
+    // SAFETY: alive: it is taken from the slot, by the loop's thread and under the lock, before its step releases it.
+    let found = |task: *mut ffi::PyObject| (!task.is_null()).then(|| unsafe { Owned::borrow(task) });
+    let mine = event_loop.read_mine(|mine| found(event_loop.tasks.current(mine)));
+    mine.unwrap_or_else(|| event_loop.look_at_tasks(|look| found(event_loop.tasks.current(look))))
 }
