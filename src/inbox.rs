@@ -15,7 +15,7 @@ pub trait Wake: Send + Sync {
 
 struct Shared<T: Linked> {
     mailbox: Mailbox<T>,
-    waker: OnceLock<Box<dyn Wake>>,
+    waker: OnceLock<Arc<dyn Wake>>,
 }
 
 pub struct Inbox<T: Linked> {
@@ -67,7 +67,7 @@ impl<T: Linked> Inbox<T> {
     }
 
     /// Sets how to interrupt the loop's wait. A second call is ignored.
-    pub fn set_waker(&self, waker: Box<dyn Wake>) {
+    pub fn set_waker(&self, waker: Arc<dyn Wake>) {
         let _ = self.shared.waker.set(waker);
     }
 
@@ -143,7 +143,7 @@ mod loom_tests {
     fn inbox_with_event() -> (Inbox<Number>, loom::sync::Arc<(Mutex<bool>, Condvar)>) {
         let event = loom::sync::Arc::new((Mutex::new(false), Condvar::new()));
         let inbox = Inbox::new();
-        inbox.set_waker(Box::new(Event(event.clone())));
+        inbox.set_waker(Arc::new(Event(event.clone())));
         (inbox, event)
     }
 

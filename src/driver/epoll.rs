@@ -24,7 +24,7 @@ use crate::inbox::Wake;
 use crate::sys::epoll::{self, Event as Wakeup, Interest};
 
 /// The event buffer grows while waits fill it: an idle loop keeps it small, a busy one gets a large batch.
-const EVENTS_MIN: usize = 32;
+const EVENTS_MIN: usize = 4;
 const EVENTS_MAX: usize = 1024;
 
 const WAKER: mio::Token = mio::Token(usize::MAX);
@@ -56,11 +56,9 @@ pub struct Epoll {
     waker: Arc<Wakeup>,
 }
 
-struct LoopWaker(Arc<Wakeup>);
-
-impl Wake for LoopWaker {
+impl Wake for Wakeup {
     fn wake(&self) {
-        self.0.wake();
+        Wakeup::wake(self);
     }
 }
 
@@ -81,8 +79,8 @@ impl Epoll {
         Ok(Self { poll, events: Events::with_capacity(EVENTS_MIN), capacity: EVENTS_MIN, waker })
     }
 
-    pub fn waker(&self) -> Box<dyn Wake> {
-        Box::new(LoopWaker(self.waker.clone()))
+    pub fn waker(&self) -> Arc<dyn Wake> {
+        self.waker.clone()
     }
 
     /// Registers for edges of reading, of writing where asked, and of hang-up.

@@ -21,6 +21,7 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use slotmap::{SlotMap, new_key_type};
@@ -151,7 +152,7 @@ impl<T> Driver<T> {
     }
 
     /// The cross-thread side: interrupts [`wait`](Self::wait).
-    pub fn waker(&self) -> Box<dyn Wake> {
+    pub fn waker(&self) -> Arc<dyn Wake> {
         self.epoll.waker()
     }
 
@@ -215,7 +216,7 @@ impl<T> Driver<T> {
     /// Registers a descriptor to be watched for readiness; silent until [`watch`](Self::watch).
     pub fn register_watch(&mut self, fd: RawFd, data: T) -> Token {
         let kind = Kind::Watch(Watch::default());
-        let token = self.sources.insert(Source { fd, own: None, kind, queued: false, data });
+        let token = self.insert(Source { fd, own: None, kind, queued: false, data });
         self.note(fd, token);
         token
     }
@@ -227,13 +228,21 @@ impl<T> Driver<T> {
         data: T,
         attach: impl FnOnce(&mut Epoll, Token) -> io::Result<()>,
     ) -> Result<Token, Refused<T>> {
-        let token = self.sources.insert(Source { fd, own: None, kind, queued: false, data });
+        let token = self.insert(Source { fd, own: None, kind, queued: false, data });
         if let Err(error) = attach(&mut self.epoll, token) {
             let source = self.sources.remove(token).expect("inserted above");
             return Err(Refused { error, data: source.data });
         }
         self.note(fd, token);
         Ok(token)
+    }
+
+    fn insert(&mut self, source: Source<T>) -> Token {
+        if self.sources.capacity() == 0 {
+            // The first: room for it alone, where to grow would make room for three. Many a loop has one source, for signals.
+            self.sources = SlotMap::with_capacity_and_key(1);
+        }
+        self.sources.insert(source)
     }
 
     fn note(&mut self, fd: RawFd, token: Token) {

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use pyo3::prelude::*;
-use slotmap::{SlotMap, new_key_type};
+use slotmap::{Key, SlotMap, new_key_type};
 
 use super::endpoint::{Endpoint, Native};
 use super::feed::Feed;
@@ -59,6 +59,34 @@ pub struct AtEnd {
     pub object: Owned,
 }
 
+/// A slot map that takes no memory before something is put into it, which most loops never do.
+pub struct Seldom<K: Key, V>(Option<Box<SlotMap<K, V>>>);
+
+impl<K: Key, V> Default for Seldom<K, V> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<K: Key, V> Seldom<K, V> {
+    pub fn insert(&mut self, value: V) -> K {
+        self.0.get_or_insert_with(|| Box::new(SlotMap::with_key())).insert(value)
+    }
+
+    pub fn remove(&mut self, key: K) -> Option<V> {
+        self.0.as_mut()?.remove(key)
+    }
+
+    pub fn values(&self) -> impl Iterator<Item = &V> {
+        self.0.iter().flat_map(|map| map.values())
+    }
+
+    /// Takes everything out. The map itself stays, since it knows which keys were given out.
+    pub fn drain(&mut self) -> impl Iterator<Item = (K, V)> {
+        self.0.iter_mut().flat_map(|map| map.drain())
+    }
+}
+
 pub struct Core {
     /// What to run, oldest first.
     pub ready: VecDeque<Ready>,
@@ -71,11 +99,11 @@ pub struct Core {
     pub finished: VecDeque<Finish>,
     /// Made at first need: a loop that never waits has no descriptors.
     pub driver: Option<Driver<Endpoint>>,
-    pub pending: SlotMap<PendingKey, Owned>,
+    pub pending: Seldom<PendingKey, Owned>,
     /// A future for reuse: pending, without another reference.
     pub spare_future: Option<Spare>,
     /// Objects whose drop notifies others of the loop's end.
-    pub kept: SlotMap<KeptKey, Box<dyn Native>>,
+    pub kept: Seldom<KeptKey, Box<dyn Native>>,
     /// What is to be done once more before the turn is over, in this order.
     pub at_end: VecDeque<AtEnd>,
     /// A worker's share of its pool. Counted under the claim.
@@ -115,9 +143,9 @@ impl Core {
             finished: VecDeque::new(),
             inbox,
             driver: None,
-            pending: SlotMap::with_key(),
+            pending: Seldom::default(),
             spare_future: None,
-            kept: SlotMap::with_key(),
+            kept: Seldom::default(),
             at_end: VecDeque::new(),
             feed: None,
             hungry: false,
