@@ -18,7 +18,7 @@ _ROOMS = {
         "_resolve_stream _connect_any _connect_one _wrap_connected"
     ),
     "_net.datagram.Datagram": "create_datagram_endpoint _datagram_pairs _open_any",
-    "_net.pipes.Pipes": "connect_read_pipe connect_write_pipe",
+    "_net.pipes.Pipes": "connect_read_pipe connect_write_pipe _connect_pipe",
     "_net.sendfile.Sendfile": (
         "sendfile sock_sendfile _sock_sendfile_native _sendfile_native _sock_sendfile_fallback _sendfile_fallback "
         "_send_native _copy"

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from .._loop.log import logger
 from .names import AddrInfo, Host, Names, Port, take_turns
-from .sockets import check_ssl_timeouts, check_stream, check_unix_stream, refuse_ssl_socket
+from .sockets import begun, check_ssl_timeouts, check_stream, check_unix_stream, refuse_ssl_socket
 from .tls import ClientTerms, Security, ServerTerms, Tls, client_security
 
 
@@ -263,11 +263,7 @@ class Connect(Names, Tls):
             if ours is not None:
                 ours.close()
             raise
-        try:
-            await waiter
-        except BaseException:
-            transport.close()
-            raise
+        await begun(transport, waiter)
         return transport, protocol
 
 

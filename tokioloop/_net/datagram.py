@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import stat
 from asyncio import BaseProtocol, DatagramTransport
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from .._loop.log import logger
 from .connect import Connect
-from .sockets import is_abstract, set_reuse_port
+from .sockets import begun, is_abstract, remove_stale, set_reuse_port
 
 # A local and a remote address, and the family and protocol that both belong to.
 type _Pair = tuple[tuple[int, int], Any, Any]
@@ -78,11 +76,7 @@ class Datagram(Connect):
             else:
                 text = "Datagram endpoint remote_addr=%r created: (%r, %r)"
                 logger.debug(text, remote_addr, transport, protocol)
-        try:
-            await waiter
-        except BaseException:
-            transport.close()
-            raise
+        await begun(transport, waiter)
         return transport, protocol
 
     async def _datagram_pairs(
@@ -98,7 +92,7 @@ class Datagram(Connect):
                 if address is not None and not isinstance(address, str):
                     raise TypeError("string is expected")
             if local and not is_abstract(local):
-                _remove_stale(local)
+                remove_stale(local)
             return [((family, proto), local, remote)]
 
         found: dict[tuple[int, int], list[Any]] = {}
@@ -156,15 +150,3 @@ class Datagram(Connect):
         finally:
             # The errors' tracebacks lead to this frame: emptied, the list makes no reference cycle.
             errors.clear()
-
-
-def _remove_stale(path: str) -> None:
-    """Remove the socket that an earlier process left at *path*."""
-    try:
-        if stat.S_ISSOCK(os.stat(path).st_mode):
-            os.remove(path)
-    except FileNotFoundError:
-        pass
-    except OSError as exc:
-        # A directory's permissions may allow no more than making a socket.
-        logger.error("Unable to check or remove stale UNIX socket %r: %r", path, exc)

@@ -8,6 +8,7 @@ from typing import Any
 
 from .._loop.log import logger
 from .._tokioloop import EventLoop
+from .sockets import begun
 
 
 class Pipes(EventLoop):
@@ -20,18 +21,7 @@ class Pipes(EventLoop):
 
         Raises ValueError, and leaves *pipe* alone, if that is a regular file.
         """
-        self._check_thread()
-        protocol = protocol_factory()
-        waiter = self.create_future()
-        transport = self._make_read_pipe_transport(pipe, protocol, waiter)
-        try:
-            await waiter
-        except BaseException:
-            transport.close()
-            raise
-        if self.get_debug():
-            logger.debug("Read pipe %r connected: (%r, %r)", pipe.fileno(), transport, protocol)
-        return transport, protocol
+        return await self._connect_pipe("Read", self._make_read_pipe_transport, protocol_factory, pipe)
 
     async def connect_write_pipe[P: BaseProtocol](
         self, protocol_factory: Callable[[], P], pipe: Any
@@ -40,15 +30,16 @@ class Pipes(EventLoop):
 
         Raises ValueError, and leaves *pipe* alone, if that is a regular file.
         """
+        return await self._connect_pipe("Write", self._make_write_pipe_transport, protocol_factory, pipe)
+
+    async def _connect_pipe[P: BaseProtocol](
+        self, kind: str, make: Callable[..., Any], protocol_factory: Callable[[], P], pipe: Any
+    ) -> tuple[Any, P]:
         self._check_thread()
         protocol = protocol_factory()
         waiter = self.create_future()
-        transport = self._make_write_pipe_transport(pipe, protocol, waiter)
-        try:
-            await waiter
-        except BaseException:
-            transport.close()
-            raise
+        transport = make(pipe, protocol, waiter)
+        await begun(transport, waiter)
         if self.get_debug():
-            logger.debug("Write pipe %r connected: (%r, %r)", pipe.fileno(), transport, protocol)
+            logger.debug("%s pipe %r connected: (%r, %r)", kind, pipe.fileno(), transport, protocol)
         return transport, protocol

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import stat
 from asyncio import BaseProtocol, gather, sleep
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -20,6 +19,7 @@ from .sockets import (
     check_unix_stream,
     is_abstract,
     refuse_ssl_socket,
+    remove_stale,
     set_reuse_port,
 )
 from .tls import Security, ServerTerms
@@ -57,14 +57,14 @@ class Serve(Names, Listeners):
         address cannot be bound.
         """
         self._check_thread()
-        _check_server_ssl(ssl, ssl is not None, ssl_handshake_timeout, ssl_shutdown_timeout)
+        check_server_ssl(ssl, ssl is not None, ssl_handshake_timeout, ssl_shutdown_timeout)
         if sock is not None:
             refuse_ssl_socket(sock)
 
         if host is not None or port is not None:
             if sock is not None:
                 raise ValueError("host/port and sock can not be specified at the same time")
-            infos = await self._resolve_hosts(_hosts(host), port, family, flags)
+            infos = await self._resolve_hosts(hosts_of(host), port, family, flags)
             sockets = self._bind_all(infos, reuse_address is None or reuse_address, reuse_port, keep_alive)
         else:
             if sock is None:
@@ -99,11 +99,11 @@ class Serve(Names, Listeners):
         With *cleanup_socket* the file is removed when the server closes, unless another has taken its place.
         """
         self._check_thread()
-        _check_server_ssl(ssl, bool(ssl), ssl_handshake_timeout, ssl_shutdown_timeout)
+        check_server_ssl(ssl, bool(ssl), ssl_handshake_timeout, ssl_shutdown_timeout)
         if path is not None:
             if sock is not None:
                 raise ValueError("path and sock can not be specified at the same time")
-            listener = _bind_unix(os.fspath(path))
+            listener = bind_unix(os.fspath(path))
         else:
             if sock is None:
                 raise ValueError("path was not specified, and no sock specified")
@@ -240,7 +240,8 @@ class Serve(Names, Listeners):
         self._unix_server_sockets[sock] = inode
 
 
-def _hosts(host: Host | Sequence[Host]) -> Iterable[Host]:
+def hosts_of(host: Host | Sequence[Host]) -> Iterable[Host]:
+    """The hosts to listen on; None stands for all addresses of the machine."""
     if host == "":
         return [None]
     if isinstance(host, str) or not isinstance(host, Iterable):
@@ -248,7 +249,8 @@ def _hosts(host: Host | Sequence[Host]) -> Iterable[Host]:
     return host  # type: ignore[return-value]
 
 
-def _check_server_ssl(ssl: object, given: bool, handshake: float | None, shutdown: float | None) -> None:
+def check_server_ssl(ssl: object, given: bool, handshake: float | None, shutdown: float | None) -> None:
+    """Refuse what cannot stand for TLS on a server, and timeouts of TLS without it."""
     if isinstance(ssl, bool):
         raise TypeError("ssl argument must be an SSLContext or None")
     check_ssl_timeouts(given, handshake, shutdown)
@@ -269,11 +271,12 @@ def _set_options(
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, True)
 
 
-def _bind_unix(path: Any) -> socket.socket:
+def bind_unix(path: Any) -> socket.socket:
+    """Make a Unix socket at *path*, in the place of a socket file that was left there."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if not is_abstract(path):
-            _remove_stale(path)
+            remove_stale(path)
         sock.bind(path)
     except BaseException as exc:
         sock.close()
@@ -281,15 +284,3 @@ def _bind_unix(path: Any) -> socket.socket:
             raise OSError(errno.EADDRINUSE, f"Address {path!r} is already in use") from None
         raise
     return sock
-
-
-def _remove_stale(path: str | bytes) -> None:
-    """Remove a stale socket file of an earlier server; anything else stays and makes bind fail."""
-    try:
-        if stat.S_ISSOCK(os.stat(path).st_mode):
-            os.remove(path)
-    except FileNotFoundError:
-        pass
-    except OSError as exc:
-        # The directory may allow nothing but making a socket.
-        logger.error("Unable to check or remove stale UNIX socket %r: %r", path, exc)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import stat
+from asyncio import BaseTransport, Future
 from typing import Any
+
+from .._loop.log import logger
 
 try:
     import ssl
@@ -52,3 +57,24 @@ def set_reuse_port(sock: socket.socket) -> None:
         raise ValueError(
             "reuse_port not supported by socket module, SO_REUSEPORT defined but not implemented."
         ) from None
+
+
+def remove_stale(path: str | bytes) -> None:
+    """Remove a socket file left by a process that is gone; anything else stays and makes bind fail."""
+    try:
+        if stat.S_ISSOCK(os.stat(path).st_mode):
+            os.remove(path)
+    except FileNotFoundError:
+        pass
+    except OSError as exc:
+        # The directory may allow nothing but making a socket.
+        logger.error("Unable to check or remove stale UNIX socket %r: %r", path, exc)
+
+
+async def begun(transport: BaseTransport, waiter: Future[None]) -> None:
+    """Wait until *waiter* says that a new transport is connected; close it where it is not, or the caller is cancelled."""
+    try:
+        await waiter
+    except BaseException:
+        transport.close()
+        raise

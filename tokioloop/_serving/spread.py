@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from .._loop.public import public
 from .._net.names import AddrInfo, Host, Port
-from .._net.serve import Serve, _bind_unix, _check_server_ssl, _hosts
+from .._net.serve import Serve, bind_unix, check_server_ssl, hosts_of
 from .._net.sockets import check_stream, refuse_ssl_socket
 from .._net.streams import stream_factory
 from .._net.tls import Security, ServerTerms
@@ -60,7 +60,7 @@ async def serve(
     """
     loops = list(loops)
     _check_arguments(loops, accept, host, port, sock, path)
-    _check_server_ssl(ssl, ssl is not None, ssl_handshake_timeout, ssl_shutdown_timeout)
+    check_server_ssl(ssl, ssl is not None, ssl_handshake_timeout, ssl_shutdown_timeout)
     given = sock is not None
     reuses = reuse_address is None or reuse_address
     if sock is not None:
@@ -68,9 +68,9 @@ async def serve(
         check_stream(sock)
         bound = [sock]
     elif path is not None:
-        bound = [_bind_unix(fspath(path))]
+        bound = [bind_unix(fspath(path))]
     else:
-        infos = await on(loops[0], lambda: loops[0]._resolve_hosts(_hosts(host), port, family, flags))
+        infos = await on(loops[0], lambda: loops[0]._resolve_hosts(hosts_of(host), port, family, flags))
         bound = _bind_one_port(loops[0], infos, reuses, accept == "reuseport", keep_alive)
     try:
         addresses = [sock.getsockname() for sock in bound]
