@@ -38,7 +38,7 @@ unsafe fn parse<'a>(
     keywords: *mut ffi::PyObject,
 ) -> PyResult<Call<'a>> {
     // SAFETY: `nargs` positional arguments, then one value per keyword name.
-    let positional = unsafe { slice::from_raw_parts(args, nargs as usize) };
+    let positional = unsafe { raw::arguments::slice_of(args, nargs as usize) };
     if keywords.is_null() && positional.len() >= lead.len() {
         return Ok(Call::of_positional(positional, lead, None));
     }

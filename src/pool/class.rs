@@ -163,7 +163,7 @@ unsafe extern "C" fn submit(
         raw::enter(|py| {
             let object = Borrowed::<PyAny>::from_ptr(py, object);
             let pool = object.cast_unchecked::<Pool>();
-            let args = std::slice::from_raw_parts(args, nargs as usize + keyword_count(keywords));
+            let args = raw::arguments::slice_of(args, nargs as usize + keyword_count(keywords));
             let (given, values) = args.split_at(nargs as usize);
             let Some((&function, rest)) = given.split_first() else {
                 return Err(PyTypeError::new_err("submit() missing 1 required positional argument: 'fn'"));

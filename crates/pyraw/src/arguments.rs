@@ -5,6 +5,19 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use pyo3::{Borrowed, ffi};
 
+/// The arguments of a fast call as a slice. A call without any may come without an array.
+///
+/// # Safety
+/// `args` is null, or points to `count` objects that live as long as the result.
+#[inline]
+pub unsafe fn slice_of<'a>(args: *const *mut ffi::PyObject, count: usize) -> &'a [*mut ffi::PyObject] {
+    if args.is_null() {
+        return &[];
+    }
+    // SAFETY: promised.
+    unsafe { std::slice::from_raw_parts(args, count) }
+}
+
 /// Checks a `nargs` count given to a fast-call method.
 pub fn expect_args(name: &str, nargs: isize, min: isize, max: isize) -> PyResult<()> {
     if nargs < min || nargs > max {

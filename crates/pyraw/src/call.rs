@@ -71,11 +71,13 @@ pub unsafe fn method2_raw(
     }
 }
 
+#[inline]
 pub fn method0(py: Python<'_>, object: &Owned, name: Name) -> PyResult<Owned> {
     // SAFETY: attached and alive.
     unsafe { Owned::steal_or_err(py, method0_raw(object.as_ptr(), name)) }
 }
 
+#[inline]
 pub fn method1(py: Python<'_>, object: &Owned, name: Name, arg: &Bound<'_, PyAny>) -> PyResult<Owned> {
     // SAFETY: attached and alive.
     unsafe { Owned::steal_or_err(py, method1_raw(object.as_ptr(), name, arg.as_ptr())) }

@@ -34,6 +34,7 @@ impl Owned {
     ///
     /// # Safety
     /// As for [`steal`](Self::steal), or null with an exception set.
+    #[inline]
     pub unsafe fn steal_or_err(py: Python<'_>, ptr: *mut ffi::PyObject) -> PyResult<Self> {
         match NonNull::new(ptr) {
             Some(ptr) => Ok(Self(ptr)),
@@ -93,6 +94,7 @@ impl Owned {
     }
 
     /// A view as pyo3's own reference type.
+    #[inline]
     pub fn as_py(&self) -> &Py<PyAny> {
         // SAFETY: both are transparent wrappers of one non-null object pointer.
         unsafe { &*(&raw const *self).cast() }
@@ -113,11 +115,13 @@ impl Owned {
     }
 
     /// A second reference; the token proves that the thread is attached.
+    #[inline]
     pub fn clone_ref(&self, _py: Python<'_>) -> Self {
         // SAFETY: `self` is alive and the thread attached.
         unsafe { Self::borrow(self.as_ptr()) }
     }
 
+    #[inline]
     pub fn into_bound(self, py: Python<'_>) -> Bound<'_, PyAny> {
         // SAFETY: the reference moves over.
         unsafe { Bound::from_owned_ptr(py, self.into_ptr()) }

@@ -25,6 +25,7 @@ pub fn none(py: Python<'_>) -> *mut ffi::PyObject {
     py.None().into_ptr()
 }
 
+#[inline]
 pub fn boolean(py: Python<'_>, value: bool) -> *mut ffi::PyObject {
     value.into_pyobject(py).map_or(ptr::null_mut(), |object| object.to_owned().into_any().into_ptr())
 }
