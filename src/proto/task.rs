@@ -358,7 +358,7 @@ mod tests {
     #[test]
     fn the_right_to_end_it_may_be_dropped() {
         with(|life, change| {
-            drop(life.end(change));
+            let _ = life.end(change);
             assert!(life.is_pending());
             assert_eq!(life.enter(change), Step::Enter);
         });
