@@ -386,7 +386,9 @@ def deep(loop: Any, maker: Maker) -> None:
     stop = threading.Event()
 
     def collect() -> None:
-        while not stop.is_set():
+        # A pause between two collections. Without one the next stops all threads again before those that were stopped have been
+        # scheduled, and the main thread may wait for minutes: so too in a program of the interpreter's own objects alone.
+        while not stop.wait(0.0005):
             gc.collect()
 
     collector = threading.Thread(target=collect)

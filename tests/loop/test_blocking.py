@@ -41,7 +41,8 @@ def test_a_pipe_is_written_while_its_loop_does_not_run(make: str) -> None:
                 loop.call_soon(int).cancel()
 
         def collect():
-            while not done.is_set():
+            # A pause, in which threads that were stopped get to run.
+            while not done.wait(0.0001):
                 gc.collect()
 
         others = [threading.Thread(target=visit), threading.Thread(target=collect)]
