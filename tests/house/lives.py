@@ -284,7 +284,8 @@ def native_types() -> set[type]:
                 found[id(kind)] = kind
                 left.append(kind)
     module = type.__dict__["__module__"].__get__
-    return {kind for kind in found.values() if module(kind) in NATIVE or kind in PUBLIC}
+    public = set(map(id, PUBLIC))
+    return {kind for kind in found.values() if module(kind) in NATIVE or id(kind) in public}
 
 
 class DerivedFuture(_tokioloop.Future):  # type: ignore[misc]

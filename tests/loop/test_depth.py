@@ -13,6 +13,8 @@ STACKS = [0, 64, 256]
 PRELUDE = """
     import asyncio, os, sys, threading
     import tokioloop
+    # Imported here: 3.14 can't compile a module on a stack of 64 KiB.
+    tokioloop.WorkerPool, tokioloop.StreamReader
 
     def program():
         loop = tokioloop.TokioLoop()
