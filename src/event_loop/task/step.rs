@@ -12,7 +12,7 @@ use crate::event_loop::EventLoop;
 use crate::event_loop::report::Report;
 use crate::proto::task::Step;
 use crate::py::context::Entered;
-use crate::py::fatal::{Fatal, OrFatal};
+use crate::py::fatal::{self, Fatal, OrFatal};
 use crate::py::names::names;
 use crate::py::{Owned, call, imports, panic, raw};
 
@@ -35,14 +35,13 @@ pub(in crate::event_loop) fn run(event_loop: &Bound<'_, EventLoop>, task: Owned)
         Some(_) => step(event_loop, task),
         None => Err((PyErr::fetch(py), task)),
     };
-    if let Some(entered) = entered {
-        // No error is set on the thread: one is in `result`.
-        entered.leave();
-    }
-    match result {
+    // No error is set on the thread: one is in `result`.
+    let left = entered.is_none_or(Entered::leave);
+    let ended = match result {
         Ok(_kept) => Ok(()),
         Err((error, kept)) => report(event_loop, &kept, error),
-    }
+    };
+    if left { ended } else { fatal::both(py, ended, report_not_left(event_loop)) }
 }
 
 /// What keeps a task alive until the context is left.
@@ -50,6 +49,13 @@ pub(super) enum Kept {
     /// The queue or a future has the reference now, and the loop's thread has not gone on yet.
     Elsewhere,
     Here(#[allow(dead_code)] Owned),
+}
+
+/// The context was not left: another thread uses the same one.
+#[cold]
+fn report_not_left(event_loop: &Bound<'_, EventLoop>) -> OrFatal {
+    let error = PyErr::fetch(event_loop.py());
+    Report::new("Exception in callback Task.task_step()").error(error).send(event_loop)
 }
 
 /// Tells the exception handler what a step itself raised, which is not the coroutine's.
